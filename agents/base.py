@@ -1,0 +1,155 @@
+"""What an agent is: the protocol, its decisions, and the token-level trajectories it leaves behind.
+
+On the data's journey this is the hand-over from the environment (observations) to the policy
+(actions), and from the policy (trajectories) to the trainer. An agent is one file and needs nothing
+from ``train``; try one with ``paravt play --agent random``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+Evidence = Literal["subagent", "frames"]
+
+
+@dataclass
+class AgentConfig:
+    """How a text agent plays. The same settings serve training, evaluation and the cold start."""
+
+    checkpoint: str = ""
+    """Local folder or hub name of a Qwen3-VL / Qwen2.5-VL style checkpoint."""
+    device: str = "cpu"
+    """Torch device of the weights, such as ``cpu`` or ``cuda:0``."""
+    dtype: str = "float32"
+    """Torch dtype of the weights."""
+    prompt_style: str = "paravt"
+    """Name of a prompt style in ``paravt_env.protocol.prompts.PROMPTS``."""
+    temperature: float = 0.7
+    """Sampling temperature; 0 is greedy decoding."""
+    max_new_tokens: int = 2048
+    """Tokens that one turn may sample."""
+    answer_tokens: int = 64
+    """Tokens that the forced-answer turn may sample."""
+    subagent_tokens: int = 512
+    """Tokens that one reading of a crop may sample."""
+    evidence: Evidence = "subagent"
+    """``subagent``: crops are read by the same weights, in text; ``frames``: frames go in context."""
+    forced_prefix: str = "<think>\n"
+    """Text that every turn starts with; part of the completion, never trained."""
+    batch_tokens: int = 65536
+    """Bound on rows x padded length of one prefill batch, in tokens."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the environment allows, as a text agent is told it."""
+
+    max_crops: int = 5
+    """Calls in a turn."""
+    max_crop_seconds: float = 45.0
+    """Seconds of video in a crop."""
+    max_turns: int = 3
+    """Turns that may call."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled turn. ``len(token_ids) == len(logprobs) == len(roles)``.
+
+    Attributes:
+        text: The completion with its forced prefix.
+        token_ids: Tokens of the completion, the forced prefix first.
+        logprobs: Log-probability of each token under the tempered distribution that was sampled
+            (0.0 for the forced prefix).
+        roles: A ``paravt_env.protocol.Role`` for each token.
+        version: Version of the weights that sampled it.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    roles: tuple[int, ...]
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an agent does in one row: the action and, for text agents, the completion behind it."""
+
+    action: dict[str, Any]
+    completion: Completion | None = None
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The tokens of one conversation, exactly as they were sampled; nothing is re-tokenised.
+
+    Attributes:
+        prompt_ids: (P,) int64, the tokens before the first completion.
+        branch_ids: (C,) int64, everything after: completions, tool responses, turn separators.
+        loss_mask: (C,) bool, true where the policy sampled the token.
+        logprobs: (C,) float32, behaviour log-probabilities (0 where not sampled).
+        roles: (C,) int8, a ``paravt_env.protocol.Role`` for each token.
+        prompt_images: uint8 (H, W, 3) images behind the prompt's image tokens, in order.
+        branch_images: The same for the branch.
+        kind: ``main`` for the agent's own conversation, ``subagent`` for the reading of a crop.
+        version: Version of the weights that sampled it.
+    """
+
+    prompt_ids: np.ndarray
+    branch_ids: np.ndarray
+    loss_mask: np.ndarray
+    logprobs: np.ndarray
+    roles: np.ndarray
+    prompt_images: tuple[np.ndarray, ...] = ()
+    branch_images: tuple[np.ndarray, ...] = ()
+    kind: Literal["main", "subagent"] = "main"
+    version: int = 0
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.branch_ids)
+
+
+@dataclass
+class AgentStats:
+    """Counters of a text agent since they were last cleared."""
+
+    frames_encoded: int = 0
+    """Images that went through the vision tower."""
+    frames_reused: int = 0
+    """Images whose features were already there."""
+    tokens_sampled: int = 0
+    """Tokens drawn from the policy."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall-clock seconds by stage (``encode``, ``prefill``, ``decode``)."""
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Anything that acts. A single environment is row 0."""
+
+    def begin(self, rows: Sequence[int]) -> None:
+        """Clear the state of rows that start a new episode."""
+
+    def act(self, observations: Mapping[str, Any], rows: Sequence[int]) -> list[Decision]:
+        """Decide for all active rows at once.
+
+        Args:
+            observations: Batched observation of the vector environment (all rows).
+            rows: Indices of the rows that need a decision.
+
+        Returns:
+            One decision for each entry of ``rows``, in order.
+        """
+
+
+@runtime_checkable
+class TextAgent(Agent, Protocol):
+    """An agent that writes completions and can be trained."""
+
+    def trajectories(self, row: int) -> list[Trajectory]:
+        """Token-level trajectories of a row's episode so far: main first, then its sub-agents."""

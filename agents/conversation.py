@@ -1,0 +1,225 @@
+"""Conversations: how observations become token contexts and completions become actions.
+
+Everything that text agents share, whoever draws the tokens. A row's episode is one append-only main
+context; each executed crop is read in a context of its own (``evidence="subagent"``) or shown as frames
+(``"frames"``). A subclass only says how tokens are drawn: ``draw`` for the turns of all rows,
+``read`` for the readings of all crops of all rows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from agents.base import AgentConfig, Completion, Decision, Limits, Trajectory
+from agents.context import (
+    ASSISTANT_OPEN,
+    NEXT_TURN,
+    SYSTEM,
+    USER_CLOSE,
+    USER_OPEN,
+    TokenContext,
+    decode_with_offsets,
+    token_roles,
+)
+from paravt_env.crops import CROP_STATUSES, CropStatus
+from paravt_env.protocol.parser import action_from_completion
+from paravt_env.protocol.prompts import (
+    PROMPTS,
+    evidence_parts,
+    forced_answer_text,
+    overview_parts,
+    subagent_parts,
+    system_text,
+)
+from paravt_env.protocol.tags import Role
+
+_OK = 1 + CROP_STATUSES.index(CropStatus.ok)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What one row drew: tokens (the stop token included, if it came) and log-probabilities."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn to be drawn: ``context`` ends where the completion continues."""
+
+    row: int
+    view: Mapping[str, Any]
+    """The row's observation."""
+    context: TokenContext
+    limit: int
+    """Tokens at most."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A crop to be read: the ``call``-th (from 0) of the row's last turn."""
+
+    row: int
+    call: int
+    view: Mapping[str, Any]
+    context: TokenContext
+    limit: int
+
+
+@dataclass
+class RowState:
+    """What an agent remembers of one row's episode."""
+
+    context: TokenContext | None = None
+    action: dict[str, Any] | None = None
+    readings: list[TokenContext] = field(default_factory=list)
+
+
+class ConversationAgent(ABC):
+    """A text agent whose tokens come from ``draw`` and ``read``.
+
+    Args:
+        vlm: The checkpoint's adapter (tokenizer and image geometry are what is used here).
+        config: How it plays.
+        limits: What the environment allows.
+    """
+
+    def __init__(self, vlm: Any, config: AgentConfig, limits: Limits | None = None) -> None:
+        if config.prompt_style not in PROMPTS:
+            raise ValueError(f"prompt_style {config.prompt_style!r}: use one of {sorted(PROMPTS)}")
+        self.vlm = vlm
+        self.config = config
+        self.limits = limits or Limits()
+        self.style = PROMPTS[config.prompt_style]
+        self.version = 0
+        self.stop_id: int = vlm.tokenizer.eos_token_id
+        self._rows: dict[int, RowState] = {}
+        self._prefix = vlm.tokenizer(config.forced_prefix, add_special_tokens=False)["input_ids"]
+
+    @abstractmethod
+    def draw(self, turns: Sequence[Turn]) -> list[Sampled]:
+        """Draw one completion for each turn, in one batch."""
+
+    @abstractmethod
+    def read(self, readings: Sequence[Reading]) -> list[Sampled]:
+        """Read each crop, in one batch."""
+
+    def begin(self, rows: Sequence[int]) -> None:
+        """Forget the episodes of ``rows``."""
+        for row in rows:
+            self._rows[row] = RowState()
+
+    def act(self, observations: Mapping[str, Any], rows: Sequence[int]) -> list[Decision]:
+        """Extend each row's context by what it sees, draw a turn for all rows, parse it."""
+        views = {row: row_of(observations, row) for row in rows}
+        texts = self._read_crops(views)
+        turns = []
+        for row, view in views.items():
+            context = self._extend(self._rows.setdefault(row, RowState()), view, texts[row])
+            forced = bool(view["must_answer"])
+            limit = self.config.answer_tokens if forced else self.config.max_new_tokens
+            turns.append(Turn(row, view, context, limit))
+        return [
+            self._decide(turn, drawn) for turn, drawn in zip(turns, self.draw(turns), strict=True)
+        ]
+
+    def trajectories(self, row: int) -> list[Trajectory]:
+        """Trajectories of a row's episode so far: the main one, then its sub-agents'."""
+        state = self._rows[row]
+        if state.context is None:
+            return []
+        return [state.context.freeze(), *(reading.freeze() for reading in state.readings)]
+
+    def _read_crops(self, views: Mapping[int, Mapping[str, Any]]) -> dict[int, list[str]]:
+        """Sub-agent texts by row and call ("" for a call that did not run)."""
+        readings: list[Reading] = []
+        for row, view in views.items():
+            state = self._rows.get(row)
+            if state is None or state.action is None or self.config.evidence == "frames":
+                continue
+            for call in np.flatnonzero(view["crop_status"] == _OK):
+                context = self._reading_context(view, int(call), state.action["crops"][call])
+                state.readings.append(context)
+                limit = self.config.subagent_tokens
+                readings.append(Reading(row, int(call), view, context, limit))
+        texts = {row: [""] * self.limits.max_crops for row in views}
+        for reading, drawn in zip(readings, self.read(readings) if readings else [], strict=True):
+            text, roles = self._decode(drawn.ids)
+            reading.context.append(drawn.ids, [int(Role.text)] * len(roles), drawn.logprobs)
+            reading.context.version = self.version
+            texts[reading.row][reading.call] = text.strip()
+        return texts
+
+    def _reading_context(
+        self, view: Mapping[str, Any], call: int, window: np.ndarray
+    ) -> TokenContext:
+        """The prompt of a sub-agent: the crop's frames with their times, then the question."""
+        shown = view["window"] == call + 1
+        span = (float(window[0]), float(window[1]))
+        parts = subagent_parts(self.style, view["question"], span, view["timestamps"][shown])
+        context = TokenContext(self.vlm, kind="subagent")
+        context.append_text(USER_OPEN, Role.prompt)
+        context.append_parts(parts, view["frames"][shown], Role.prompt)
+        context.append_text(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
+        context.close_prompt()
+        return context
+
+    def _extend(
+        self, state: RowState, view: Mapping[str, Any], texts: Sequence[str]
+    ) -> TokenContext:
+        """Append what the row sees now, up to the point where its next turn starts."""
+        forced = forced_answer_text(self.style) if view["must_answer"] else ""
+        turn_end = forced + USER_CLOSE + ASSISTANT_OPEN
+        if state.context is None or state.action is None:
+            context = state.context = TokenContext(self.vlm)
+            limits = self.limits
+            system = system_text(
+                self.style, limits.max_crops, limits.max_crop_seconds, limits.max_turns
+            )
+            context.append_text((SYSTEM.format(system) if system else "") + USER_OPEN, Role.prompt)
+            context.append_parts(overview_parts(self.style, view), view["frames"], Role.prompt)
+            context.append_text(turn_end, Role.prompt)
+            context.close_prompt()
+        else:
+            context = state.context
+            shown = texts if self.config.evidence == "subagent" else None
+            parts = evidence_parts(self.style, view, state.action["crops"], shown)
+            context.append_text(NEXT_TURN + USER_OPEN, Role.response)
+            context.append_parts(parts, view["frames"], Role.response)
+            context.append_text(turn_end, Role.response)
+        context.append(self._prefix, self._decode(self._prefix)[1])
+        return context
+
+    def _decode(self, ids: Sequence[int]) -> tuple[str, list[Role]]:
+        """Text of a completion without its stop token, and the role of each token."""
+        stopped = list(ids[-1:]) == [self.stop_id]
+        text, ends = decode_with_offsets(self.vlm.tokenizer, ids[:-1] if stopped else ids)
+        return text, token_roles(text, ends) + [Role.tag] * stopped
+
+    def _decide(self, turn: Turn, drawn: Sampled) -> Decision:
+        """Append a drawn turn to its context and parse it into an action."""
+        ids = (*self._prefix, *drawn.ids)
+        text, roles = self._decode(ids)
+        turn.context.append(drawn.ids, roles[len(self._prefix) :], drawn.logprobs)
+        turn.context.version = self.version
+        if drawn.ids[-1:] != [self.stop_id]:
+            turn.context.append([self.stop_id], int(Role.text))
+        action = self._rows[turn.row].action = action_from_completion(text, self.limits.max_crops)
+        logprobs = (*([0.0] * len(self._prefix)), *drawn.logprobs)
+        return Decision(
+            action, Completion(text, ids, logprobs, tuple(map(int, roles)), self.version)
+        )
+
+
+def row_of(observations: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """One row of a batched observation; nested dictionaries stay nested."""
+    return {
+        key: row_of(value, row) if isinstance(value, Mapping) else value[row]
+        for key, value in observations.items()
+    }

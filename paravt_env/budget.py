@@ -1,0 +1,168 @@
+"""Frame budgets: how many overview frames K an episode starts with.
+
+First random choice of the journey: `env.reset` samples K from the environment's own generator, then
+the sampler spreads K frames over the video. A new budget is one class and one entry of `BUDGETS`.
+Run the examples with `python -m doctest paravt_env/budget.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from paravt_env.names import known_name
+
+DEFAULT_CHOICES = (4, 8, 16, 32, 64)
+
+
+class FrameBudget(Protocol):
+    """A distribution over K, the number of overview frames."""
+
+    @property
+    def maximum(self) -> int:
+        """The largest K that `sample` can return."""
+        ...
+
+    def sample(self, np_random: np.random.Generator) -> int:
+        """One K, drawn from `np_random` and nothing else."""
+        ...
+
+
+def _frame_count(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(f"frame budget: {name} must be a whole number of frames, not {value!r}")
+    if value < least:
+        raise ValueError(f"frame budget: {name} must be at least {least}, not {value}")
+    return int(value)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Always `frames` frames; 0 is on-demand context, where frames come only from crops."""
+
+    frames: int
+
+    def __post_init__(self) -> None:
+        """Validate the frame count."""
+        _frame_count("frames", self.frames, 0)
+
+    @property
+    def maximum(self) -> int:
+        """The one value."""
+        return self.frames
+
+    def sample(self, np_random: np.random.Generator) -> int:
+        """Return `frames`; draws nothing."""
+        return self.frames
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of `values` with equal probability (ParaVT's frame-budget gating, arXiv 2605.20342)."""
+
+    values: Sequence[int] = DEFAULT_CHOICES
+
+    def __post_init__(self) -> None:
+        """Validate every value."""
+        if isinstance(self.values, str) or not isinstance(self.values, Sequence) or not self.values:
+            raise ValueError(f"frame budget: values must be a non-empty list, not {self.values!r}")
+        for value in self.values:
+            _frame_count("each of values", value, 0)
+
+    @property
+    def maximum(self) -> int:
+        """The largest of `values`."""
+        return max(self.values)
+
+    def sample(self, np_random: np.random.Generator) -> int:
+        """One of `values`."""
+        return int(self.values[int(np_random.integers(len(self.values)))])
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every whole number from `low` to `high`, both included, with equal probability."""
+
+    low: int
+    high: int
+    least = 0
+
+    def __post_init__(self) -> None:
+        """Validate the bounds and their order."""
+        _frame_count("low", self.low, self.least)
+        _frame_count("high", self.high, self.low)
+
+    @property
+    def maximum(self) -> int:
+        """`high`."""
+        return self.high
+
+    def sample(self, np_random: np.random.Generator) -> int:
+        """A whole number in [low, high]."""
+        return int(np_random.integers(self.low, self.high + 1))
+
+
+@dataclass(frozen=True)
+class LogUniform(Uniform):
+    """From `low` >= 1 to `high`, both included; small numbers are likelier.
+
+    P(K = k) = ln((k + 1) / k) / ln((high + 1) / low).
+    """
+
+    least = 1
+
+    def sample(self, np_random: np.random.Generator) -> int:
+        """floor(exp(u)), u uniform in [ln low, ln(high + 1))."""
+        draw = math.exp(np_random.uniform(math.log(self.low), math.log(self.high + 1)))
+        return min(
+            max(math.floor(draw), self.low), self.high
+        )  # exp(log(x)) may round to either side of x
+
+
+BUDGETS: dict[str, type] = {
+    "fixed": Fixed,
+    "choice": Choice,
+    "uniform": Uniform,
+    "log_uniform": LogUniform,
+}
+
+
+def make_budget(spec: int | Mapping[str, Any] | FrameBudget | None = None) -> FrameBudget:
+    """Build a budget from plain data.
+
+    Args:
+        spec: None (the default choice of 4, 8, 16, 32, 64), a whole number (fixed), a mapping with
+            the key `kind` (a name of `BUDGETS`) and that budget's arguments, or a budget, which is
+            returned as it is.
+
+    Raises:
+        ValueError: An unknown kind or argument (the nearest name is given), or a value out of
+            range.
+
+    >>> make_budget({"kind": "uniform", "low": 2, "high": 9}).maximum
+    9
+    >>> make_budget(16).sample(np.random.default_rng(0))
+    16
+    """
+    if spec is None:
+        return Choice()
+    if isinstance(spec, Mapping):
+        arguments = dict(spec)
+        kind = known_name("frame budget: kind", arguments.pop("kind", None), tuple(BUDGETS))
+        names = tuple(inspect.signature(BUDGETS[kind]).parameters)
+        arguments = {
+            known_name(f"frame budget: argument of {kind}", key, names): value
+            for key, value in arguments.items()
+        }
+        try:
+            return BUDGETS[kind](**arguments)
+        except TypeError as error:
+            raise ValueError(f"frame budget {kind!r} takes {', '.join(names)}: {error}") from error
+    if callable(getattr(spec, "sample", None)):
+        return spec  # type: ignore[return-value]
+    return Fixed(_frame_count("K", spec, 0))

@@ -1,0 +1,186 @@
+"""`LongVideoEnv`: the single environment, which is a simulation (`simulation.py`) with one row.
+
+Make one with `gym.make("paravt_env:ParaVT-LongVideo-v0")`; run its tests with `pytest
+tests/test_env.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium as gym
+
+from paravt_env.episode import Episode
+from paravt_env.names import known_name
+from paravt_env.render import RENDER_MODES, render_row
+from paravt_env.rewards import Transcript
+from paravt_env.settings import make_settings
+from paravt_env.simulation import Failure, Simulation
+from paravt_env.spaces import Action, Observation, unbatch
+from paravt_env.task import Task, TaskSet
+
+RESET_OPTIONS = ("task_id", "frame_budget")
+
+
+class LongVideoEnv(gym.Env[Observation, Action]):
+    """Answer a question about a long video by looking at some moments of it closely.
+
+    ## Description
+
+    The agent is shown K overview frames spread over a video of minutes to hours, and a question
+    whose evidence is often between them. In each turn it may crop several windows of the video at
+    once, each of which comes back as frames at a higher rate, and then it answers. Cropping
+    everything is not a policy: windows are short, calls and turns are few.
+
+    ## Action Space
+
+    `Dict` (P is `max_crops`):
+
+    - `crops`: float64 (P, 2), start and end of each window in seconds. Unbounded: the environment
+      validates each window and answers a bad one with a status, while its neighbours run.
+    - `crop_mask`: int8 (P,), which rows of `crops` are calls.
+    - `answer`: text, "" for none.
+    - `completion`: the text that crops and answer were parsed from, "" for agents that write none.
+      It is parsed again, and an action that contradicts it raises `ValueError`.
+      `wrappers.CompletionAction` takes such a text as the action.
+
+    ## Observation Space
+
+    `Dict` (F is the larger of the largest K and P times `frames_per_crop`):
+
+    - `frames` uint8 (F, H, W, 3), `timestamps` float64 (F,) in seconds, `window` int16 (F,): -1
+      padding, 0 overview, i a frame of the i-th call of the turn before. The overview is shown
+      once, at `reset`.
+    - `question`: the question with its options, one a line.
+    - `video`: `duration` (seconds), `fps`, `width`, `height` (pixels).
+    - `turn`: turns taken. `must_answer`: 1 if the next turn is the forced one.
+    - `crop_status`: int8 (P,), 0 for no call, else 1 + the index of the status in
+      `crops.CROP_STATUSES`.
+    - `feedback`: one line for each call that did not run, "" when all did.
+
+    ## Rewards
+
+    0 until the episode ends, then the weighted sum of the preset's terms (`answer`,
+    `format_anchor`, `tool_gain`) over the whole transcript. `info["reward_terms"]` holds each
+    term's unweighted value and the `total`.
+
+    ## Starting State
+
+    `reset` draws a task, then K, from `np_random`; `options={"task_id": ..., "frame_budget": ...}`
+    fix either. Rows with the same seed start alike. A video that cannot be read raises `VideoError`
+    (`task_id`, `path`, `reason`).
+
+    `info` holds `task_id`, `frame_budget` (K), `crops` (window, clipped, status, message, frames,
+    timestamps of each call of the latest turn), `frames_seen`, `turn`; at the end also
+    `reward_terms`, `stop_reason`, `answer` (the one that counted), `correct` (the answer term),
+    `compliant` (`rewards.compliance`) and `evidence_recall` (the share of the gold seconds that the
+    crops covered; NaN for a task without gold evidence).
+
+    ## Termination
+
+    | the turn holds | what happens |
+    |---|---|
+    | calls (with or without an answer) | the crops run; the answer does not count yet; next turn |
+    | an answer, no call | terminated, `answered` |
+    | neither | the forced-answer turn (once) |
+    | forced turn, an answer | terminated, `answered` |
+    | forced turn, no answer | terminated, `unanswered` |
+
+    The forced turn also follows the `max_turns`-th turn with calls. Crops are refused in it.
+
+    With `force_answer=False` there is no forced turn: the third row terminates as `unanswered`, and
+    the `max_turns`-th turn with calls truncates as `turn_limit`.
+
+    ## Registered Configurations
+
+    - `ParaVT-LongVideo-v0`: parallel crops, K one of 4, 8, 16, 32, 64.
+    - `ParaVT-LongVideo-Sequential-v0`: one crop a turn, five turns.
+    - `ParaVT-LongVideo-OnDemand-v0`: no overview (K = 0); frames come only from crops.
+
+    Args:
+        tasks: Name of a task set, path of a `.jsonl` manifest, or a `TaskSet`.
+        render_mode: None, "rgb_array" (a contact sheet of the observation's frames) or "ansi".
+        **settings: See `settings.EnvSettings`, which lists every further argument and its default.
+
+    Raises:
+        ValueError: An unknown argument, or a value of the wrong type or range.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 1}
+
+    def __init__(
+        self, tasks: str | TaskSet = "synthetic", *, render_mode: str | None = None, **settings: Any
+    ) -> None:
+        self.simulation = Simulation(make_settings({"tasks": tasks, **settings}))
+        self.observation_space = self.simulation.observation_space
+        self.action_space = self.simulation.action_space
+        if render_mode is not None:
+            known_name("render_mode", render_mode, RENDER_MODES)
+        self.render_mode = render_mode
+        self._episode: Episode | None = None
+
+    @property
+    def task(self) -> Task:
+        """The current task; privileged (it holds the gold answer)."""
+        return self._running().task
+
+    @property
+    def transcript(self) -> Transcript:
+        """What was said and executed in the current episode."""
+        return self._running().transcript
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: Seeds `np_random`; None continues it.
+            options: `task_id` and `frame_budget`, each optional.
+
+        Raises:
+            ValueError: An option that does not exist, or a value out of range.
+            VideoError: The task's video cannot be read.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        for name in options:
+            known_name("reset option", name, RESET_OPTIONS)
+        start = self.simulation.draw(
+            self.np_random, options.get("task_id"), options.get("frame_budget")
+        )
+        self._episode = None
+        (row,) = self.simulation.start([start])
+        if isinstance(row, Failure):
+            raise row.error
+        self._episode = row
+        return self._observe(), row.info()
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Play one turn.
+
+        Raises:
+            ValueError: The action has the wrong shape or contradicts its completion; the episode
+            has not moved. RuntimeError: The episode is over or was never started.
+        """
+        episode = self._running()
+        result = self.simulation.step({0: episode}, {0: action})[0]
+        return self._observe(), result.reward, result.terminated, result.truncated, result.info
+
+    def render(self) -> Any:
+        """The current observation as an image or as text, by `render_mode`."""
+        if self.render_mode is None:
+            return None
+        return render_row(self.render_mode, self._observe())
+
+    def close(self) -> None:
+        """Stop the decoding threads."""
+        self.simulation.close()
+
+    def _running(self) -> Episode:
+        if self._episode is None:
+            raise RuntimeError("there is no episode: call reset() first")
+        return self._episode
+
+    def _observe(self) -> Observation:
+        return unbatch(self.observation_space, self.simulation.observe([self._running()]), 0)

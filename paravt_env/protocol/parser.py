@@ -1,0 +1,198 @@
+r"""Completion text -> structure: a linear-time state machine that never raises on model text.
+
+Between an agent's completion and the environment's action. The rules, each with a test:
+
+- Only its own closing tag leaves `<think>`, `<answer>` and `<tool_response>`: whatever stands
+  inside is content. So a call inside a thought, an answer or a forged tool response does not count,
+  and a think that is never closed is a thought to the end of the text. A prefix of the text
+  therefore parses as the whole does.
+- A `<tool_call>` that holds exactly one JSON object closes after that object: a tag inside a JSON
+  string is content. Any other body ends at the first `</tool_call>`, or unclosed at the next
+  opening tag: one malformed call costs no neighbour its turn.
+- A malformed call stays in `calls`, with its error; the order of calls is the order of the text.
+- The forced prefix `<think>\n` is part of the completion.
+
+Work is proportional to the length. A call's body is read up to `MAX_CALL_CHARS` characters; past
+`MAX_TAGS` tags, the rest of the text is content of whatever is open. Its tests:
+`pytest tests/test_protocol.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from paravt_env.protocol import schema
+from paravt_env.protocol.structure import Block, ParsedCompletion, TagSpan, ToolCall
+from paravt_env.protocol.tags import (
+    ANSWER,
+    CALL,
+    CODE,
+    FORCED_PREFIX,
+    TAG_PATTERN,
+    THINK,
+    closing,
+    opening,
+)
+
+MAX_TAGS = 100_000
+"""Tags that are read; a sampled completion has a few dozen."""
+
+_SPACE = re.compile(r"\s*")
+
+
+def parse(text: str, forced_prefix_included: bool = True) -> ParsedCompletion:
+    r"""Parse a completion.
+
+    Args:
+        text: What the agent wrote, the forced prefix included.
+        forced_prefix_included: False if `text` lacks the prefix; it is then put in front, and all
+            positions count it.
+
+    >>> parsed = parse("<think>look</think><tool_code>crop_video(start=1, end=2)</tool_code>")
+    >>> parsed.calls[0].window, parsed.answer, parsed.balanced
+    ((1.0, 2.0), '', True)
+    """
+    if not forced_prefix_included:
+        text = FORCED_PREFIX + text
+    tags: list[TagSpan] = []
+    blocks: list[Block] = []
+    calls: list[ToolCall] = []
+    opened: TagSpan | None = None
+    resume = 0
+    for match in islice(TAG_PATTERN.finditer(text), MAX_TAGS):
+        if match.start() < resume:
+            continue
+        tag = TagSpan(match[2], bool(match[1]), match.start(), match.end())
+        if opened is not None and tag.closing and tag.name == opened.name:
+            _end_block(text, opened, tag.start, tag.end, blocks, calls)
+            opened = None
+        elif opened is not None and not tag.closing and opened.name in (CALL, CODE):
+            _end_block(text, opened, tag.start, None, blocks, calls)
+            opened = tag
+        elif opened is None and not tag.closing:
+            opened = tag
+        tags.append(tag)
+        if opened is tag and tag.name == CALL and (found := _json_call(text, tag)) is not None:
+            value, close = found
+            tags.append(close)
+            blocks.append(Block(CALL, text[tag.end : close.start], tag.start, close.end, True))
+            calls.append(_read_call(schema.read_json_call, value, tag.start, close.end))
+            opened, resume = None, close.end
+    if opened is not None:
+        _end_block(text, opened, len(text), None, blocks, calls)
+    return ParsedCompletion(text, tuple(tags), tuple(blocks), tuple(calls))
+
+
+def _json_call(text: str, tag: TagSpan) -> tuple[Any, TagSpan] | None:
+    """The object that a `<tool_call>` holds and its closing tag, if it holds just one object."""
+    start = _SPACE.match(text, tag.end).end()  # type: ignore[union-attr]
+    if not text.startswith("{", start):
+        return None
+    try:
+        value, end = schema.decode_json(text, start)
+    except schema.CallError:
+        return None
+    end = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+    if not text.startswith(closing(CALL), end):
+        return None
+    return value, TagSpan(CALL, True, end, end + len(closing(CALL)))
+
+
+def _end_block(
+    text: str,
+    opened: TagSpan,
+    inner_end: int,
+    end: int | None,
+    blocks: list[Block],
+    calls: list[ToolCall],
+) -> None:
+    """Append the block whose content ends at `inner_end`; `end`: past its closing tag, or None."""
+    body = text[opened.end : inner_end]
+    stop = inner_end if end is None else end
+    blocks.append(Block(opened.name, body, opened.start, stop, end is not None))
+    if opened.name not in (CALL, CODE):
+        return
+    if end is None:
+        error = f"{opening(opened.name)} is never closed"
+        calls.append(ToolCall(None, None, None, schema.MALFORMED, error, opened.start, stop))
+    elif opened.name == CODE:
+        calls.append(_read_call(schema.read_code_call, body, opened.start, stop))
+    else:
+        calls.append(_read_call(_reject_json, body, opened.start, stop))
+
+
+def _reject_json(body: str) -> tuple[str, tuple[float, float], str | None]:
+    """Say why a body that `_json_call` refused is not a call."""
+    schema.decode_json(body.strip(), 0)
+    raise schema.CallError(schema.MALFORMED, "the body is not one JSON object")
+
+
+def _read_call(reader: Any, body: Any, start: int, end: int) -> ToolCall:
+    try:
+        name, window, path = reader(body)
+    except schema.CallError as error:
+        return ToolCall(None, None, None, error.kind, str(error), start, end)
+    return ToolCall(name, window, path, None, "", start, end)
+
+
+def action_from_completion(text: str, max_crops: int) -> dict[str, Any]:
+    """The environment's action for a completion (forced prefix included).
+
+    Returns:
+        `crops` float64 (max_crops, 2) seconds, `crop_mask` int8 (max_crops,), `answer`,
+        `completion`. Row i is the i-th call; one that cannot run has a NaN window and mask 1;
+        unused rows are zero with mask 0.
+    """
+    parsed = parse(text)
+    crops = np.zeros((max_crops, 2), np.float64)
+    mask = np.zeros(max_crops, np.int8)
+    for row, call in enumerate(parsed.calls[:max_crops]):
+        crops[row] = call.window if call.window is not None else (math.nan, math.nan)
+        mask[row] = 1
+    return {"crops": crops, "crop_mask": mask, "answer": parsed.answer, "completion": text}
+
+
+def render_completion(
+    thought: str, windows: Sequence[tuple[float, float]] = (), answer: str | None = None
+) -> str:
+    """Write the canonical completion: the thought, then the calls, then the answer if there is one.
+
+    Args:
+        thought: Text of the think block.
+        windows: (start, end) seconds of each call; whole numbers are written without a fraction.
+        answer: Text of the answer block; None writes no block.
+
+    Raises:
+        ValueError: The thought or the answer holds a tag.
+
+    >>> print(render_completion("look twice", [(1, 2.5)]))
+    <think>
+    look twice
+    </think>
+    <tool_call>
+    {"name": "crop_video", "arguments": {"start_time": 1, "end_time": 2.5}}
+    </tool_call>
+    """
+    for text in (thought, answer or ""):
+        if TAG_PATTERN.search(text):
+            raise ValueError(f"a tag inside a block: {text!r}")
+    parts = [f"{FORCED_PREFIX}{thought}\n{closing(THINK)}"]
+    for start, end in windows:
+        arguments = {schema.START_KEYS[0]: _plain(start), schema.END_KEYS[0]: _plain(end)}
+        call = json.dumps({"name": schema.TOOL_NAME, "arguments": arguments})
+        parts.append(f"{opening(CALL)}\n{call}\n{closing(CALL)}")
+    if answer is not None:
+        parts.append(f"{opening(ANSWER)}{answer}{closing(ANSWER)}")
+    return "\n".join(parts)
+
+
+def _plain(seconds: float) -> int | float:
+    value = float(seconds)
+    return int(value) if value.is_integer() else value

@@ -1,0 +1,247 @@
+"""What an agent is told, in parts: text and references to frames, in the order of its context.
+
+Between an observation and an agent's context. A part is a string or a `FrameRef`, the place where
+the vision tokens of one frame go; the agent tokenises, so no chat template appears here. `paravt`
+is written for full-size models and lists the tool's schema; `compact` spends as few tokens as it
+can, for a model of a few million parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from paravt_env.crops import CROP_STATUSES, CropStatus
+from paravt_env.protocol.schema import END_KEYS, START_KEYS, TOOL_NAME, tool_schema
+from paravt_env.protocol.tags import ANSWER, CALL, RESPONSE, THINK, closing, opening
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """The place of one frame: its index in the observation's frames, or in a sub-agent's crop."""
+
+    index: int
+
+
+Part = str | FrameRef
+Window = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """Templates of one style, filled with `str.format`.
+
+    Attributes:
+        name: Key in `PROMPTS`.
+        system: Fields tools, max_turns, max_crops, max_seconds.
+        video: Before the overview; fields duration, fps, width, height, frames.
+        on_demand: The same where there is no overview frame.
+        frame: Before each frame; field time.
+        question: After the overview; field question.
+        evidence: One executed call; fields index (from 1), start, end; split at the field evidence.
+        failure: One call that did not run; fields index, status.
+        feedback: All calls that did not run, in the environment's words; field feedback.
+        subagent: Before a crop's frames; fields start, end.
+        subagent_question: After them; field question.
+        forced_answer: Asks for the answer when no call is allowed any more.
+        whole_seconds: Times as integers, with one decimal only where frames are less than a second
+            apart.
+    """
+
+    name: str
+    system: str
+    video: str
+    on_demand: str
+    frame: str
+    question: str
+    evidence: str
+    failure: str
+    feedback: str
+    subagent: str
+    subagent_question: str
+    forced_answer: str
+    whole_seconds: bool
+
+
+_CALL_EXAMPLE = json.dumps(
+    {"name": TOOL_NAME, "arguments": {START_KEYS[0]: 12, END_KEYS[0]: 30}}
+).translate({ord("{"): "{{", ord("}"): "}}"})
+
+_ABOUT_VIDEO = "The video lasts {duration:.1f} seconds ({width}x{height}, {fps:.4g} fps)."
+
+PARAVT = PromptStyle(
+    name="paravt",
+    system=(
+        "You answer a question about a long video. You see a few frames of it with their times, "
+        "and you can watch windows of it closely with a tool.\n\n"
+        "# Tools\n\nThe tools, as JSON, stand between <tools> tags:\n<tools>\n{tools}\n</tools>\n\n"
+        f"A call is one JSON object between {CALL} tags:\n"
+        f"{opening(CALL)}\n{_CALL_EXAMPLE}\n{closing(CALL)}\n"
+        "Several calls in one turn run in parallel: at most {max_crops} a turn, each at most "
+        "{max_seconds:g} seconds long, in at most {max_turns} turns.\n\n"
+        "# Format\n\n"
+        f"Each turn starts with your reasoning, {opening(THINK)}...{closing(THINK)}, and then "
+        f"holds either calls or the answer, {opening(ANSWER)}...{closing(ANSWER)}, and nothing "
+        "else. Answer a multiple-choice question with the letter, a question about when something "
+        "happens with start-end in seconds such as 12.5-20.0, any other question in a few words. "
+        "Call the tool only where the frames do not suffice."
+    ),
+    video=f"{_ABOUT_VIDEO} {{frames}} of its frames:\n",
+    on_demand=_ABOUT_VIDEO,
+    frame="<{time} seconds>",
+    question="\n{question}",
+    evidence=(
+        f"{opening(RESPONSE)}\nCrop {{index}}, {{start:.1f}}-{{end:.1f}} s: {{evidence}}\n"
+        f"{closing(RESPONSE)}\n"
+    ),
+    failure="",
+    feedback=f"{opening(RESPONSE)}\n{{feedback}}\n{closing(RESPONSE)}\n",
+    subagent="These frames show a video from {start:.1f} to {end:.1f} seconds:\n",
+    subagent_question=(
+        "\nState briefly, with times, what they show that helps to answer the question. "
+        "Do not guess.\n{question}"
+    ),
+    forced_answer=(
+        "No more calls are allowed. Give your final answer now, "
+        f"{opening(ANSWER)}...{closing(ANSWER)}."
+    ),
+    whole_seconds=False,
+)
+
+COMPACT = PromptStyle(
+    name="compact",
+    system="",
+    video="",
+    on_demand="{duration:.0f}",
+    frame="{time}",
+    question="\n{question}",
+    evidence="{index} {evidence}\n",
+    failure="{index} {status}\n",
+    feedback="",
+    subagent=">",
+    subagent_question="\n{question}",
+    forced_answer="Answer.",
+    whole_seconds=True,
+)
+
+PROMPTS: dict[str, PromptStyle] = {style.name: style for style in (PARAVT, COMPACT)}
+
+
+def system_text(
+    style: PromptStyle, max_crops: int, max_crop_seconds: float, max_turns: int = 3
+) -> str:
+    """The system message; "" where the style has none."""
+    tools = json.dumps(tool_schema(max_crop_seconds))
+    limits = {"max_turns": max_turns, "max_crops": max_crops, "max_seconds": max_crop_seconds}
+    return style.system.format(tools=tools, **limits)
+
+
+def overview_parts(style: PromptStyle, observation: Mapping[str, Any]) -> list[Part]:
+    """The first user message: the overview frames (of `reset`) with their times, the question."""
+    shown = np.flatnonzero(np.asarray(observation["window"]) == 0)
+    video = {key: np.asarray(value).item() for key, value in observation["video"].items()}
+    intro = style.video if len(shown) else style.on_demand
+    parts: list[Part] = [intro.format(frames=len(shown), **video)]
+    parts += _frame_parts(style, shown, np.asarray(observation["timestamps"])[shown])
+    parts.append(style.question.format(question=observation["question"]))
+    return _merged(parts)
+
+
+def evidence_parts(
+    style: PromptStyle,
+    observation: Mapping[str, Any],
+    windows: Sequence[Window],
+    texts: Sequence[str] | None = None,
+) -> list[Part]:
+    """What the calls of the last turn brought, in the order of the calls.
+
+    Args:
+        style: Templates.
+        observation: The observation after the turn.
+        windows: (start, end) in seconds of each call, as asked.
+        texts: Evidence of each call from the sub-agents (ignored for calls that did not run); None
+            shows the frames.
+
+    Returns:
+        Parts; empty when the turn held no call.
+    """
+    parts: list[Part] = []
+    for row, code in enumerate(np.asarray(observation["crop_status"]).tolist()):
+        if code == 0:
+            continue
+        status = CROP_STATUSES[code - 1]
+        if status != CropStatus.ok:
+            parts.append(style.failure.format(index=row + 1, status=status.value))
+            continue
+        before, after = style.evidence.split("{evidence}")
+        start, end = windows[row]
+        parts.append(before.format(index=row + 1, start=float(start), end=float(end)))
+        if texts is None:
+            shown = np.flatnonzero(np.asarray(observation["window"]) == row + 1)
+            parts += _frame_parts(style, shown, np.asarray(observation["timestamps"])[shown])
+        else:
+            parts.append(texts[row])
+        parts.append(after)
+    if observation["feedback"]:
+        parts.append(style.feedback.format(feedback=observation["feedback"]))
+    return _merged(parts)
+
+
+def subagent_parts(
+    style: PromptStyle, question: str, window: Window, timestamps: Sequence[float] | np.ndarray
+) -> list[Part]:
+    """The sub-agent's whole prompt: the frames of one crop with their times, then the question.
+
+    Args:
+        style: Templates.
+        question: The observation's question, options included.
+        window: (start, end) of the crop in seconds.
+        timestamps: Time of each frame in seconds; `FrameRef(i)` is the i-th of them.
+    """
+    parts: list[Part] = [style.subagent.format(start=float(window[0]), end=float(window[1]))]
+    parts += _frame_parts(style, range(len(timestamps)), np.asarray(timestamps, np.float64))
+    parts.append(style.subagent_question.format(question=question))
+    return _merged(parts)
+
+
+def forced_answer_text(style: PromptStyle) -> str:
+    """What is said when `must_answer` is set."""
+    return style.forced_answer
+
+
+def frame_times(style: PromptStyle, timestamps: np.ndarray) -> list[str]:
+    """Timestamps (seconds, increasing) as text.
+
+    Halves round up, so that times a second apart never read alike.
+
+    >>> frame_times(COMPACT, np.array([0.5, 1.5, 2.5]))
+    ['1', '2', '3']
+    >>> frame_times(COMPACT, np.array([0.25, 0.75]))
+    ['0.3', '0.8']
+    """
+    close = len(timestamps) > 1 and float(np.diff(timestamps).min()) < 1.0 - 1e-6
+    scale = 1 if style.whole_seconds and not close else 10
+    rounded = np.floor(np.asarray(timestamps) * scale + 0.5) / scale
+    return [f"{time:.0f}" if scale == 1 else f"{time:.1f}" for time in rounded]
+
+
+def _frame_parts(style: PromptStyle, indices: Any, timestamps: np.ndarray) -> list[Part]:
+    parts: list[Part] = []
+    for index, time in zip(indices, frame_times(style, timestamps), strict=True):
+        parts += [style.frame.format(time=time), FrameRef(int(index))]
+    return parts
+
+
+def _merged(parts: Sequence[Part]) -> list[Part]:
+    """Join neighbouring texts and drop empty ones."""
+    merged: list[Part] = []
+    for part in parts:
+        if isinstance(part, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += part
+        elif part != "":
+            merged.append(part)
+    return merged

@@ -1,0 +1,39 @@
+"""Format compliance f: one rule for every recipe, so that their curves compare.
+
+Logged beside the reward, never part of it.
+"""
+
+from __future__ import annotations
+
+from paravt_env.protocol import ParsedCompletion, Role
+from paravt_env.protocol.tags import ANSWER, CALL, CODE, THINK
+from paravt_env.rewards.transcript import Transcript
+
+
+def compliance(transcript: Transcript) -> bool:
+    """Whether every turn has exactly the form that was asked for.
+
+    A turn is one closed, non-empty thought, then either well-formed calls or one closed, non-empty
+    answer, and nothing else but white space; the last turn answers and the others call. An agent
+    that writes no completion does not comply.
+    """
+    last = len(transcript.turns) - 1
+    return last >= 0 and all(
+        turn.parsed is not None and _complies(turn.parsed, answers=index == last)
+        for index, turn in enumerate(transcript.turns)
+    )
+
+
+def _complies(completion: ParsedCompletion, answers: bool) -> bool:
+    blocks = completion.blocks
+    if len(blocks) < 2 or not completion.balanced or blocks[0].name != THINK:
+        return False
+    for start, end, role in completion.roles():
+        if role == Role.text and not completion.text[start:end].isspace():
+            return False
+    if not blocks[0].content:
+        return False
+    if answers:
+        return len(blocks) == 2 and blocks[1].name == ANSWER and bool(blocks[1].content)
+    named = all(block.name in (CALL, CODE) for block in blocks[1:])
+    return named and all(call.error is None for call in completion.calls)

@@ -1,0 +1,78 @@
+"""The format term with the exploration anchor, R_fmt + lambda * R_anchor of arXiv 2605.20342.
+
+Scored once, over the whole transcript, from the parsed structure. The published formula is for one
+text; over turns, each bonus for a thought must be earned by **every** turn, each bonus for the
+answer by the last one, and a penalty by any one turn is paid once. So a well-formed rollout of any
+length scores as published, and a further turn, tag or repeat adds nothing:
+
+- A thought counts if it is the turn's first block, closed, and at least `THOUGHT_CHARS` characters
+  without tags and surplus white space. The forced prefix belongs to the text that is scored.
+- The call bonus needs a call that the environment could read and allowed: not a malformed one, an
+  unknown tool, one past the limit, or one in the forced turn.
+- An agent that writes no completion has no form: 0.
+"""
+
+from __future__ import annotations
+
+from paravt_env.protocol import ParsedCompletion
+from paravt_env.protocol.tags import THINK
+from paravt_env.rewards.options import RewardOptions
+from paravt_env.rewards.transcript import Transcript
+
+THOUGHT_CHARS = 10
+ANCHOR_SCALE = 0.5  # lambda
+CLOSED_THOUGHT, WHOLE_FLOW, UNCLOSED_THOUGHT = 0.4, 0.3, -0.3  # R_anchor
+THOUGHT_BEFORE_CALL = 0.3
+BALANCED = 0.1
+
+
+def format_anchor(transcript: Transcript, options: RewardOptions) -> float:
+    """Value of the format term, at most 1.
+
+    Well-formed rollouts reach 1.15 without and 1.45 with a call before the cap; `options.rescale`
+    divides by that maximum instead. A thought that is never closed costs 0.15.
+    """
+    turns = [turn.parsed for turn in transcript.turns]
+    parsed = [completion for completion in turns if completion is not None]
+    if not turns or len(parsed) < len(turns):
+        return 0.0
+    last = parsed[-1].answers
+    value = _formula(
+        options,
+        thinks=all(map(thinks_first, parsed)),
+        unclosed=any(not block.closed for completion in parsed for block in completion.thoughts),
+        answers=bool(transcript.answer) or any(b.content and not b.closed for b in last),
+        closes_answer=bool(transcript.answer),
+        calls=transcript.called,
+        balanced=all(completion.balanced for completion in parsed),
+    )
+    if not options.rescale:
+        return min(1.0, value)
+    return value / _formula(options, True, False, True, True, True, True)
+
+
+def thinks_first(completion: ParsedCompletion) -> bool:
+    """Whether the turn's first block is a closed thought of sufficient length."""
+    first = completion.blocks[0] if completion.blocks else None
+    if first is None or first.name != THINK or not first.closed:
+        return False
+    return len(first.content) >= THOUGHT_CHARS
+
+
+def _formula(
+    options: RewardOptions,
+    thinks: bool,
+    unclosed: bool,
+    answers: bool,
+    closes_answer: bool,
+    calls: bool,
+    balanced: bool,
+) -> float:
+    thought, answer, closing = (0.2, 0.3, 0.2) if options.answer_suffix else (0.3, 0.2, 0.1)
+    value = thought * thinks + answer * answers + closing * closes_answer
+    if options.anchor:
+        flow = thinks and closes_answer
+        bonus = CLOSED_THOUGHT * thinks + WHOLE_FLOW * flow + UNCLOSED_THOUGHT * unclosed
+        value += ANCHOR_SCALE * bonus
+    value += THOUGHT_BEFORE_CALL * (thinks and calls)
+    return value + BALANCED * (value > 0 and balanced)

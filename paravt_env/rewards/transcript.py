@@ -1,0 +1,59 @@
+"""What a reward term may look at: parsed completions and what the environment executed.
+
+Built by the episode when it ends, read by every term. Raw text is never evidence of execution: a
+call counts as executed only by its crop's status. Tests: `pytest tests/test_rewards.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paravt_env.crops import CropResult, CropStatus
+from paravt_env.protocol import ParsedCompletion
+from paravt_env.task import Task
+
+NOT_A_CALL = (
+    CropStatus.malformed,
+    CropStatus.unknown_tool,
+    CropStatus.over_limit,
+    CropStatus.refused,
+)
+"""Calls that the environment could not read as a call of the tool, or no longer allowed."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn: its completion (None for an agent that writes none), one result per call."""
+
+    parsed: ParsedCompletion | None
+    crops: tuple[CropResult, ...] = ()
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A finished episode.
+
+    Attributes:
+        task: With the gold answer.
+        turns: All turns, the forced one included.
+        answer: The answer that counted; "" if none did.
+        stop_reason: Why the episode ended.
+        correct: The answer term in [0, 1] once it is known, so that later terms do not ask a judge
+            again; None before.
+    """
+
+    task: Task
+    turns: tuple[Turn, ...]
+    answer: str = ""
+    stop_reason: str = ""
+    correct: float | None = None
+
+    @property
+    def called(self) -> bool:
+        """Whether some call was a readable, allowed call of the tool, executed or not."""
+        return any(crop.status not in NOT_A_CALL for turn in self.turns for crop in turn.crops)
+
+    @property
+    def executed(self) -> bool:
+        """Whether some crop ran."""
+        return any(crop.status == CropStatus.ok for turn in self.turns for crop in turn.crops)

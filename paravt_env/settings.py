@@ -1,0 +1,119 @@
+"""The environment's keyword arguments, written once: the single and the vector one take them.
+
+Plain data (strings, numbers, lists, mappings), so that `spec.to_json()` works and a YAML recipe can
+hold them; only `tasks` and `scorer` may be objects when an environment is built in Python. Values
+are checked here, before any file is opened. Run the example with `python -m doctest
+paravt_env/settings.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from paravt_env.budget import FrameBudget, make_budget
+from paravt_env.names import known_name
+from paravt_env.task import TaskSet
+from paravt_env.tasksets import load_tasks
+from paravt_env.video.store import BACKENDS
+
+
+@dataclass(frozen=True)
+class EnvSettings:
+    """What an environment is made of.
+
+    Attributes:
+        tasks: Name of a task set, path of a `.jsonl` manifest, or a `TaskSet`.
+        split: Split of the task set; ignored for a `TaskSet` object, which is one split already.
+        tasks_kwargs: Further arguments of the task set's factory.
+        frame_size: Height and width in pixels that frames are decoded to.
+        max_turns: Turns that may call; 0 asks for the answer at once.
+        max_crops: Crops of one turn (P); 1 is sequential tool calling.
+        frames_per_crop: Most frames of one crop.
+        crop_fps: Frames a second inside a crop, before that limit.
+        max_crop_seconds: A longer crop is refused.
+        frame_budget: See `budget.make_budget`; None is the default choice, 0 is on-demand context.
+        force_answer: Whether the calling turns are followed by one turn that must answer.
+        reward: Name of a preset, or a mapping with `preset` and what differs from it.
+        scorer: Supplies the answer term's value in place of the built-in comparison (an LLM judge,
+        for example). crop_timeout: Seconds that the crops of one step may take.
+        reset_timeout: Seconds that decoding the overview may take.
+        video_workers: Decoding threads, shared by all rows.
+        backend: Video back end.
+
+    >>> EnvSettings(tasks="synthetic", max_crop=3)
+    Traceback (most recent call last):
+    ...
+    TypeError: EnvSettings.__init__() got an unexpected keyword argument 'max_crop'...
+    """
+
+    tasks: str | TaskSet = "synthetic"
+    split: str = "train"
+    tasks_kwargs: Mapping[str, Any] | None = None
+    frame_size: tuple[int, int] = (160, 288)
+    max_turns: int = 3
+    max_crops: int = 5
+    frames_per_crop: int = 16
+    crop_fps: float = 1.0
+    max_crop_seconds: float = 45.0
+    frame_budget: int | Mapping[str, Any] | FrameBudget | None = None
+    force_answer: bool = True
+    reward: str | Mapping[str, Any] = "paravt"
+    scorer: Callable[..., float] | None = None
+    crop_timeout: float = 20.0
+    reset_timeout: float = 120.0
+    video_workers: int = 2
+    backend: str = "pyav"
+
+    def __post_init__(self) -> None:
+        """Check types and ranges; JSON lists become tuples."""
+        size = self.frame_size
+        if not isinstance(size, list | tuple) or len(size) != 2:
+            raise ValueError(f"frame_size must be (height, width) in pixels, not {size!r}")
+        object.__setattr__(self, "frame_size", tuple(size))
+        for side in self.frame_size:
+            _check("frame_size", side, int, 1)
+        for name in ("max_crops", "frames_per_crop", "video_workers"):
+            _check(name, getattr(self, name), int, 1)
+        for name in ("crop_fps", "max_crop_seconds", "crop_timeout", "reset_timeout"):
+            _check(name, getattr(self, name), float, 0.0)
+        _check("max_turns", self.max_turns, int, 0)
+        if self.max_turns == 0 and not self.force_answer:
+            raise ValueError(
+                "max_turns=0 leaves no turn at all: set force_answer=True or max_turns >= 1"
+            )
+        make_budget(self.frame_budget)
+        known_name("backend", self.backend, BACKENDS)
+        if not isinstance(self.tasks, str) and self.tasks_kwargs:
+            raise ValueError(
+                "tasks_kwargs belong to a task set given by name; build the TaskSet with them"
+            )
+
+    def load_tasks(self) -> TaskSet:
+        """The task set; a name is loaded with `split` and `tasks_kwargs`."""
+        if not isinstance(self.tasks, str):
+            return self.tasks
+        return load_tasks(self.tasks, split=self.split, **dict(self.tasks_kwargs or {}))
+
+    @property
+    def capacity(self) -> int:
+        """F, the frames of one observation: the largest overview or a full turn of crops."""
+        return max(make_budget(self.frame_budget).maximum, self.max_crops * self.frames_per_crop)
+
+
+def make_settings(arguments: Mapping[str, Any]) -> EnvSettings:
+    """Build the settings; an unknown argument raises `ValueError` and names the nearest one."""
+    names = [field.name for field in fields(EnvSettings)]
+    for name in arguments:
+        known_name("environment argument", name, names)
+    return EnvSettings(**arguments)
+
+
+def _check(name: str, value: Any, kind: type, least: float) -> None:
+    number = isinstance(value, int) if kind is int else isinstance(value, int | float)
+    if not number or isinstance(value, bool):
+        raise ValueError(f"{name} must be a {'whole ' if kind is int else ''}number, not {value!r}")
+    if not (value >= least and value < float("inf")) or (kind is float and value == 0):
+        bound = "more than 0" if kind is float else f"at least {least:g}"
+        raise ValueError(f"{name} must be {bound} and finite, not {value!r}")

@@ -1,0 +1,193 @@
+"""Observation and action spaces, and the move between one row and a batch of rows.
+
+`env.py` and `vector.py` declare these spaces, `episode.py` fills observations, agents build actions
+with `empty_action` and `batch_actions`. Run the examples with `python -m doctest
+paravt_env/spaces.py`.
+
+Action (`Dict`): `crops` float64 (P, 2), start and end in seconds; `crop_mask` int8 (P,); `answer`
+and `completion` text. Observation (`Dict`): `frames` uint8 (F, H, W, 3), `timestamps` seconds (F,),
+`window` int16 (F,) (-1 padding, 0 overview, i the i-th crop of the turn), `question`, `video`
+(duration in seconds, fps, width and height in pixels), `turn`, `must_answer`, `crop_status` int8
+(P,) (0 no call, else 1 + index in `CROP_STATUSES`), `feedback`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from paravt_env.crops import CROP_STATUSES
+
+PADDING, OVERVIEW = -1, 0  # values of observation["window"]
+_ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;?!'-éßñ中文字😀"
+
+Action = dict[str, Any]
+Observation = dict[str, Any]
+
+
+class UnicodeText(spaces.Space[str]):
+    """Every Python string, of any length and alphabet.
+
+    Gymnasium's own `Text` needs a finite alphabet, and its `AsyncVectorEnv` with shared memory (the
+    default) silently returns zeros for a `Text` inside a `Dict`. This space is not registered for
+    shared memory, so that combination raises; `AsyncVectorEnv(..., shared_memory=False)` works.
+
+    Args:
+        sample_length: `sample` draws strings of 0 to this many characters; 0 makes it always "".
+        seed: Seed of the space's generator.
+
+    >>> "any ünicode" in UnicodeText(), 3 in UnicodeText()
+    (True, False)
+    """
+
+    def __init__(
+        self, sample_length: int = 16, seed: int | np.random.Generator | None = None
+    ) -> None:
+        """Store the longest sample."""
+        super().__init__(shape=None, dtype=None, seed=seed)
+        self.sample_length = sample_length
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        """False: text has no fixed length."""
+        return False
+
+    def sample(self, mask: Any | None = None, probability: Any | None = None) -> str:
+        """A random string; masks and probabilities do not apply to it and must be None."""
+        if mask is not None or probability is not None:
+            raise ValueError("UnicodeText has no mask and no probability: pass None")
+        length = int(self.np_random.integers(self.sample_length + 1))
+        return "".join(_ALPHABET[i] for i in self.np_random.integers(len(_ALPHABET), size=length))
+
+    def contains(self, x: Any) -> bool:
+        """Whether `x` is a string."""
+        return isinstance(x, str)
+
+    def __eq__(self, other: object) -> bool:
+        """Two text spaces are equal when they sample alike."""
+        return isinstance(other, UnicodeText) and self.sample_length == other.sample_length
+
+    def __repr__(self) -> str:
+        """Constructor call."""
+        return f"UnicodeText(sample_length={self.sample_length})"
+
+
+def action_space(max_crops: int) -> spaces.Dict:
+    """What a policy may do in a turn: up to `max_crops` crops and an answer.
+
+    `completion` samples the empty string: a random text would contradict the random crops beside
+    it. A call that could not be parsed has a NaN window; the environment takes it, although a Box
+    does not contain NaN.
+    """
+    return spaces.Dict(
+        {
+            "crops": spaces.Box(-np.inf, np.inf, (max_crops, 2), np.float64),
+            "crop_mask": spaces.MultiBinary(max_crops),
+            "answer": UnicodeText(),
+            "completion": UnicodeText(sample_length=0),
+        }
+    )
+
+
+def observation_space(
+    frames: int, height: int, width: int, max_crops: int, max_turns: int
+) -> spaces.Dict:
+    """What a policy sees after `reset` and each `step`, in fixed shapes.
+
+    Args:
+        frames: F, room for the overview or for all crops of a turn, whichever is larger.
+        height: Height of a frame in pixels.
+        width: Width of a frame in pixels.
+        max_crops: P, the most crops of a turn.
+        max_turns: Turns that may call; `turn` counts to `max_turns + 1`, the forced-answer turn
+            included.
+    """
+    seconds = spaces.Box(0.0, np.inf, (), np.float64)
+    pixels = spaces.Box(0, np.iinfo(np.int32).max, (), np.int32)
+    return spaces.Dict(
+        {
+            "frames": spaces.Box(0, 255, (frames, height, width, 3), np.uint8),
+            "timestamps": spaces.Box(0.0, np.inf, (frames,), np.float64),
+            "window": spaces.Box(PADDING, max_crops, (frames,), np.int16),
+            "question": UnicodeText(),
+            "video": spaces.Dict(
+                {"duration": seconds, "fps": seconds, "width": pixels, "height": pixels}
+            ),
+            "turn": spaces.Discrete(max_turns + 2),
+            "must_answer": spaces.Discrete(2),
+            "crop_status": spaces.Box(0, len(CROP_STATUSES), (max_crops,), np.int8),
+            "feedback": UnicodeText(),
+        }
+    )
+
+
+def empty_action(max_crops: int) -> Action:
+    """An action without crops, answer or text; what an idle row is given.
+
+    >>> empty_action(2)["crop_mask"].tolist()
+    [0, 0]
+    """
+    return {
+        "crops": np.zeros((max_crops, 2), np.float64),
+        "crop_mask": np.zeros(max_crops, np.int8),
+        "answer": "",
+        "completion": "",
+    }
+
+
+def batch_actions(actions: Sequence[Action | None], max_crops: int) -> Action:
+    """Stack one action a row into the action of a vector environment; None is the empty action.
+
+    >>> batch_actions([None, empty_action(2)], 2)["crops"].shape
+    (2, 2, 2)
+    """
+    rows = [empty_action(max_crops) if action is None else action for action in actions]
+    return {
+        "crops": np.stack([np.asarray(row["crops"], np.float64) for row in rows]),
+        "crop_mask": np.stack([np.asarray(row["crop_mask"], np.int8) for row in rows]),
+        "answer": tuple(row["answer"] for row in rows),
+        "completion": tuple(row["completion"] for row in rows),
+    }
+
+
+def check_batch(actions: Mapping[str, Any], rows: int) -> None:
+    """Raise `ValueError` unless `actions` has every key with one entry for each of `rows`."""
+    for key in ("crops", "crop_mask", "answer", "completion"):
+        if key not in actions or len(actions[key]) != rows:
+            raise ValueError(
+                f"the batched action needs {key!r} with one entry for each of the {rows} rows: "
+                "build it with spaces.batch_actions()"
+            )
+
+
+def unbatch(space: gym.Space, batch: Any, row: int) -> Any:
+    """Row `row` of a batch as a member of the single `space` (views, not copies)."""
+    if isinstance(space, spaces.Dict):
+        return {key: unbatch(child, batch[key], row) for key, child in space.spaces.items()}
+    if isinstance(space, spaces.Box):
+        return batch[row, ...]
+    return batch[row]
+
+
+def empty_batch(space: gym.Space, rows: int) -> Any:
+    """`rows` zero members of `space`, to be filled in place: arrays, dicts and lists of ""."""
+    if isinstance(space, spaces.Dict):
+        return {key: empty_batch(child, rows) for key, child in space.spaces.items()}
+    if isinstance(space, UnicodeText):
+        return [""] * rows
+    shape = () if isinstance(space, spaces.Discrete) else space.shape
+    return np.zeros((rows, *(shape or ())), space.dtype)
+
+
+def seal_batch(batch: Mapping[str, Any]) -> Observation:
+    """Turn the lists of a filled batch into tuples, as Gymnasium batches text."""
+    return {
+        key: seal_batch(value)
+        if isinstance(value, Mapping)
+        else (tuple(value) if isinstance(value, list) else value)
+        for key, value in batch.items()
+    }

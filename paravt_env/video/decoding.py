@@ -1,0 +1,115 @@
+"""The work that pool threads do: describe a file, or decode the frames that a request claimed.
+
+Between `store.py`, which makes these, and a back end, which they open and close. Run its tests:
+`python -m pytest tests/test_video.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import closing, suppress
+
+import numpy as np
+
+from paravt_env.video.cache import FrameCache, Key, Shown
+from paravt_env.video.pool import DecodePool, Job
+from paravt_env.video.types import Size, VideoError, VideoInfo, VideoReader, VideoTimeoutError
+
+LATE = "was not decoded in time: raise the timeout, or check the disk and the file"
+
+Opener = Callable[[str], VideoReader]
+
+
+def check_deadline(path: str, deadline: float | None) -> None:
+    """Raise `VideoTimeoutError` once `deadline`, an instant of `time.monotonic()`, has passed."""
+    if deadline is not None and time.monotonic() > deadline:
+        raise VideoTimeoutError(path, LATE)
+
+
+class Description:
+    """What `FrameStore.info` waits for."""
+
+    def __init__(self, path: str, opener: Opener) -> None:
+        self.path, self._opener = path, opener
+        self.future: Future[VideoInfo] = Future()
+
+    def run(self, deadline: float | None) -> None:
+        """Open, look, close; called on a thread of the pool."""
+        try:
+            check_deadline(self.path, deadline)
+            with closing(self._opener(self.path)) as reader:
+                info = reader.info
+        except BaseException as error:  # raised again in the thread that waits
+            with suppress(InvalidStateError):  # written off meanwhile
+                self.future.set_exception(error)
+            return
+        with suppress(InvalidStateError):
+            self.future.set_result(info)
+
+    def give_up(self) -> None:
+        """The pool wrote the job off."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(VideoTimeoutError(self.path, LATE))
+
+
+class Decoding:
+    """The frames that one request must decode: units in a queue that several threads may empty."""
+
+    def __init__(
+        self,
+        path: str,
+        size: Size,
+        owned: dict[Key, Future[Shown]],
+        cache: FrameCache,
+        pool: DecodePool,
+        opener: Opener,
+    ) -> None:
+        self.path, self.size = path, size
+        self._keys = list(owned)
+        self._owned = owned
+        self._times = np.array([key[2] for key in owned], float)
+        self._cache, self._pool, self._opener = cache, pool, opener
+        self._units: deque[np.ndarray] | None = None  # unknown until the file is open
+
+    def run(self, deadline: float | None) -> None:
+        """Open the file, share the units with idle threads, decode until none is left."""
+        try:
+            check_deadline(self.path, deadline)
+            if self._units is not None and not self._units:
+                return
+            with closing(self._opener(self.path)) as reader:
+                if self._units is None:
+                    self._units = deque(reader.split(self._times))
+                    for _ in range(min(len(self._units) - 1, self._pool.idle())):
+                        self._pool.submit(Job(self.run, self.give_up, deadline))
+                while self._units:
+                    with suppress(IndexError):  # another thread took the last one
+                        self._decode(reader, self._units.popleft(), deadline)
+        except BaseException as error:  # raised again in the thread that waits
+            self._fail(range(len(self._keys)), error)
+
+    def give_up(self) -> None:
+        """The pool wrote the job off: it hangs, or the store was closed."""
+        self._fail(range(len(self._keys)), VideoTimeoutError(self.path, LATE))
+
+    def _decode(self, reader: VideoReader, unit: np.ndarray, deadline: float | None) -> None:
+        check_deadline(self.path, deadline)
+        try:
+            frames = reader.frames_at(self._times[unit], self.size, deadline)
+        except VideoTimeoutError:
+            raise
+        except VideoError as error:
+            self._fail(unit.tolist(), error)  # the other units may well be intact
+            return
+        for i, stamp, pixels in zip(
+            unit.tolist(), frames.timestamps.tolist(), frames.pixels, strict=True
+        ):
+            key = self._keys[i]
+            self._cache.deliver(key, self._owned[key], stamp, pixels)
+
+    def _fail(self, indices: range | list[int], error: BaseException) -> None:
+        for i in indices:
+            self._cache.fail(self._keys[i], self._owned[self._keys[i]], error)

@@ -1,0 +1,398 @@
+"""The packed update against the plain computation: one trajectory at a time, through the whole HF model."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from agents.base import Trajectory
+from agents.mini import MiniConfig, build_mini
+from agents.paragrpo import Batch, PARAGRPOConfig
+from agents.vlm import VisionLanguageModel
+from train import learner as learner_module
+from train.learner import Learner
+from train.meter import Meter
+from train.packing import pack, tree_mask
+from train.trajectory import Sample, grow_trees
+from train.tree_attention import block_mask, choose, tree_attention
+
+TEMPERATURE = 0.7
+SHAPE = MiniConfig(
+    hidden_size=64, layers=3, heads=4, intermediate_size=96, vision_hidden_size=32, vision_layers=2,
+    vision_heads=2, vision_intermediate_size=48, patch_size=8, vocabulary=300,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return build_mini(tmp_path_factory.mktemp("mini"), ["where does the red circle blink"] * 4, SHAPE)
+
+
+@pytest.fixture
+def vlm(checkpoint):
+    return VisionLanguageModel.load(checkpoint)
+
+
+def config(**settings):
+    defaults = {"kl_coefficient": 0.0, "loss": "clipped", "learning_rate": 1e-3, "max_grad_norm": 1e9}
+    return PARAGRPOConfig(**{**defaults, **settings})
+
+
+def picture(rng, height=32, width=48):
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def tokens(vlm, rng, n, images=()):
+    """Random text with the images' tokens in the middle."""
+    text = rng.integers(10, 250, n)
+    shown = [
+        [vlm.vision_start_id] + [vlm.image_pad_id] * vlm.image_token_count(*i.shape[:2]) + [vlm.vision_end_id]
+        for i in images
+    ]  # fmt: skip
+    return np.array([*text[: n // 2], *(t for one in shown for t in one), *text[n // 2 :]])
+
+
+def branch(vlm, rng, turns, images=()):
+    """Sampled stretches with observations between them; images are shown in the first observation."""
+    ids, mask = [], []
+    for i, n in enumerate(turns):
+        if i:
+            seen = tokens(vlm, rng, 4, images if i == 1 else ())
+            ids, mask = [*ids, *seen], [*mask, *[False] * len(seen)]
+        ids, mask = [*ids, *rng.integers(10, 250, n)], [*mask, *[True] * n]
+    return np.array([*ids, 11]), np.array([*mask, False])
+
+
+def trajectory(vlm, rng, prompt, prompt_images, turns, images=(), kind="main"):
+    ids, mask = branch(vlm, rng, turns, images)
+    return Trajectory(
+        prompt_ids=prompt,
+        branch_ids=ids,
+        loss_mask=mask,
+        logprobs=np.where(mask, rng.normal(-5.7, 0.15, len(ids)), 0).astype(np.float32),
+        roles=np.zeros(len(ids), dtype=np.int8),
+        prompt_images=tuple(prompt_images),
+        branch_images=tuple(images),
+        kind=kind,
+    )
+
+
+def make_batch(vlm, turns_of_group, frames=False, subagents=False, seed=0):
+    """Groups of rollouts with two images in the prompt; `frames` puts images into the branches."""
+    rng = np.random.default_rng(seed)
+    batch = Batch([], [], [])
+
+    def add(one, group):
+        batch.trajectories.append(one)
+        batch.advantages.append(rng.normal(size=len(one.branch_ids)).astype(np.float32))
+        batch.groups.append(group)
+
+    for group, members in enumerate(turns_of_group):
+        images = [picture(rng), picture(rng, 48, 32)]
+        prompt = tokens(vlm, rng, 9 + 4 * group, images)
+        for turns in members:
+            shown = [picture(rng), images[0]] if frames and len(turns) > 1 else []
+            add(trajectory(vlm, rng, prompt, images, turns, shown), group)
+            if subagents:
+                crop = [picture(rng, 16, 16), picture(rng, 16, 16)]
+                reading = tokens(vlm, rng, 6, crop)
+                add(trajectory(vlm, rng, reading, crop, [int(rng.integers(1, 7))], kind="subagent"), group)
+    return batch
+
+
+def plain_logprobs(vlm, one):
+    """Log-probabilities and entropies of a trajectory's trained tokens, by the HF model's own forward pass."""
+    ids = torch.from_numpy(np.concatenate([one.prompt_ids, one.branch_ids]))[None]
+    images = [*one.prompt_images, *one.branch_images]
+    inputs = {}
+    if images:
+        inputs["pixel_values"] = torch.cat([vlm.patches(image[None]) for image in images])
+        inputs["image_grid_thw"] = torch.tensor([vlm.image_grid(*i.shape[:2]) for i in images])
+        inputs["mm_token_type_ids"] = (ids == vlm.image_pad_id).int()
+    logits = vlm.model(input_ids=ids, **inputs).logits[0] / TEMPERATURE
+    logits[:, list(vlm.forbidden_ids)] = -torch.inf
+    logprobs = logits.log_softmax(-1)
+    trained = len(one.prompt_ids) + torch.from_numpy(np.flatnonzero(one.loss_mask))
+    entropy = -(logprobs.exp() * logprobs.clamp(min=-1e4)).sum(-1)
+    return logprobs[trained - 1, ids[0, trained]], entropy[trained - 1]
+
+
+def plain_gradients(vlm, batch, clip=0.2, kl=0.0, reference=None):
+    """Gradients of the token-mean clipped loss, one trajectory at a time."""
+    vlm.model.zero_grad(set_to_none=True)
+    count = sum(int(one.loss_mask.sum()) for one in batch.trajectories)
+    for one, advantages in zip(batch.trajectories, batch.advantages, strict=True):
+        logprobs, _ = plain_logprobs(vlm, one)
+        advantage = torch.from_numpy(advantages[one.loss_mask])
+        ratio = (logprobs - torch.from_numpy(one.logprobs[one.loss_mask])).exp()
+        loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+        if reference is not None:
+            with torch.no_grad():
+                d = plain_logprobs(reference, one)[0]
+            loss = loss + kl * ((d - logprobs).exp() - (d - logprobs) - 1)
+        (loss.sum() / count).backward()
+    return {name: p.grad.clone() for name, p in vlm.model.named_parameters() if p.grad is not None}
+
+
+def packed_gradients(learner, batch):
+    learner.vlm.model.zero_grad(set_to_none=True)
+    samples = [Sample(t, a) for t, a in zip(batch.trajectories, batch.advantages, strict=True)]
+    meter = Meter()
+    learner.accumulate(samples, meter)
+    named = learner.vlm.model.named_parameters()
+    return {name: p.grad.clone() for name, p in named if p.grad is not None}, meter.metrics()
+
+
+def relative_difference(one, other):
+    assert one.keys() == other.keys()
+    difference = sum(float((one[n] - other[n]).square().sum()) for n in one) ** 0.5
+    return difference / sum(float(g.square().sum()) for g in other.values()) ** 0.5
+
+
+ONE_TURN = [[[5], [1], [9], [3]], [[4], [6]]]
+MANY_TURNS = [[[5, 3], [2], [4, 1, 6], [7, 2]], [[3, 3], [8]]]
+CASES = {
+    "one turn": {"turns_of_group": ONE_TURN},
+    "many turns": {"turns_of_group": MANY_TURNS},
+    "frames in the branches": {"turns_of_group": MANY_TURNS, "frames": True},
+    "sub-agents": {"turns_of_group": MANY_TURNS, "subagents": True},
+    "sub-agents and frames": {"turns_of_group": MANY_TURNS, "frames": True, "subagents": True},
+}
+
+
+@pytest.mark.parametrize("attention", ["split", "dense"])
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_equal_the_plain_computation(vlm, case, attention):
+    batch = make_batch(vlm, **CASES[case])
+    learner = Learner(vlm, config(attention=attention), TEMPERATURE)
+    packed, metrics = packed_gradients(learner, batch)
+    plain = plain_gradients(vlm, batch)
+    assert relative_difference(packed, plain) < 1e-5
+    assert any("visual" in name and grad.any() for name, grad in packed.items())
+    assert 0 < metrics["clip_fraction"] < 1
+
+
+@pytest.mark.parametrize("settings", [{"micro_batch_tokens": 1}, {"micro_batch_tokens": 90}, {"logit_chunk": 3}])
+def test_sizes_that_bound_memory_change_no_gradient(vlm, settings):
+    batch = make_batch(vlm, MANY_TURNS, frames=True, subagents=True)
+    whole, _ = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    parts, metrics = packed_gradients(Learner(vlm, config(**settings), TEMPERATURE), batch)
+    assert relative_difference(parts, whole) < 1e-5
+    assert metrics["micro_batches"] > 1
+
+
+def test_grouped_query_attention_has_the_same_gradients(tmp_path):
+    build_mini(tmp_path, shape=SHAPE)
+    vlm = VisionLanguageModel.load(tmp_path)
+    text = copy.deepcopy(vlm.model.config)
+    text.text_config.num_key_value_heads = 2
+    torch.manual_seed(0)
+    vlm = VisionLanguageModel(type(vlm.model)(text).eval(), vlm.tokenizer, vlm.image_processor)
+    batch = make_batch(vlm, MANY_TURNS)
+    packed, _ = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    assert relative_difference(packed, plain_gradients(vlm, batch)) < 1e-5
+
+
+def test_k3_divergence_from_the_reference_has_the_plain_gradient(vlm, checkpoint):
+    reference = VisionLanguageModel.load(checkpoint)
+    with torch.no_grad():
+        for weight in vlm.model.parameters():
+            weight.mul_(1.05)
+    batch = make_batch(vlm, MANY_TURNS)
+    learner = Learner(vlm, config(kl_coefficient=0.3), TEMPERATURE, reference)
+    packed, metrics = packed_gradients(learner, batch)
+    plain = plain_gradients(vlm, batch, kl=0.3, reference=reference)
+    assert relative_difference(packed, plain) < 1e-5
+    assert metrics["kl"] > 0
+    assert all(p.grad is None for p in reference.model.parameters())
+
+
+def test_metrics_are_those_of_the_plain_computation(vlm):
+    batch = make_batch(vlm, ONE_TURN)
+    _, metrics = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    with torch.no_grad():
+        pairs = [plain_logprobs(vlm, one) for one in batch.trajectories]
+    behaviour = torch.cat([torch.from_numpy(one.logprobs[one.loss_mask]) for one in batch.trajectories])
+    difference = torch.cat([pair[0] for pair in pairs]) - behaviour
+    assert metrics["entropy"] == pytest.approx(torch.cat([p[1] for p in pairs]).mean().item(), rel=1e-5)
+    assert metrics["ratio"] == pytest.approx(difference.exp().mean().item(), rel=1e-5)
+    assert metrics["behaviour_kl"] == pytest.approx(-difference.mean().item(), rel=1e-4)
+    assert metrics["behaviour_mismatch"] == pytest.approx(difference.abs().mean().item(), rel=1e-4)
+    assert metrics["behaviour_mismatch_max"] == pytest.approx(difference.abs().max().item(), rel=1e-4)
+    assert metrics["trained_tokens"] == 28
+
+
+def on_policy(vlm, batch):
+    """The batch with the log-probabilities of `vlm` itself as behaviour."""
+    with torch.no_grad():
+        for i, one in enumerate(batch.trajectories):
+            recorded = np.zeros(len(one.branch_ids), dtype=np.float32)
+            recorded[one.loss_mask] = plain_logprobs(vlm, one)[0].numpy()
+            batch.trajectories[i] = replace(one, logprobs=recorded)
+    return batch
+
+
+@pytest.mark.parametrize("loss", ["clipped", "decoupled"])
+def test_on_policy_the_ratio_is_one_and_nothing_is_clipped(vlm, loss):
+    batch = on_policy(vlm, make_batch(vlm, MANY_TURNS, frames=True, subagents=True))
+    metrics = Learner(vlm, config(loss=loss), TEMPERATURE).update(batch)
+    assert metrics["ratio"] == pytest.approx(1, abs=1e-5)
+    assert metrics["behaviour_mismatch_max"] < 1e-4
+    assert metrics["clip_fraction"] == 0
+
+
+def test_several_steps_measure_the_ratio_from_the_start_of_the_update(vlm):
+    """Behaviour log-probabilities are far off here; only a recomputed pi_prox gives ratios of 1 in the first step."""
+    batch = make_batch(vlm, ONE_TURN)
+    seen = []
+    original = learner_module.LOSSES["decoupled"]
+
+    def spy(inputs):
+        seen.append((inputs.logprobs - inputs.proximal).detach().abs().max().item())
+        return original(inputs)
+
+    learner_module.LOSSES["decoupled"] = spy
+    try:
+        learner = Learner(vlm, config(loss="decoupled", epochs=2), TEMPERATURE)
+        metrics = learner.update(batch)
+    finally:
+        learner_module.LOSSES["decoupled"] = original
+    assert metrics["optimizer_steps"] == 2
+    first, second = seen
+    assert first < 1e-5 < 1e-3 < second
+
+
+def test_minibatches_keep_groups_whole_and_take_one_step_each(vlm, monkeypatch):
+    batch = make_batch(vlm, [*ONE_TURN, [[2], [3]]])
+    learner = Learner(vlm, config(minibatches=3), TEMPERATURE)
+    sizes = []
+    monkeypatch.setattr(learner, "optimize", lambda samples, meter: sizes.append(len(samples)))
+    assert learner.update(batch)["optimizer_steps"] == 3
+    assert sorted(sizes) == [2, 2, 4]
+
+
+def test_sequences_without_advantage_are_averaged_over_but_not_computed(vlm):
+    batch = make_batch(vlm, ONE_TURN)
+    for i, group in enumerate(batch.groups):
+        if group == 1:
+            batch.advantages[i][:] = 0
+    packed, metrics = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    assert relative_difference(packed, plain_gradients(vlm, batch)) < 1e-5
+    assert (metrics["samples"], metrics["samples_without_advantage"]) == (6, 2)
+
+
+def test_the_vision_tower_runs_once_for_the_distinct_images_of_a_group(vlm, monkeypatch):
+    batch = make_batch(vlm, [[[5], [3], [4], [2, 6]]], frames=True)
+    calls = []
+    encode = vlm.encode_images
+    monkeypatch.setattr(vlm, "encode_images", lambda images: calls.append(len(images)) or encode(images))
+    Learner(vlm, config(), TEMPERATURE).update(batch)
+    assert calls == [3]  # two in the prompt, one new one in the last branch, which also shows the first again
+
+
+def test_a_frozen_vision_tower_does_not_move(vlm):
+    before = {n: p.clone() for n, p in vlm.model.named_parameters()}
+    Learner(vlm, config(freeze_vision=True), TEMPERATURE).update(make_batch(vlm, ONE_TURN))
+    moved = {n for n, p in vlm.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved
+    assert not any("visual" in name for name in moved)
+
+
+def test_an_update_raises_the_probability_of_what_had_an_advantage(vlm):
+    batch = on_policy(vlm, make_batch(vlm, ONE_TURN))
+    for i, one in enumerate(batch.trajectories):
+        batch.advantages[i] = np.full(len(one.branch_ids), 1.0 if i % 2 else -1.0, dtype=np.float32)
+    Learner(vlm, config(), TEMPERATURE).update(batch)
+    with torch.no_grad():
+        gain = [
+            float((plain_logprobs(vlm, one)[0] - torch.from_numpy(one.logprobs[one.loss_mask])).mean())
+            for one in batch.trajectories
+        ]
+    assert min(gain[1::2]) > 0 > max(gain[0::2])
+
+
+def test_the_gradient_is_clipped_and_the_rate_warms_up(vlm):
+    learner = Learner(vlm, config(warmup_steps=3, max_grad_norm=0.01), TEMPERATURE)
+    batch = make_batch(vlm, ONE_TURN)
+    rates = [learner.optimizer.param_groups[0]["lr"]]
+    for _ in range(4):
+        learner.update(batch)
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
+    norm = sum(float(p.grad.square().sum()) for p in learner.parameters if p.grad is not None) ** 0.5
+    assert norm == pytest.approx(0.01, rel=1e-3)
+
+
+def test_defect_06_a_trajectory_that_ends_on_tool_tokens_keeps_its_gradient(vlm):
+    batch = make_batch(vlm, [[[4], [5]]])
+    one = batch.trajectories[0]
+    longer = replace(
+        one,
+        branch_ids=np.append(one.branch_ids, [20, 21, 22]),
+        loss_mask=np.append(one.loss_mask, [False] * 3),
+        logprobs=np.append(one.logprobs, np.zeros(3, np.float32)),
+        roles=np.append(one.roles, np.zeros(3, np.int8)),
+    )
+    learner = Learner(vlm, config(), TEMPERATURE)
+    expected, _ = packed_gradients(learner, batch)
+    batch.trajectories[0] = longer
+    batch.advantages[0] = np.append(batch.advantages[0], np.zeros(3, np.float32))
+    assert relative_difference(packed_gradients(learner, batch)[0], expected) < 1e-6
+
+
+def test_a_sampled_vision_token_is_an_error(vlm):
+    batch = make_batch(vlm, [[[4], [5]]])
+    batch.trajectories[0].branch_ids[1] = vlm.vision_start_id
+    with pytest.raises(ValueError, match="vision token"):
+        Learner(vlm, config(), TEMPERATURE).update(batch)
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights(vlm):
+    batch = make_batch(vlm, [[[4], [5]]])
+    batch.advantages[0][0] = np.inf
+    before = [p.clone() for p in vlm.model.parameters()]
+    with pytest.raises(FloatingPointError, match="nothing was updated"):
+        Learner(vlm, config(), TEMPERATURE).update(batch)
+    assert all(torch.equal(p, b) for p, b in zip(vlm.model.parameters(), before, strict=True))
+
+
+def test_a_batch_without_trained_tokens_takes_no_step(vlm):
+    batch = make_batch(vlm, [[[4], [5]]])
+    batch.trajectories[:] = [replace(t, loss_mask=np.zeros_like(t.loss_mask)) for t in batch.trajectories]
+    assert Learner(vlm, config(), TEMPERATURE).update(batch)["optimizer_steps"] == 0
+
+
+def test_settings_that_cannot_train_are_refused(vlm):
+    with pytest.raises(ValueError, match="greedy"):
+        Learner(vlm, config(), 0.0)
+    with pytest.raises(ValueError, match="reference"):
+        Learner(vlm, config(kl_coefficient=0.1), TEMPERATURE)
+    with pytest.raises(ValueError, match="needs cuda"):
+        Learner(vlm, config(attention="flex"), TEMPERATURE)
+
+
+def test_attention_is_chosen_by_device():
+    modes = [choose("auto", torch.device(kind)) for kind in ("cpu", "cuda", "mps")]
+    assert modes == ["split", "flex", "dense"]
+
+
+def test_the_block_mask_of_flex_attention_is_the_dense_mask():
+    segments = np.array([[0] * 5 + [1] * 3 + [2] * 4 + [-1] * 2])
+    allowed = block_mask(torch.from_numpy(segments)).mask_mod
+    here = torch.arange(14)
+    dense = [[bool(allowed(torch.tensor(0), torch.tensor(0), q, k)) for k in here] for q in here]
+    assert np.array_equal(dense, tree_mask(segments)[0, 0])
+
+
+def test_attention_is_put_back_after_an_error(vlm):
+    batch = make_batch(vlm, ONE_TURN)
+    samples = [Sample(t, a) for t, a in zip(batch.trajectories, batch.advantages, strict=True)]
+    packed = pack(grow_trees(samples, 10_000), vlm)
+    before = vlm.language_model.config._attn_implementation
+    with pytest.raises(RuntimeError, match="stop"), tree_attention(
+        vlm.language_model, packed, "split", vlm.device
+    ):
+        raise RuntimeError("stop")
+    assert vlm.language_model.config._attn_implementation == before == "sdpa"

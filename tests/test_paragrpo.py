@@ -1,0 +1,160 @@
+"""PARA-GRPO's own page: what is collected gets the advantages that the method says, and is updated on."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from agents.base import Trajectory
+from agents.paragrpo import PARAGRPO, PARAGRPOConfig
+from paravt_env.protocol import Role
+
+WEIGHTS = {"answer": 1.0, "format_anchor": 0.5, "tool_gain": 1.0}
+T, K, A = Role.tag, Role.think, Role.answer
+
+
+@dataclass
+class Scored:
+    reward: float
+    terms: dict = field(default_factory=dict)
+    trajectories: tuple = ()
+
+
+def trajectory(roles, kind="main", trained=None):
+    n = len(roles)
+    return Trajectory(
+        prompt_ids=np.arange(3),
+        branch_ids=np.arange(n),
+        loss_mask=np.ones(n, dtype=bool) if trained is None else np.array(trained, dtype=bool),
+        logprobs=np.zeros(n, dtype=np.float32),
+        roles=np.array(roles, dtype=np.int8),
+        kind=kind,
+    )
+
+
+def scored(answer, formatted=0.0, roles=(T, K, A), subagents=()):
+    """A rollout whose reward is the weighted sum of its terms."""
+    terms = {"answer": answer, "format_anchor": formatted, "tool_gain": 0.0}
+    return Scored(
+        reward=sum(WEIGHTS[name] * value for name, value in terms.items()),
+        terms={**terms, "total": 99.0},
+        trajectories=(trajectory(roles), *(trajectory(r, "subagent") for r in subagents)),
+    )
+
+
+def algorithm(groups=(), update=None, weights=WEIGHTS, **settings):
+    defaults = {"batch_normalise": False, "group_size": 2}
+    config = PARAGRPOConfig(**{**defaults, **settings})
+    return PARAGRPO(config, weights, lambda: groups, update or (lambda batch: {}))
+
+
+def advantages(groups, **settings):
+    return [a.tolist() for a in algorithm(**settings).credit(groups)[0].advantages]
+
+
+def test_a_step_collects_credits_and_updates():
+    groups = [[scored(0.0), scored(1.0)]]
+    seen = []
+
+    def update(batch):
+        seen.append(batch)
+        return {"loss": 0.25}
+
+    back, metrics = algorithm(groups, update).step()
+    assert back is groups
+    (batch,) = seen
+    assert [a.tolist() for a in batch.advantages] == [[-1.0] * 3, [1.0] * 3]
+    assert batch.groups == [0, 0]
+    assert [t is r.trajectories[0] for t, r in zip(batch.trajectories, groups[0], strict=True)] == [True] * 2
+    assert batch.advantages[0].dtype == np.float32
+    assert metrics["loss"] == 0.25
+    assert {"time/collect", "time/update"} <= metrics.keys()
+
+
+def test_trajectory_credit_is_the_advantage_of_the_summed_reward():
+    groups = [[scored(1.0, 0.0), scored(0.0, 1.0)]]  # rewards 1 and 0.5
+    assert advantages(groups) == [[1.0] * 3, [-1.0] * 3]
+    assert advantages(groups, advantage="centered") == [[0.25] * 3, [-0.25] * 3]
+
+
+def test_token_credit_normalises_both_parts_and_lands_the_format_on_tags():
+    groups = [[scored(1.0, 0.0), scored(0.0, 0.2)]]
+    assert advantages(groups, credit="token") == [[0.5, 1.0, 1.0], [-0.5, -1.0, -1.0]]
+    centered = advantages(groups, credit="token", advantage="centered")
+    np.testing.assert_allclose(centered, [[0.45, 0.5, 0.5], [-0.45, -0.5, -0.5]], rtol=1e-6)
+
+
+def test_token_credit_teaches_the_format_where_all_answers_are_equal():
+    groups = [[scored(1.0, 0.0), scored(1.0, 1.0)]]
+    assert advantages(groups, credit="token") == [[-0.5, 0.0, 0.0], [0.5, 0.0, 0.0]]
+
+
+def test_sub_agents_get_the_advantage_of_their_rollout_unless_left_out():
+    groups = [[scored(0.0, subagents=[(K, T)]), scored(1.0)]]
+    assert advantages(groups) == [[-1.0] * 3, [-1.0] * 2, [1.0] * 3]
+    assert advantages(groups, train_subagents=False) == [[-1.0] * 3, [1.0] * 3]
+
+
+def test_groups_without_variance_have_no_advantage_and_are_counted():
+    groups = [[scored(1.0), scored(1.0)], [scored(0.0), scored(1.0)]]
+    batch, metrics = algorithm(batch_normalise=True).credit(groups)
+    assert [a.tolist() for a in batch.advantages] == [[0.0] * 3, [0.0] * 3, [-1.0] * 3, [1.0] * 3]
+    assert metrics["groups/zero_variance"] == 0.5
+
+
+def test_batch_normalisation_counts_trained_tokens():
+    long, short = scored(0.0, roles=(K,) * 3), scored(1.0, roles=(K,))
+    # tokens -1, -1, -1, 1: mean -1/2, std sqrt(3)/2
+    values = advantages([[long, short]], batch_normalise=True)
+    np.testing.assert_allclose(values[0], [-(3**-0.5)] * 3, rtol=1e-6)
+    np.testing.assert_allclose(values[1], [3**0.5], rtol=1e-6)
+
+
+def test_rollouts_whose_video_failed_are_never_scored():
+    failed = Scored(0.0)
+    groups = [[failed, failed], [scored(0.0), scored(1.0), failed]]
+    batch, metrics = algorithm().credit(groups)
+    assert [a[0] for a in batch.advantages] == [-1.0, 1.0]
+    assert batch.groups == [1, 1]
+    assert metrics == {"groups/collected": 2.0, "groups/unreadable": 1.0, "groups/zero_variance": 0.0}
+
+
+def test_nothing_but_failures_is_an_empty_batch():
+    batch, metrics = algorithm().credit([[Scored(0.0), Scored(0.0)]])
+    assert batch.trajectories == []
+    assert metrics["groups/unreadable"] == 1.0
+
+
+def test_defect_27_the_group_is_never_split():
+    """Every scored member of a group enters its mean and std, whatever else is in the batch."""
+    first = [scored(value) for value in (0.0, 1.0, 1.0, 1.0)]
+    second = [scored(value) for value in (0.0, 0.0, 0.0, 1.0)]
+    values = [a[0] for a in algorithm().credit([first, second])[0].advantages]
+    np.testing.assert_allclose(values[:4], [-(3**0.5), *[3**-0.5] * 3], rtol=1e-6)
+    np.testing.assert_allclose(values[4:], [*[-(3**-0.5)] * 3, 3**0.5], rtol=1e-6)
+
+
+def test_token_credit_needs_the_format_term():
+    with pytest.raises(ValueError, match="format_anchor"):
+        algorithm(credit="token", weights={"answer": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"advantage": "gae"}, "choose from grpo, centered, leave_one_out"),
+        ({"loss": "ppo"}, "choose from .*clipped, decoupled"),
+        ({"aggregation": "mean"}, "choose from token_mean"),
+        ({"credit": "word"}, "choose from trajectory, token"),
+        ({"attention": "flash"}, "choose from auto"),
+        ({"group_size": 1}, "at least 2"),
+        ({"groups": 0}, "at least 1"),
+        ({"groups": 2, "minibatches": 3}, "minibatches"),
+        ({"clip_low": 1.0}, "clip_low"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"kl_coefficient": -0.1}, "kl_coefficient"),
+    ],
+)
+def test_settings_out_of_range_are_errors(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PARAGRPOConfig(**settings)

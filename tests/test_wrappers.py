@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from builders import ListTasks, make_task
+
+from paravt_env.protocol import render_completion
+from paravt_env.spaces import UnicodeText
+from paravt_env.wrappers import (
+    ArrayAction,
+    ArrayObservation,
+    CompletionAction,
+    VectorCompletionAction,
+)
+
+
+def test_completion_action_takes_text(make_env):
+    env = CompletionAction(make_env())
+    assert env.action_space == UnicodeText()
+    env.reset(seed=0, options={"task_id": "colour"})
+    info = env.step(render_completion("Look at both.", [(1, 3), (8, 9)]))[-1]
+    assert [crop["window"] for crop in info["crops"]] == [(1.0, 3.0), (8.0, 9.0)]
+    _, reward, terminated, _, info = env.step(render_completion("It is blue.", answer="B"))
+    assert terminated and info["answer"] == "B" and reward > 0
+
+
+def test_vector_completion_action_takes_one_text_a_row(make_vector):
+    vector = VectorCompletionAction(make_vector(2))
+    vector.reset(seed=0, options={"task_id": "colour"})
+    answer, call = render_completion("Clear.", answer="B"), render_completion("Look.", [(1, 3)])
+    _, _, terminated, _, infos = vector.step([answer, call])
+    assert terminated.tolist() == [True, False] and infos["crops"][1][0]["frames"] == 2
+    _, rewards, terminated, *_ = vector.step(["", answer])
+    assert terminated.tolist() == [False, True] and rewards[0] == 0 < rewards[1]
+
+
+def test_array_action_maps_segments_and_letters(make_env):
+    env = ArrayAction(make_env(), segments=10, options=4)
+    assert env.action_space.nvec.tolist() == [11, 11, 11, 5]
+    env.reset(seed=0, options={"task_id": "colour"})
+    info = env.step(np.array([1, 0, 10, 2]))[-1]
+    assert [crop["window"] for crop in info["crops"]] == [(0.0, 3.0), (27.0, 30.0)]
+    assert env.step(np.array([0, 0, 0, 2]))[-1]["answer"] == "B"
+
+
+def test_array_action_crops_the_middle_of_a_long_segment(make_env):
+    env = ArrayAction(make_env(max_crop_seconds=4.0), segments=3)
+    env.reset(seed=0)
+    crop = env.step(np.array([2, 0, 0, 0]))[-1]["crops"][0]
+    assert crop["window"] == (13.0, 17.0) and crop["status"] == "ok"
+
+
+@pytest.mark.parametrize("arguments", [{"segments": 0}, {"options": 11}, {"options": 0}])
+def test_array_action_rejects_bad_sizes(make_env, arguments):
+    with pytest.raises(ValueError, match="segments must be"):
+        ArrayAction(make_env(), **arguments)
+
+
+def test_array_observation_is_one_hot_and_without_text(make_env, clip):
+    tasks = ListTasks(
+        [
+            make_task(clip, "a", options=("red", "blue"), answer="A", family="colour"),
+            make_task(clip, "b", options=("two", "red", "one"), answer="A", family="count"),
+        ]
+    )
+    env = ArrayObservation(make_env(tasks=tasks))
+    observation, _ = env.reset(seed=0, options={"task_id": "b"})
+    assert observation in env.observation_space
+    assert env.families == ("colour", "count") and env.option_texts == ("blue", "one", "red", "two")
+    assert observation["family"].tolist() == [0, 1]
+    assert observation["options"].reshape(10, 4)[:4].tolist() == [
+        [0, 0, 0, 1],
+        [0, 0, 1, 0],
+        [0, 1, 0, 0],
+        [0, 0, 0, 0],
+    ]
+    assert observation["frames"].shape == (12 * 32, 64, 3) and observation["frames"][: 4 * 32].any()
+    assert observation["duration"].tolist() == [30.0]
+    assert "question" not in observation and "feedback" not in observation
+
+
+def test_stable_baselines3_accepts_the_array_environment(make_env):
+    checker = pytest.importorskip(
+        "stable_baselines3.common.env_checker", reason="the sb3 extra is not installed"
+    )
+    checker.check_env(ArrayObservation(ArrayAction(make_env())), warn=True)

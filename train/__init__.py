@@ -1,0 +1,1 @@
+"""What runs agents at scale: recipes, rollouts, packing, learning, evaluation, reports."""

@@ -1,0 +1,230 @@
+"""The report's charts as inline SVG: lines over steps, means with intervals, a video's time line.
+
+Last stretch of the journey: numbers in, markup out; no script, no style sheet from outside, no I/O.
+Every text is escaped here, because some of it was written by a model. Run the examples with `python
+-m doctest train/charts.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import NamedTuple
+
+from train.bootstrap import Interval
+
+COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#6b7280")
+BEFORE, AFTER, GOLD, FAILED = "#8a94a6", "#0b6e99", "#448361", "#c4554d"
+WIDTH, HEIGHT = 340, 210
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 28, 26
+SMOOTHING = 9
+"""Steps of the running mean that is drawn over the raw values."""
+
+
+class Span(NamedTuple):
+    """A stretch of a video in seconds."""
+
+    start: float
+    end: float
+    label: str = ""
+    ok: bool = True
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers that cover [low, high], at most `most` of them inside.
+
+    >>> ticks(0.0, 1.0)
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    >>> ticks(3.0, 3.0)
+    [3.0]
+    """
+    if not high > low:
+        return [low]
+    raw = (high - low) / (most - 1)
+    scale = 10 ** math.floor(math.log10(raw))
+    step = next(scale * s for s in (1, 2, 2.5, 5, 10) if scale * s >= raw * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(index * step, 10) for index in range(first, last + 1)]
+
+
+def _axis(low: float, high: float) -> tuple[float, float]:
+    """A range of some height around the values; near zero it starts at zero."""
+    if low >= 0 and low < 0.6 * high:
+        low = 0.0
+    margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return (low if low == 0 else low - margin), high + margin
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _text(x: float, y: float, text: str, anchor: str = "middle", colour: str = "") -> str:
+    style = f' style="fill:{colour}"' if colour else ""
+    where = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text class="tick" {where}{style}>{escape(text)}</text>'
+
+
+class _Plot:
+    """Data coordinates to pixels, and the frame around a plot."""
+
+    def __init__(self, title: str, x: tuple[float, float], y: tuple[float, float]) -> None:
+        self.x_range, self.y_range = x, y
+        self.parts = [
+            f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
+            f'<text class="title" x="{LEFT}" y="16">{escape(title)}</text>',
+        ]
+        for value in ticks(*y):
+            height = self.y(value)
+            self.parts.append(
+                f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height}" y2="{height}"/>'
+                + _text(LEFT - 6, height + 3.5, _number(value), "end")
+            )
+
+    def x(self, value: float) -> float:
+        low, high = self.x_range
+        part = (value - low) / (high - low) if high > low else 0.5
+        return round(LEFT + part * (WIDTH - LEFT - RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_range
+        return round(HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP), 1)
+
+    def x_tick(self, position: float, label: str) -> None:
+        self.parts.append(_text(position, HEIGHT - 8, label))
+
+    def legend(self, names: Sequence[str], colours: Sequence[str]) -> None:
+        if len(names) < 2:
+            return
+        right = WIDTH - RIGHT
+        for name, colour in reversed(list(zip(names, colours, strict=True))):
+            self.parts.append(_text(right, 16, name, "end", colour))
+            right -= 5.6 * len(name) + 10
+
+    def svg(self) -> str:
+        return "".join([*self.parts, "</svg>"])
+
+
+def running_mean(values: Sequence[float], width: int = SMOOTHING) -> list[float]:
+    """Mean of the last `width` values at each place (of fewer at the start).
+
+    >>> running_mean([2.0, 4.0, 6.0], 2)
+    [2.0, 3.0, 5.0]
+    """
+    windows = (values[max(0, i + 1 - width) : i + 1] for i in range(len(values)))
+    return [math.fsum(window) / len(window) for window in windows]
+
+
+def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Lines over training steps: the values faint, their running mean strong.
+
+    Args:
+        title: Above the plot.
+        series: Points (step, finite value) of each line, by name.
+    """
+    drawn = {name: points for name, points in series.items() if points}
+    if not drawn:
+        return ""
+    xs = [x for points in drawn.values() for x, _ in points]
+    ys = [y for points in drawn.values() for _, y in points]
+    plot = _Plot(title, (min(xs), max(xs)), _axis(min(ys), max(ys)))
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(drawn))]
+    for (name, points), colour in zip(drawn.items(), colours, strict=True):
+        smooth = running_mean([y for _, y in points])
+        for values, kind in (([y for _, y in points], "raw"), (smooth, "line")):
+            path = " ".join(
+                f"{plot.x(x)},{plot.y(y)}" for (x, _), y in zip(points, values, strict=True)
+            )
+            plot.parts.append(
+                f'<polyline class="{kind}" points="{path}" style="stroke:{colour}">'
+                f"<title>{escape(name)}: {_number(smooth[-1])}</title></polyline>"
+            )
+    for step in ticks(min(xs), max(xs)):
+        plot.x_tick(plot.x(step), _number(step))
+    plot.legend(list(drawn), colours)
+    return plot.svg()
+
+
+def interval_chart(title: str, groups: Mapping[str, Mapping[str, Interval]]) -> str:
+    """Means with their intervals, side by side for each group (a frame budget, say).
+
+    Args:
+        title: Above the plot.
+        groups: Group -> name (before, after) -> interval.
+    """
+    intervals = [item for group in groups.values() for item in group.values()]
+    if not intervals:
+        return ""
+    names = list(dict.fromkeys(name for group in groups.values() for name in group))
+    colours = [BEFORE, AFTER] if len(names) == 2 else list(COLOURS[: len(names)])
+    low, high = min(item.low for item in intervals), max(item.high for item in intervals)
+    plot = _Plot(title, (-0.5, len(groups) - 0.5), _axis(low, high))
+    for place, (group, members) in enumerate(groups.items()):
+        plot.x_tick(plot.x(place), group)
+        for name, item in members.items():
+            side = names.index(name)
+            x = round(plot.x(place) + 12 * (side - (len(names) - 1) / 2), 1)
+            low_y, high_y = plot.y(item.low), plot.y(item.high)
+            plot.parts.append(
+                f'<g style="stroke:{colours[side]};fill:{colours[side]}">'
+                f"<title>{escape(name)} {escape(group)}: {item.mean:.3f} "
+                f"[{item.low:.3f}, {item.high:.3f}], n = {item.rows}</title>"
+                f'<line class="whisker" x1="{x}" x2="{x}" y1="{low_y}" y2="{high_y}"/>'
+                f'<circle cx="{x}" cy="{plot.y(item.mean)}" r="4"/></g>'
+            )
+    plot.legend(names, colours)
+    return plot.svg()
+
+
+def timeline(
+    duration: float, overview: Sequence[float], lanes: Mapping[str, Sequence[Span]]
+) -> str:
+    """A video's time line: instants of the overview frames, and one lane of spans a name.
+
+    Args:
+        duration: Of the video, seconds.
+        overview: Instants of the overview frames, seconds.
+        lanes: Spans by lane; those that did not run (`ok` false) are drawn hollow.
+    """
+    width, left, lane_height = 720, 70, 18
+    height = lane_height * (len(lanes) + 1) + 24
+
+    def x(seconds: float) -> float:
+        part = min(max(seconds / duration, 0.0), 1.0) if duration > 0 else 0.0
+        return round(left + part * (width - left - 14), 1)
+
+    def name(text: str, y: float) -> str:
+        return _text(left - 8, y + 12, text, "end")
+
+    parts = [
+        f'<svg class="timeline" viewBox="0 0 {width} {height}" role="img" aria-label="time line">'
+    ]
+    parts.append(name("overview", 0))
+    parts += [
+        f'<line class="instant" x1="{x(t)}" x2="{x(t)}" y1="3" y2="15">'
+        f"<title>{t:.1f} s</title></line>"
+        for t in overview
+    ]
+    for place, (lane, spans) in enumerate(lanes.items(), 1):
+        y = place * lane_height
+        parts.append(name(lane, y))
+        parts.append(
+            f'<line class="grid" x1="{left}" x2="{width - 14}" y1="{y + 9}" y2="{y + 9}"/>'
+        )
+        for start, end, label, ok in spans:
+            wide = max(round(x(end) - x(start), 1), 3.0)
+            colour = (GOLD if lane == "gold" else AFTER) if ok else FAILED
+            parts.append(
+                f'<rect x="{x(start)}" y="{y + 3}" width="{wide}" height="12" rx="2" '
+                f'style="stroke:{colour};fill:{colour if ok else "none"}">'
+                f"<title>{start:.1f}-{end:.1f} s {escape(label)}</title></rect>"
+            )
+    for t in ticks(0.0, duration, 7):
+        parts.append(_text(x(t), height - 6, _clock(t)))
+    return "".join([*parts, "</svg>"])
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,141 @@
+"""Checkpoints: everything a run needs to go on as if it had not stopped, written so that a crash cannot spoil it.
+
+A checkpoint is a folder `checkpoints/step-000010` of a run:
+
+    model/                  the policy in its standard format; `paravt eval` and others load it as it is
+    optimizer.safetensors   optimizer moments and the generators' states
+    state.json              step, optimizer settings, schedule, generators and task order (no pickle anywhere)
+
+It is written into a hidden neighbour, flushed to disk and renamed: a folder with that name is whole. The newest few are kept.
+
+Command: `pytest tests/test_checkpoint.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+FOLDER = "checkpoints"
+MODEL, TENSORS, STATE = "model", "optimizer.safetensors", "state.json"
+_PREFIX = "step-"
+
+
+def save(
+    run: str | Path,
+    step: int,
+    write_model: Callable[[Path], None],
+    tensors: Mapping[str, torch.Tensor],
+    state: Mapping[str, Any],
+    keep: int = 2,
+) -> Path:
+    """Write the checkpoint of `step` (steps finished) and drop all but the newest `keep`.
+
+    Args:
+        run: Folder of the run.
+        step: Steps finished; a checkpoint of the same step is replaced.
+        write_model: Writes the policy into the folder that it is given.
+        tensors: Named tensors.
+        state: Data that JSON can hold.
+        keep: Checkpoints that stay, at least 1.
+
+    Returns:
+        The finished folder.
+
+    Raises:
+        OSError: It could not be written (a full disk); earlier checkpoints are as they were.
+    """
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, not {keep}")
+    parent = Path(run) / FOLDER
+    parent.mkdir(parents=True, exist_ok=True)
+    final = parent / f"{_PREFIX}{step:06d}"
+    draft = parent / f".{final.name}.partial"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        (draft / MODEL).mkdir(parents=True)
+        write_model(draft / MODEL)
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, draft / TENSORS)
+        (draft / STATE).write_text(json.dumps(dict(state), indent=1, allow_nan=False), encoding="utf-8")
+        for path in [*draft.rglob("*"), draft]:
+            _flush(path)
+        if final.exists():
+            shutil.rmtree(final)
+        draft.rename(final)
+        _flush(parent)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    for old in _finished(Path(run))[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def latest(run: str | Path) -> Path | None:
+    """The newest finished checkpoint of a run, None where there is none."""
+    found = _finished(Path(run))
+    return found[-1] if found else None
+
+
+def load(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and state of a checkpoint; the policy is loaded from its `model` folder by name.
+
+    Raises:
+        FileNotFoundError: The folder is not a finished checkpoint.
+    """
+    folder = Path(folder)
+    missing = [name for name in (MODEL, TENSORS, STATE) if not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(f"{folder} is not a checkpoint: {', '.join(missing)} is missing")
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    return load_file(folder / TENSORS), state
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The moments of every parameter, as `optimizer.<parameter>.<name>`."""
+    return {
+        f"optimizer.{index}.{name}": value
+        for index, moments in optimizer.state_dict()["state"].items()
+        for name, value in moments.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor], groups: list[dict[str, Any]]
+) -> None:
+    """Put moments from `optimizer_tensors` and the settings of `optimizer_groups` back."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        kind, _, rest = key.partition(".")
+        if kind == "optimizer":
+            index, _, name = rest.partition(".")
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def optimizer_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Settings of the parameter groups, as JSON holds them."""
+    return json.loads(json.dumps(optimizer.state_dict()["param_groups"]))
+
+
+def _finished(run: Path) -> list[Path]:
+    return sorted(
+        (p for p in (run / FOLDER).glob(f"{_PREFIX}*") if p.is_dir()),
+        key=lambda path: int(path.name.removeprefix(_PREFIX)),
+    )
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file, or a folder's list of names, is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,86 @@
+"""`make demo`: the whole journey in minutes, from mp4 files to a report that says what was learned.
+
+Videos, the shipped cold start on the test split, PARA-GRPO, the same test again, `report.html`.
+Every stage is timed. A second run starts afresh in the run's folder and uses the videos that are
+there already. Run it with `paravt demo`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from train.trainer import train
+
+from train import checkpoint
+from train.config import TrainConfig
+from train.errors import ConfigError
+from train.playing import evaluated_agent, measure, print_progress
+from train.recipe import save
+from train.report import learned, write_report
+
+
+class Stages:
+    """The stages of a run and the seconds that each of them took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, title: str) -> Iterator[None]:
+        """Announce a stage, time it, and say how long it took."""
+        print(f"== {title}", flush=True)
+        began = time.monotonic()
+        yield
+        self.seconds[title] = round(time.monotonic() - began, 1)
+        print(f"   {self.seconds[title]} s", flush=True)
+
+
+def fresh_folder(folder: Path) -> Path:
+    """An empty folder for a run; one that is there is removed if it is a run's.
+
+    Raises:
+        ConfigError: The folder holds something that is not a run.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / "config.yaml").is_file():
+            raise ConfigError(f"{folder} is not a run of ours; give another --run.name")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def trained_model(folder: Path) -> str:
+    """The policy of the newest checkpoint in a run's folder."""
+    newest = checkpoint.latest(folder)
+    if newest is None:
+        raise FileNotFoundError(f"{folder} holds no checkpoint: the training did not finish")
+    return str(newest / checkpoint.MODEL)
+
+
+def run(config: TrainConfig) -> Path:
+    """All stages; returns the report's path."""
+    folder = fresh_folder(config.run.path)
+    save(config, folder)
+    stage = Stages()
+    with stage("videos"):
+        for split in (config.env.split, config.evaluation.split):
+            config.env.make(1, split).close()
+    with stage("test before training"):
+        before = measure(config, evaluated_agent(config), folder / "before.json", print_progress)
+        print(f"   {learned(None, before)}")
+    with stage("training"):
+        train(config)
+    with stage("test after training"):
+        trained = evaluated_agent(config, trained_model(folder))
+        after = measure(config, trained, folder / "after.json", print_progress)
+    with stage("report"):
+        path = write_report(folder)
+    (folder / "seconds.json").write_text(json.dumps(stage.seconds, indent=1), encoding="utf-8")
+    total = sum(stage.seconds.values())
+    print(f"{learned(before, after)}\n{path} ({total:.0f} s in all)")
+    return path

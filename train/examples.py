@@ -1,0 +1,138 @@
+"""The report's rollouts: which are worth reading, their frames, crops on the time line, and text.
+
+Last stop of the journey, beside `train.report`. Whatever a model wrote is hostile text and is
+escaped here. Run the tests with `pytest tests/test_report.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from fractions import Fraction
+from html import escape
+
+import av
+import numpy as np
+
+from paravt_env.video import FrameStore, VideoError, overview_times
+from train.charts import Span, timeline
+from train.evaluate import EvalReport, EvalRow
+
+SHOWN_FRAMES = 12
+FRAME_HEIGHT = 72
+"""Pixels of a frame in the report."""
+
+Overview = tuple[np.ndarray, np.ndarray, float]
+"""Pixels uint8 (N, H, W, 3), timestamps (N,) in seconds, duration of the video in seconds."""
+
+
+def choose(
+    before: EvalReport | None, after: EvalReport, count: int
+) -> list[tuple[EvalRow, EvalRow | None]]:
+    """Rows worth reading, each with its row of `before`: learned, lost, without a call, others."""
+    first = {(row.task_id, row.frame_budget): row for row in before.rows} if before else {}
+    pairs = [(row, first.get((row.task_id, row.frame_budget))) for row in after.rows]
+
+    def gained(pair: tuple[EvalRow, EvalRow | None]) -> float:
+        return pair[0].score - pair[1].score if pair[1] else pair[0].score
+
+    wanted: list[Callable[[tuple[EvalRow, EvalRow | None]], bool]] = [
+        lambda pair: gained(pair) > 0 and pair[0].parallel > 1,
+        lambda pair: gained(pair) > 0 and pair[0].parallel == 1,
+        lambda pair: pair[0].score > 0 and pair[0].calls == 0,
+        lambda pair: gained(pair) < 0,
+        lambda pair: pair[0].score == 0,
+        lambda pair: True,
+    ]
+    chosen: list[tuple[EvalRow, EvalRow | None]] = []
+    while len(chosen) < min(count, len(pairs)):
+        for rule in wanted[: count - len(chosen)]:
+            fresh = [pair for pair in pairs if pair not in chosen]
+            families = {pair[0].family for pair in chosen}
+            matching = [pair for pair in fresh if rule(pair)]
+            matching.sort(key=lambda pair: pair[0].family in families)
+            chosen += matching[:1]
+    return chosen
+
+
+def read_overview(video: str, budget: int) -> Overview:
+    """Decode the overview of K frames again, small, and at most `SHOWN_FRAMES` of them."""
+    store = FrameStore()
+    try:
+        info = store.info(video)
+        size = (FRAME_HEIGHT, max(2, round(FRAME_HEIGHT * info.width / info.height / 2) * 2))
+        times = overview_times(info.duration, budget)
+        shown = np.unique(np.linspace(0, budget - 1, min(budget, SHOWN_FRAMES)).round().astype(int))
+        frames = store.frames(video, times[shown], size)
+        return frames.pixels, frames.timestamps, info.duration
+    finally:
+        store.close()
+
+
+def rollout_section(
+    row: EvalRow, before: EvalRow | None, overview: Callable[[str, int], Overview]
+) -> str:
+    """One rollout as HTML: question, overview frames, time line, transcripts before and after."""
+    try:
+        pixels, times, duration = overview(row.video, row.frame_budget)
+        strip = "".join(
+            f'<figure><img alt="" src="{jpeg_uri(image)}">'
+            f"<figcaption>{t:.1f} s</figcaption></figure>"
+            for image, t in zip(pixels, times, strict=True)
+        )
+        shown = f"{len(times)} of {row.frame_budget} overview frames"
+        lanes = {"gold": [Span(a, b, "gold evidence") for a, b in row.evidence]}
+        lanes |= {"before": _spans(before)} if before else {}
+        line = timeline(duration, times.tolist(), lanes | {"after": _spans(row)})
+        look = f"<div class=frames>{strip}</div>{line}"
+    except VideoError as error:
+        shown, look = f"frames not available: {error}", ""
+    sides = [("Before", before)] if before else []
+    columns = "".join(_transcript(title, side) for title, side in [*sides, ("After", row)])
+    return (
+        f"<div class=rollout><h3>{escape(row.family or row.kind)} · K = {row.frame_budget} · "
+        f"gold {escape(row.gold)}</h3><pre>{escape(row.question)}</pre>"
+        f'{look}<p class="soft">{escape(shown)} · {escape(row.task_id)}</p>'
+        f"<div class=two>{columns}</div></div>"
+    )
+
+
+def _spans(row: EvalRow) -> list[Span]:
+    crops = [crop for turn in row.turns for crop in turn.get("crops", ())]
+    return [
+        Span(*crop["window"], str(crop["status"]), str(crop["status"]) == "ok")
+        for crop in crops
+        if None not in crop["window"]
+    ]
+
+
+def _transcript(title: str, row: EvalRow | None) -> str:
+    if row is None:
+        return ""
+    verdict = f"<span class={'right' if row.score > 0.5 else 'wrong'}>{row.score:.2f}</span>"
+    parts = [f"<div><h3>{title}: {verdict} · answer {escape(row.answer or '(none)')}</h3>"]
+    if row.error:
+        parts.append(f"<p class=wrong>{escape(row.error)}</p>")
+    for number, turn in enumerate(row.turns, 1):
+        parts.append(f"<pre>{escape(str(turn.get('completion', '')))}</pre>")
+        for crop in turn.get("crops", ()):
+            start, end = crop["window"]
+            where = "no window" if start is None or end is None else f"{start:.1f}-{end:.1f} s"
+            reading = f": {crop['evidence']}" if crop.get("evidence") else ""
+            text = (
+                f"turn {number}, crop {where}, {crop['status']}, {crop['frames']} frames{reading}"
+            )
+            parts.append(f'<p class="soft">{escape(text)}</p>')
+    return "".join([*parts, "</div>"])
+
+
+def jpeg_uri(image: np.ndarray) -> str:
+    """A uint8 (H, W, 3) image as a JPEG data URI; an odd side loses its last line."""
+    height, width = (side - side % 2 for side in image.shape[:2])
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
+    encoder.time_base = Fraction(1, 1)
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+    packets = encoder.encode(frame.reformat(format="yuvj420p")) + encoder.encode(None)
+    data = b"".join(bytes(packet) for packet in packets)
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,251 @@
+"""A step of training in numbers, and where they are written: console, `metrics.jsonl`, W&B.
+
+End of the journey's loop: groups of rollouts become numbers here, the trainer adds its own (loss,
+entropy, KL, times), and `train.report` draws them. `MetricsLogger` is opened by `paravt train`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+from uuid import uuid4
+
+from train.errors import ConfigError
+
+if TYPE_CHECKING:
+    from train.rollout import Rollout
+
+FILE = "metrics.jsonl"
+HEADLINE = ("reward", "accuracy", "compliance", "calls", "entropy", "kl", "time/step")
+"""What the console shows of a step, where it is there."""
+
+
+def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Metrics of a batch of rollouts.
+
+    Every rollout stays in the denominator of accuracy, compliance and calls: one whose video could
+    not be read counts as wrong. Means of the reward and its terms leave those out, because nothing
+    was scored there. `tng/K=k` is the Tool Necessity Gap E[accuracy | called, K] - E[accuracy |
+    skipped, K]; it is absent where one side is empty.
+    """
+    rows = list(rollouts)
+    if not rows:
+        raise ValueError("no rollouts to aggregate")
+    scored = [row for row in rows if not row.error]
+    called = [row for row in rows if row.calls]
+    metrics = {
+        "rollouts": float(len(rows)),
+        "errors": float(len(rows) - len(scored)),
+        "accuracy": _mean(_correct(row) for row in rows),
+        "compliance": _mean(float(row.compliant) for row in rows),
+        "calls": _mean(float(row.calls) for row in rows),
+        "executed_calls": _mean(float(row.executed) for row in rows),
+        "called": len(called) / len(rows),
+        "frames_seen": _mean(float(row.frames_seen) for row in rows),
+        "reward": _mean(row.reward for row in scored),
+        "parallel_calls": _mean(float(row.parallel) for row in called),
+        "evidence_recall": _mean(
+            row.evidence_recall for row in scored if not math.isnan(row.evidence_recall)
+        ),
+    }
+    for term in sorted({term for row in scored for term in row.terms} - {"total"}):
+        metrics[f"reward/{term}"] = _mean(row.terms[term] for row in scored if term in row.terms)
+    for reason in sorted({str(row.stop_reason) for row in rows}):
+        metrics[f"stop/{reason}"] = _mean(float(row.stop_reason == reason) for row in rows)
+    for budget in sorted({row.frame_budget for row in scored}):
+        here = [row for row in rows if row.frame_budget == budget]
+        metrics[f"accuracy/K={budget}"] = _mean(_correct(row) for row in here)
+        metrics[f"calls/K={budget}"] = _mean(float(row.calls) for row in here)
+        with_calls = _mean(_correct(row) for row in here if row.calls)
+        without = _mean(_correct(row) for row in here if not row.calls)
+        metrics[f"tng/K={budget}"] = with_calls - without
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def _correct(row: Rollout) -> float:
+    return 0.0 if row.error else float(row.correct)
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return math.fsum(listed) / len(listed) if listed else math.nan
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The steps logged in a run's folder; a line cut short by a crash is left out."""
+    path = folder / FILE
+    if not path.is_file():
+        return []
+    steps = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            steps.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return steps
+
+
+class MetricsLogger:
+    """Writes each step to `metrics.jsonl` (flushed to disk), to the console and to W&B.
+
+    Args:
+        folder: The run's folder.
+        wandb: `auto`, `online`, `offline` or `disabled`; see `start_wandb`.
+        total_steps: Steps of the whole run, for the progress display.
+        first_step: Step that a resumed run continues from; what was logged from there on is
+            dropped, so that no step is there twice.
+        config: Resolved settings, stored with the W&B run.
+        console: Where lines go; a terminal gets a live display instead.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        wandb: str = "disabled",
+        total_steps: int = 0,
+        first_step: int = 0,
+        config: Mapping[str, Any] | None = None,
+        console: TextIO | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._wandb = start_wandb(wandb, self.folder, config or {})
+        self._keep(first_step)
+        self._file = (self.folder / FILE).open("a", encoding="utf-8")
+        stream = console or sys.stdout
+        self._console = _Live(total_steps) if stream.isatty() else _Plain(total_steps, stream)
+        self._console.start(first_step)
+
+    def _keep(self, first_step: int) -> None:
+        kept = [step for step in read_metrics(self.folder) if step["step"] < first_step]
+        draft = self.folder / f"{FILE}.tmp"
+        draft.write_text("".join(json.dumps(step) + "\n" for step in kept), encoding="utf-8")
+        draft.replace(self.folder / FILE)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record one step; a number that is not finite is written as null, visibly."""
+        finite = {
+            name: float(value) if math.isfinite(value) else None for name, value in metrics.items()
+        }
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        if self._wandb is not None:
+            self._wandb.log({name: float(value) for name, value in metrics.items()}, step=step)
+        self._console.show(step, metrics)
+
+    def close(self) -> None:
+        """End the display and the W&B run."""
+        self._console.stop()
+        self._file.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def __enter__(self) -> MetricsLogger:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def headline(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Name and printed value of what the console shows of a step."""
+    return [(name, f"{metrics[name]:.3f}") for name in HEADLINE if name in metrics]
+
+
+class _Plain:
+    """One line a step: for logs and pipes."""
+
+    def __init__(self, total_steps: int, stream: TextIO) -> None:
+        self.total_steps, self.stream = total_steps, stream
+
+    def start(self, first_step: int) -> None:
+        pass
+
+    def show(self, step: int, metrics: Mapping[str, float]) -> None:
+        shown = "  ".join(f"{name} {value}" for name, value in headline(metrics))
+        print(f"step {step + 1}/{self.total_steps or '?'}  {shown}", file=self.stream, flush=True)
+
+    def stop(self) -> None:
+        pass
+
+
+class _Live:
+    """A progress bar over a table of the last steps, redrawn in place: for terminals."""
+
+    def __init__(self, total_steps: int, shown_steps: int = 12) -> None:
+        from rich.live import Live
+
+        self.total_steps, self.shown_steps = total_steps, shown_steps
+        self.rows: list[tuple[int, Mapping[str, float]]] = []
+        self.live = Live(auto_refresh=False)
+
+    def start(self, first_step: int) -> None:
+        self.first_step, self.began = first_step, time.monotonic()
+        self.live.start()
+
+    def show(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.rows = [*self.rows, (step, metrics)][-self.shown_steps :]
+        self.live.update(self._drawn(step), refresh=True)
+
+    def _drawn(self, step: int) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        seconds = (time.monotonic() - self.began) / (step + 1 - self.first_step)
+        left = max(self.total_steps - step - 1, 0) * seconds
+        names = [name for name, _ in headline(self.rows[-1][1])]
+        table = Table(title=f"step {step + 1}/{self.total_steps}, about {left:.0f} s left")
+        for name in ("step", *names):
+            table.add_column(name, justify="right")
+        for number, metrics in self.rows:
+            values = dict(headline(metrics))
+            table.add_row(str(number + 1), *(values.get(name, "") for name in names))
+        return Group(table, ProgressBar(total=max(self.total_steps, 1), completed=step + 1))
+
+    def stop(self) -> None:
+        self.live.stop()
+
+
+def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
+    """A W&B run, or None where it is `disabled`. Never asks for a key.
+
+    `auto` is online where the environment has `WANDB_API_KEY` and offline elsewhere; offline runs
+    stay in the run's folder until `wandb sync` is called. A resumed run keeps its id.
+
+    Raises:
+        ConfigError: wandb is not installed, or `online` without a key.
+    """
+    if mode == "disabled":
+        return None
+    key = bool(os.environ.get("WANDB_API_KEY"))
+    if mode == "online" and not key:
+        raise ConfigError("run.wandb=online needs WANDB_API_KEY; offline and disabled need none")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError(
+            f"run.wandb={mode} needs wandb: pip install 'paravt[train]', or --run.wandb=disabled"
+        ) from error
+    identity = folder / "wandb-id.txt"
+    if not identity.is_file():
+        identity.write_text(uuid4().hex[:8], encoding="utf-8")
+    return wandb.init(
+        project="paravt",
+        name=folder.name,
+        id=identity.read_text(encoding="utf-8").strip(),
+        resume="allow",
+        dir=str(folder),
+        config=dict(config),
+        mode="online" if key and mode != "offline" else "offline",
+        settings=wandb.Settings(silent=True, console="off", disable_git=True),
+    )

@@ -1,0 +1,242 @@
+"""The report of a run: one HTML file that needs nothing else, made from what the run left behind.
+
+Last stop of the journey: `before.json`, `after.json`, `metrics.jsonl` and `config.yaml` of a run's
+folder become a page with the comparison, the curves, and rollouts with their frames. Whatever a
+model wrote is hostile text: everything is escaped, and the page holds no script. Write it again
+with `paravt report runs/demo`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from train.bootstrap import Interval
+from train.charts import interval_chart, line_chart
+from train.evaluate import EvalReport, EvalRow, mean, paired_difference
+from train.examples import Overview, choose, read_overview, rollout_section
+from train.metrics import read_metrics
+
+LOW_BUDGET = 8
+"""Up to this K the overview alone seldom suffices: calls must not disappear there."""
+
+STYLE = Path(__file__).with_name("report.css")
+
+
+def write_report(
+    folder: Path, examples: int = 6, overview: Callable[[str, int], Overview] | None = None
+) -> Path:
+    """Write `report.html` into a run's folder.
+
+    Args:
+        folder: Run folder with `after.json` and, as far as they exist, `before.json`,
+            `metrics.jsonl` and `config.yaml`.
+        examples: Rollouts that are shown.
+        overview: Reads K overview frames of a video; the default decodes them again.
+
+    Raises:
+        FileNotFoundError: The folder holds no evaluation.
+    """
+    folder = Path(folder)
+    if not (folder / "after.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no after.json: run `paravt eval` or `paravt demo` first"
+        )
+    after = EvalReport.load(folder / "after.json")
+    before = EvalReport.load(folder / "before.json") if (folder / "before.json").is_file() else None
+    config = folder / "config.yaml"
+    page = render(
+        folder.name,
+        before,
+        after,
+        read_metrics(folder),
+        config.read_text(encoding="utf-8") if config.is_file() else "",
+        overview or read_overview,
+        examples,
+    )
+    path = folder / "report.html"
+    draft = path.with_suffix(".tmp")
+    draft.write_text(page, encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def render(
+    name: str,
+    before: EvalReport | None,
+    after: EvalReport,
+    steps: Sequence[Mapping[str, Any]],
+    config: str,
+    overview: Callable[[str, int], Overview],
+    examples: int,
+) -> str:
+    """The page as text; reads frames through `overview` and nothing else."""
+    sections = [
+        f'<h1>{escape(name)}</h1><p class="lead">{escape(learned(before, after))}</p>',
+        _cards(before, after),
+        "<h2>Test split</h2>",
+        _table(before, after),
+        f'<div class="charts">{_budget_charts(before, after)}</div>',
+        f'<h2>Training</h2><div class="charts">{_curves(steps)}</div>' if steps else "",
+        "<h2>Rollouts</h2>",
+        *(rollout_section(row, first, overview) for row, first in choose(before, after, examples)),
+        "<h2>Settings</h2><details><summary>config.yaml</summary>"
+        f"<pre>{escape(config)}</pre></details>"
+        if config
+        else "",
+    ]
+    style = STYLE.read_text(encoding="utf-8")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(name)}</title><style>{style}</style></head><body>"
+        f"{''.join(sections)}</body></html>\n"
+    )
+
+
+def learned(before: EvalReport | None, after: EvalReport) -> str:
+    """One line: what was learned, with the interval that says how sure it is."""
+    score = after.accuracy()
+    if before is None:
+        return f"Accuracy {_percent(score)} over {score.rows} rows."
+    change = paired_difference(before, after)
+    sure = "excludes" if change.excludes_zero else "does not exclude"
+    calls = [mean(row.calls for row in report.rows) for report in (before, after)]
+    fits = [mean(row.compliant for row in report.rows) for report in (before, after)]
+    return (
+        f"Test accuracy went from {100 * before.accuracy().mean:.1f} % to "
+        f"{100 * score.mean:.1f} %: {_points(change)} (the interval {sure} zero), "
+        f"with format compliance {fits[0]:.2f} -> {fits[1]:.2f} "
+        f"and {calls[0]:.2f} -> {calls[1]:.2f} calls per rollout."
+    )
+
+
+def _percent(item: Interval) -> str:
+    return f"{100 * item.mean:.1f} % [{100 * item.low:.1f}, {100 * item.high:.1f}]"
+
+
+def _points(item: Interval) -> str:
+    return f"{100 * item.mean:+.1f} points [{100 * item.low:+.1f}, {100 * item.high:+.1f}]"
+
+
+def _cards(before: EvalReport | None, after: EvalReport) -> str:
+    def card(title: str, value: Callable[[EvalRow], float], rows: Callable[[EvalRow], bool]) -> str:
+        now = mean([value(row) for row in after.rows if rows(row)] or [math.nan])
+        if before is None:
+            return f"<div class=card><b>{now:.2f}</b><span>{title}</span></div>"
+        first = mean([value(row) for row in before.rows if rows(row)] or [math.nan])
+        return f"<div class=card><b>{first:.2f} → {now:.2f}</b><span>{title}</span></div>"
+
+    def low(row: EvalRow) -> bool:
+        return row.frame_budget <= LOW_BUDGET
+
+    def every(row: EvalRow) -> bool:
+        return True
+
+    cards = [
+        card("accuracy", lambda row: row.score, every),
+        card("format compliance", lambda row: float(row.compliant), every),
+        card("calls per rollout", lambda row: float(row.calls), every),
+    ]
+    if any(low(row) for row in after.rows):
+        cards.append(
+            card(f"calls per rollout at K ≤ {LOW_BUDGET}", lambda row: float(row.calls), low)
+        )
+    return f"<div class=cards>{''.join(cards)}</div>"
+
+
+def _table(before: EvalReport | None, after: EvalReport) -> str:
+    heads = ["", "rows", "majority", *(["before"] if before else []), "after"]
+    heads += [*(["difference"] if before else []), "compliance", "calls", "errors"]
+    lines = ["".join(f"<th>{head}</th>" for head in heads), _line("all", before, after)]
+    for breakdown, title in (
+        ("frame_budget", "Overview frames K"),
+        ("family", "Question family"),
+        ("category", "Category"),
+        ("kind", "Answer kind"),
+    ):
+        groups = after.groups(breakdown)
+        if len(groups) < 2:
+            continue
+        lines.append(f'<td colspan="{len(heads)}">{title}</td>')
+        for key in groups:
+            part, first = _only(after, breakdown, key), before and _only(before, breakdown, key)
+            lines.append(_line(str(key), first, part))
+    rows = (f"<tr{' class=part' if 'colspan' in line else ''}>{line}</tr>" for line in lines)
+    note = (
+        "Brackets are bootstrap intervals over tasks; the difference is paired. "
+        "A video that could not be read counts as a wrong answer. "
+        "Majority: the most frequent answer of each family."
+    )
+    return f'<div class=scroll><table>{"".join(rows)}</table></div><p class="soft">{note}</p>'
+
+
+def _only(report: EvalReport, breakdown: str, key: Any) -> EvalReport:
+    rows = tuple(row for row in report.rows if getattr(row, breakdown) == key)
+    return EvalReport(rows, report.settings, report.seconds)
+
+
+def _line(name: str, before: EvalReport | None, after: EvalReport) -> str:
+    def two(value: Callable[[EvalRow], float], digits: int = 2) -> str:
+        values = [mean(map(value, report.rows)) for report in (before, after) if report]
+        return " → ".join(f"{v:.{digits}f}" for v in values)
+
+    cells = [
+        escape(name),
+        str(len(after.rows)),
+        f"{100 * mean(r.majority for r in after.rows):.0f} %",
+    ]
+    if before is not None:
+        cells.append(_percent(before.accuracy()))
+    cells.append(_percent(after.accuracy()))
+    if before is not None:
+        change = paired_difference(before, after)
+        cells.append(
+            f"<span{' class=sure' if change.excludes_zero else ''}>{_points(change)}</span>"
+        )
+    cells += [two(lambda row: float(row.compliant)), two(lambda row: float(row.calls))]
+    cells.append(" → ".join(str(sum(r.errors.values())) for r in (before, after) if r))
+    return "".join(f"<td>{cell}</td>" for cell in cells)
+
+
+def _budget_charts(before: EvalReport | None, after: EvalReport) -> str:
+    reports = {name: report for name, report in (("before", before), ("after", after)) if report}
+    charts = []
+    for title, value in (
+        ("Accuracy at K overview frames", lambda row: row.score),
+        ("Calls per rollout at K overview frames", lambda row: float(row.calls)),
+        ("Format compliance at K overview frames", lambda row: float(row.compliant)),
+    ):
+        groups: dict[str, dict[str, Interval]] = {}
+        for name, report in reports.items():
+            for budget, rows in report.groups("frame_budget").items():
+                groups.setdefault(f"K={budget}", {})[name] = report.interval(rows, value)
+        charts.append(interval_chart(title, groups))
+    return "".join(charts)
+
+
+def _curves(steps: Sequence[Mapping[str, Any]]) -> str:
+    def points(key: str) -> list[tuple[float, float]]:
+        return [(s["step"] + 1, s[key]) for s in steps if s.get(key) is not None]
+
+    keys = list(dict.fromkeys(key for step in steps for key in step))
+
+    def family(prefix: str) -> dict[str, list[tuple[float, float]]]:
+        return {k.removeprefix(prefix): points(k) for k in keys if k.startswith(prefix)}
+
+    charts = [
+        line_chart("Reward", {"reward": points("reward")}),
+        line_chart("Reward terms", family("reward/")),
+        line_chart("Accuracy and compliance", {k: points(k) for k in ("accuracy", "compliance")}),
+        line_chart("Calls", {"per rollout": points("calls"), "per turn": points("parallel_calls")}),
+        line_chart("Accuracy at K", family("accuracy/")),
+        line_chart("Calls at K", family("calls/")),
+        line_chart("Tool Necessity Gap at K", family("tng/")),
+    ]
+    for key in ("evidence_recall", "entropy", "kl", "clip_fraction", "loss", "grad_norm"):
+        charts.append(line_chart(key.replace("_", " ").capitalize(), {key: points(key)}))
+    charts.append(line_chart("Seconds of each stage", family("time/")))
+    return "".join(charts)

@@ -1,0 +1,226 @@
+"""The cold start: supervised fine-tuning on oracle-written traces, in two stages.
+
+First single frames (which colour, which side, which symbol), then the mixture of whole conversations
+and sub-agent readings. Traces are collected through the real environment by a :class:`TraceAgent` and
+trained by the same packed learner as reinforcement learning. Command: ``paravt sft sft_mini``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.base import Trajectory
+from agents.context import ASSISTANT_OPEN, USER_CLOSE, USER_OPEN, TokenContext
+from agents.mini import build_mini
+from agents.paragrpo import PARAGRPOConfig
+from agents.sampling import image_key
+from agents.vlm import VisionLanguageModel
+from paravt_env.protocol.prompts import PROMPTS, subagent_parts
+from paravt_env.protocol.tags import Role
+from paravt_env.spaces import batch_actions
+from paravt_env.tasksets.synthetic import oracle
+from paravt_env.vector import LongVideoVectorEnv
+from paravt_env.video.store import FrameStore
+from train.config import SFTConfig
+from train.learner import Learner
+from train.meter import Meter
+from train.traces import TraceAgent, corpus, side_of
+from train.trajectory import Sample
+
+FRAME_QUESTION = "?"
+
+
+def describe_frame(cue: oracle.Cue) -> str:
+    """What a single frame shows, in the words of the warm-up.
+
+    >>> describe_frame(oracle.Cue(12.0, 3, "red", 0.2, ()))
+    'red left none'
+    """
+    if not cue.symbols:
+        return f"{cue.colour} {side_of(cue)} none"
+    symbol, corner = cue.symbols[0]
+    what = f"{symbol} {corner}" if len(cue.symbols) == 1 else f"{len(cue.symbols)} {symbol}"
+    return f"{cue.colour} {what}"
+
+
+def frame_trajectories(
+    vlm: VisionLanguageModel, config: SFTConfig, env: LongVideoVectorEnv, rng: np.random.Generator
+) -> list[Trajectory]:
+    """Single-frame readings from every video: half of them of an event, half of any moment."""
+    tasks = env.simulation.tasks
+    first = {tasks[i].video: tasks[i] for i in range(len(tasks))}
+    store = FrameStore(workers=config.env.video_workers)
+    style = PROMPTS[config.agent.prompt_style]
+    half = config.frames_per_video // 2
+    trajectories = []
+    for task in first.values():
+        events = [event for scene in oracle.scenes_of(task) for event in scene.events]
+        chosen = rng.integers(len(events), size=half)
+        inside = [rng.uniform(events[i].start, events[i].end) for i in chosen]
+        times = np.sort([*inside, *rng.uniform(0, task.metadata["duration"], size=half)])
+        frames = store.frames(task.video, times, config.env.frame_size)
+        cues = oracle.visible_cues(task, frames.timestamps.tolist())
+        for cue, pixels in zip(cues, frames.pixels, strict=True):
+            context = TokenContext(vlm, kind="subagent")
+            parts = subagent_parts(style, FRAME_QUESTION, (cue.time, cue.time), [cue.time])
+            context.append_text(USER_OPEN, Role.prompt)
+            context.append_parts(parts, pixels[None].copy(), Role.prompt)
+            context.append_text(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
+            context.close_prompt()
+            ids = vlm.tokenizer(describe_frame(cue), add_special_tokens=False)["input_ids"]
+            ids.append(vlm.tokenizer.eos_token_id)
+            context.append(ids, int(Role.text), [0.0] * len(ids))
+            trajectories.append(context.freeze())
+    store.close()
+    return trajectories
+
+
+def trace_trajectories(
+    vlm: VisionLanguageModel,
+    config: SFTConfig,
+    env: LongVideoVectorEnv,
+    say: Callable[[str], None] = print,
+) -> list[Trajectory]:
+    """Play `config.rollouts` episodes with a :class:`TraceAgent` and keep their trajectories."""
+    agent = TraceAgent(
+        vlm, config.agent, config.env.limits, env.task_of, config.traces, config.run.seed
+    )
+    images: dict[bytes, np.ndarray] = {}
+    kept: list[Trajectory] = []
+    rows = list(range(env.num_envs))
+    for start in range(0, config.rollouts, env.num_envs):
+        observation, _ = env.reset(seed=[config.run.seed * 1_000_003 + start + row for row in rows])
+        agent.begin(rows)
+        while not env.idle.all():
+            active = np.flatnonzero(~env.idle).tolist()
+            actions: list[dict[str, Any] | None] = [None] * env.num_envs
+            for row, decision in zip(active, agent.act(observation, active), strict=True):
+                actions[row] = decision.action
+            observation, *_ = env.step(batch_actions(actions, config.env.max_crops))
+        for row in rows:
+            kept += [_with_own_images(t, images) for t in agent.trajectories(row)]
+        if (start // env.num_envs) % 20 == 0:
+            say(f"traces: {start + env.num_envs}/{config.rollouts} rollouts")
+    return kept
+
+
+def _with_own_images(trajectory: Trajectory, known: dict[bytes, np.ndarray]) -> Trajectory:
+    """The trajectory with each distinct image stored once, not as a view of a whole observation."""
+
+    def own(images: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        return tuple(known.setdefault(image_key(image), image.copy()) for image in images)
+
+    return replace(
+        trajectory,
+        prompt_images=own(trajectory.prompt_images),
+        branch_images=own(trajectory.branch_images),
+    )
+
+
+def shuffled(items: Sequence[Trajectory], rng: np.random.Generator) -> Iterator[Trajectory]:
+    """Items for ever, every epoch in a new order."""
+    while True:
+        for i in rng.permutation(len(items)):
+            yield items[i]
+
+
+def fit(
+    vlm: VisionLanguageModel,
+    config: SFTConfig,
+    streams: Sequence[tuple[Iterator[Trajectory], int]],
+    steps: int,
+    stage: str,
+    log: Callable[[dict[str, Any]], None],
+) -> None:
+    """Train on batches drawn from streams; cosine learning rate with a warm-up.
+
+    Args:
+        vlm: The policy; its weights change.
+        config: Learning rates and clipping.
+        streams: Trajectories and how many of them each batch takes.
+        steps: Optimizer steps.
+        stage: Name in the log.
+        log: Receives one record every `config.log_every` steps.
+    """
+    learner = Learner(
+        vlm,
+        PARAGRPOConfig(
+            loss="likelihood",
+            aggregation="sequence_mean",
+            kl_coefficient=0.0,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.grad_clip,
+            micro_batch_tokens=config.micro_batch_tokens,
+        ),
+        temperature=1.0,
+    )
+    rising = max(1, round(config.warmup_fraction * steps))
+    learner.scheduler = torch.optim.lr_scheduler.LambdaLR(
+        learner.optimizer,
+        lambda step: min((step + 1) / rising, 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))),
+    )
+    vlm.model.train()
+    since, meter = time.perf_counter(), Meter()
+    for step in range(1, steps + 1):
+        drawn = [next(stream) for stream, count in streams for _ in range(count)]
+        samples = [Sample(t, np.ones(len(t.branch_ids), np.float32)) for t in drawn]
+        learner.optimize(samples, meter)
+        if step % config.log_every == 0 or step == steps:
+            metrics = meter.metrics()
+            record = {"stage": stage, "step": step, "loss": round(metrics["loss"], 4)}
+            log(record | {"seconds": round(time.perf_counter() - since, 1)})
+            meter = Meter()
+    vlm.model.eval()
+
+
+def cold_start(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
+    """Make a cold-start checkpoint: build or load the policy, warm up, imitate traces, save.
+
+    Returns:
+        The folder of the checkpoint; `sft.jsonl` beside the weights holds the losses.
+    """
+    torch.set_num_threads(config.run.threads)
+    rng = np.random.default_rng(config.run.seed)
+    folder = Path(config.output or config.run.path)
+    folder.mkdir(parents=True, exist_ok=True)
+    env = config.env.make(config.evaluation.num_envs)
+    if config.agent.checkpoint:
+        vlm = VisionLanguageModel.load(
+            config.agent.checkpoint, config.agent.dtype, config.agent.device
+        )
+    else:
+        build_mini(folder, corpus(env.simulation.tasks), config.mini, config.run.seed)
+        vlm = VisionLanguageModel.load(folder, config.agent.dtype, config.agent.device)
+    records: list[dict[str, Any]] = []
+
+    def log(record: dict[str, Any]) -> None:
+        records.append(record)
+        say(json.dumps(record))
+
+    if config.warmup_steps:
+        frames = shuffled(frame_trajectories(vlm, config, env, rng), rng)
+        fit(vlm, config, [(frames, config.warmup_batch)], config.warmup_steps, "frames", log)
+    traces = trace_trajectories(vlm, config, env, say)
+    mains = shuffled([t for t in traces if t.kind == "main"], rng)
+    streams = [(mains, config.batch)]
+    readings = [t for t in traces if t.kind == "subagent"]
+    if readings and config.readings:
+        streams.append((shuffled(readings, rng), config.readings))
+    fit(vlm, config, streams, config.steps, "traces", log)
+    env.close()
+    vlm.save(folder)
+    (folder / "sft.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "sft.json").write_text(json.dumps(asdict(config), indent=2, default=str) + "\n")
+    return folder
+
+

@@ -1,0 +1,277 @@
+"""Oracle-written traces: the conversations that a cold start imitates.
+
+A :class:`TraceAgent` plays through the real environment and builds the same token contexts as any text
+agent, but its turns are written from what a perfect reader would know at that point. So the cold start
+sees exactly the tokens, frames, statuses and messages that rollouts will see. Traces hold answers from
+the overview, single and parallel calls, guesses without a call (the share is a dial: the tool prior),
+mistakes and their recovery. Used by ``paravt sft``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from agents.base import AgentConfig, Limits
+from agents.conversation import ConversationAgent, Reading, Sampled, Turn
+from paravt_env.crops import CropStatus
+from paravt_env.protocol import FORCED_PREFIX, render_completion
+from paravt_env.protocol.prompts import COMPACT, forced_answer_text, frame_times
+from paravt_env.task import Task, TaskSet
+from paravt_env.tasksets.synthetic import oracle
+from paravt_env.tasksets.synthetic.oracle import Cue
+from paravt_env.tasksets.synthetic.world import COLOURS, CORNERS, GREYS, SYMBOLS
+
+Window = tuple[float, float]
+SIDES = ("left", "right", "here")
+GUESS, UNSEEN, BLIND = "no look, a guess", "unseen, a guess", "unseen, try"
+
+
+@dataclass
+class TraceConfig:
+    """How often a trace does what, where it has the choice (probabilities)."""
+
+    call: float = 0.45
+    """Call when the overview does not suffice; otherwise guess: the strength of the tool prior."""
+    direct: float = 0.7
+    """Answer from the overview where it suffices."""
+    blind: float = 0.2
+    """Crop somewhere when no frame shows the asked scene."""
+    single: float = 0.1
+    """Ask for one window where several are needed."""
+    mistake: float = 0.1
+    """First write a call that cannot run."""
+    retry: float = 0.5
+    """Look on the other side when a crop did not show the event."""
+
+
+@dataclass
+class Notes:
+    """What a trace knows of its row."""
+
+    task: Task
+    overview: np.ndarray
+    cues: tuple[Cue, ...]
+    asked: tuple[int | None, ...]
+    seen: list[oracle.Reading] = field(default_factory=list)
+    windows: dict[int, Window] = field(default_factory=dict)
+    """Last window asked for each scene."""
+    pending: list[Window] | None = None
+    """Windows to ask for after a mistake."""
+
+
+def describe(task: Task, readings: Sequence[oracle.Reading]) -> str:
+    """What one scene's readings say about the question, in two or three words.
+
+    Args:
+        task: The task; its family says which fact is asked for.
+        readings: Symbols seen in one scene; empty if none was.
+    """
+    if not readings:
+        return "none"
+    first = readings[0]
+    if task.family == "where":
+        return f"{first.colour} {first.corner}"
+    if task.family == "count":
+        return f"{first.colour} {len({r.corner for r in readings})}"
+    if task.family == "when":
+        start, end = min(r.start for r in readings), max(r.end for r in readings)
+        return f"{first.colour} {start:.0f}-{end:.0f}"
+    return f"{first.colour} {first.symbol}"
+
+
+def side_of(cue: Cue) -> str:
+    """Where a frame says that its scene's event is: `left` of noon is ahead, `right` is over."""
+    return "here" if cue.symbols else "left" if cue.sun_left else "right"
+
+
+def report(task: Task, timestamps: np.ndarray) -> str:
+    """The reading of one crop: the asked scene if it is there, else the one on screen longest."""
+    by_scene: dict[int, list[oracle.Reading]] = {}
+    for reading in oracle.read_window(task, timestamps):
+        by_scene.setdefault(reading.scene, []).append(reading)
+    if not by_scene:
+        return "none"
+    asked = [scene for scene in task.metadata["asked"] if scene in by_scene]
+    longest = max(by_scene, key=lambda scene: max(r.last - r.first for r in by_scene[scene]))
+    return describe(task, by_scene[asked[0] if asked else longest])
+
+
+def corpus(tasks: TaskSet) -> list[str]:
+    """Texts for a tokenizer: what a policy of this task set will read and write."""
+    words = [
+        *(f"{colour} {symbol} {corner}" for colour in COLOURS for symbol in SYMBOLS for corner in CORNERS),
+        *(f"; {colour} {side}, {colour} 12 {side}" for colour in (*COLOURS, *GREYS) for side in SIDES),
+        *(status.value for status in CropStatus),
+    ]
+    phrases = ["seen: it is none", GUESS, UNSEEN, BLIND, "retry red before; blue after", forced_answer_text(COMPACT)]
+    completions = [render_completion(phrase, [(1, 2)], "A") for phrase in phrases]
+    return [*(tasks[i].prompt for i in range(len(tasks))), *words * 4, *completions * 40]
+
+
+class TraceAgent(ConversationAgent):
+    """Writes oracle traces through the same contexts as a sampled policy.
+
+    Args:
+        vlm: Tokenizer and image geometry.
+        config: How the policy will play.
+        limits: What the environment allows.
+        task_of: The task of a row (privileged).
+        trace: Dials.
+        seed: Seed of the choices.
+    """
+
+    def __init__(
+        self,
+        vlm: Any,
+        config: AgentConfig,
+        limits: Limits,
+        task_of: Callable[[int], Task],
+        trace: TraceConfig,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(vlm, config, limits)
+        self.task_of = task_of
+        self.trace = trace
+        self.rng = np.random.default_rng(seed)
+        self._notes: dict[int, Notes] = {}
+
+    def begin(self, rows: Sequence[int]) -> None:
+        """Forget the episodes of ``rows``."""
+        super().begin(rows)
+        for row in rows:
+            self._notes.pop(row, None)
+
+    def draw(self, turns: Sequence[Turn]) -> list[Sampled]:
+        """Write each turn."""
+        return [self._tokens(self._write(turn)) for turn in turns]
+
+    def read(self, readings: Sequence[Reading]) -> list[Sampled]:
+        """Write each reading from what its crop's frames show."""
+        return [self._tokens(report(self.task_of(r.row), _times(r.view, r.call + 1))) for r in readings]
+
+    def _tokens(self, text: str) -> Sampled:
+        text = text.removeprefix(FORCED_PREFIX)
+        ids = [*self.vlm.tokenizer(text, add_special_tokens=False)["input_ids"], self.stop_id]
+        return Sampled(ids, [0.0] * len(ids))
+
+    def _write(self, turn: Turn) -> str:
+        notes = self._notes.get(turn.row)
+        if notes is None:
+            notes = self._notes[turn.row] = self._look(turn)
+            return self._first_turn(notes)
+        for call in range(1, self.limits.max_crops + 1):
+            times = _times(turn.view, call)
+            if len(times):
+                notes.seen += oracle.read_window(notes.task, times)
+        if notes.pending is not None and not turn.view["must_answer"]:
+            windows, notes.pending = notes.pending, None
+            return render_completion(self._plan(notes), windows)
+        return self._later_turn(notes, bool(turn.view["must_answer"]))
+
+    def _look(self, turn: Turn) -> Notes:
+        task, overview = self.task_of(turn.row), _times(turn.view, 0)
+        cues = oracle.visible_cues(task, overview)
+        notes = Notes(task, overview, cues, oracle.asked_scenes(task, cues))
+        windows = oracle.cue_windows(task, overview, needed_only=False)
+        visible = [scene for scene in notes.asked if scene is not None]
+        notes.windows = dict(zip(visible, windows, strict=True))
+        return notes
+
+    def _chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def _first_turn(self, notes: Notes) -> str:
+        task, trace = notes.task, self.trace
+        shown = oracle.read_window(task, notes.overview)
+        answer = oracle.answer_from_readings(task, shown, notes.asked)
+        if answer is not None and task.kind != "grounding" and self._chance(trace.direct):
+            return render_completion(f"seen: {self._facts(notes, shown)}", answer=answer)
+        if not notes.windows:
+            if not self._chance(trace.blind):
+                return self._guess(notes, shown, UNSEEN)
+            start = float(round(float(self.rng.choice(notes.overview))))
+            return render_completion(BLIND, [(start, start + oracle.CROP_SECONDS)])
+        if not self._chance(trace.call):
+            return self._guess(notes, shown, GUESS)
+        windows = list(notes.windows.values())
+        if self._chance(trace.single):
+            windows = windows[:1]
+        if self._chance(trace.mistake):
+            notes.pending = windows
+            start, end = windows[0]
+            wrong = [(end, start), (start, end + 20.0)][int(self.rng.integers(2))]
+            return render_completion(self._plan(notes), [wrong])
+        return render_completion(self._plan(notes), windows)
+
+    def _later_turn(self, notes: Notes, must_answer: bool) -> str:
+        task, trace = notes.task, self.trace
+        answer = oracle.answer_from_readings(task, notes.seen, notes.asked)
+        if answer is not None:
+            return render_completion(self._facts(notes, notes.seen), answer=_whole(answer))
+        found = {reading.scene for reading in notes.seen}
+        missing = {s: w for s, w in notes.windows.items() if s not in found}
+        if missing and not must_answer and self._chance(trace.retry):
+            thought, windows = [], []
+            for scene, (start, end) in missing.items():
+                left = self._cue(notes, scene).sun_left
+                span = end - start
+                other = (max(0.0, start - span), start) if left else (end, end + span)
+                notes.windows.pop(scene)
+                thought.append(f"{self._cue(notes, scene).colour} {'before' if left else 'after'}")
+                windows.append(other)
+            return render_completion(f"retry {'; '.join(thought)}", windows)
+        return self._guess(notes, notes.seen, f"{self._facts(notes, notes.seen)}, a guess")
+
+    def _guess(self, notes: Notes, readings: Sequence[oracle.Reading], thought: str) -> str:
+        if notes.task.kind == "grounding":
+            answer = _whole(oracle.guess_span(notes.task, notes.overview) or "0-10")
+        else:
+            task = notes.task
+            possible = oracle.possible_answers(task, readings, notes.asked)
+            unread = oracle.possible_answers(task, ())  # `after` may have read the wrong scene
+            answer = str(self.rng.choice(possible or unread))
+        return render_completion(thought, answer=answer)
+
+    def _cue(self, notes: Notes, scene: int) -> Cue:
+        """The frame that the window of a scene was chosen by."""
+        frames = [cue for cue in notes.cues if cue.scene == scene]
+        shown = [cue for cue in frames if cue.symbols]
+        return min(shown or frames, key=lambda cue: abs(cue.phase - 0.5))
+
+    def _plan(self, notes: Notes) -> str:
+        """Where the events must be: each scene's colour, the time of its cue frame and the sun's side."""
+        steps = []
+        for scene in notes.windows:
+            cue = self._cue(notes, scene)
+            side = side_of(cue)
+            (time,) = frame_times(self.style, np.array([cue.time]))
+            steps.append(f"{cue.colour} {time} {side}")
+        return "; ".join(steps)
+
+    def _facts(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:
+        """What is known of each asked scene, and for a goal what follows from it."""
+        facts = [
+            describe(notes.task, [r for r in readings if r.scene == scene])
+            for scene in notes.asked
+            if scene is not None
+        ]
+        text = "; ".join(facts) or "none"
+        answer = oracle.answer_from_readings(notes.task, readings, notes.asked)
+        if notes.task.family == "goal" and answer is not None:
+            return f"{text}: {notes.task.options[ord(answer) - ord('A')]}"
+        return f"it is {text}"
+
+
+def _whole(answer: str) -> str:
+    """An answer with the seconds of a span rounded, as readings give them."""
+    start, dash, end = answer.partition("-")
+    return f"{float(start):.0f}-{float(end):.0f}" if dash else answer
+
+
+def _times(view: Any, window: int) -> np.ndarray:
+    """Timestamps of the overview (0) or of the i-th crop (from 1) of an observation."""
+    return view["timestamps"][view["window"] == window]
