@@ -21,6 +21,7 @@ from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.spaces import OVERVIEW
 from paravt_env.task import Task
 from paravt_env.tasksets.synthetic import oracle
+from paravt_env.vector import LongVideoVectorEnv
 
 Window = tuple[float, float]
 TaskOf = Callable[[int], Task]
@@ -251,3 +252,14 @@ class UniformCropAgent(_ReadingAgent):
 
 def _is_synthetic(task: Task) -> bool:
     return "scenes" in task.metadata and "asked" in task.metadata
+
+
+# Agents by name: the environment's simulation holds the tasks that privileged ones are given.
+SCRIPTED: dict[str, Callable[[LongVideoVectorEnv, int], ScriptedAgent]] = {
+    "random": lambda env, seed: RandomAgent(seed),
+    "uniform": lambda env, seed: UniformCropAgent(env.task_of, seed=seed),
+    "oracle": lambda env, seed: OracleAgent(env.task_of, seed=seed),
+    "majority": lambda env, seed: MajorityAgent(
+        env.simulation.tasks[i] for i in range(len(env.simulation.tasks))
+    ),
+}

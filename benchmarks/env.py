@@ -1,11 +1,13 @@
 """Environment steps a second, single and vectorised, and the share of time outside decoding.
 
-Plays the same episodes (reset, a turn of three crops, an answer) in a single environment, one after the other, and in a
-vector environment of as many rows; as a group (one start for all rows, crops of their own) and on different videos; with
-an empty frame store (cold) and again (warm, nothing to decode). The four cells of a column are interleaved; numbers are
-medians over the repeats, ratios are against the single environment in the same state.
+Plays the same episodes (reset, a turn of three crops, an answer) in a single environment, one after
+the other, and in a vector environment of as many rows; as a group (one start for all rows, crops of
+their own) and on different videos; with an empty frame store (cold) and again (warm, nothing to
+decode). The four cells of a column are interleaved; numbers are medians over the repeats, ratios
+are against the single environment in the same state.
 
-Run: `python benchmarks/env.py` (a few minutes) or `python benchmarks/env.py --quick` (under a minute).
+Run: `python benchmarks/env.py` (a few minutes) or `python benchmarks/env.py --quick` (under a
+minute).
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ CROPS, CROP_SECONDS = 3, 12.0
 
 
 class Sample(NamedTuple):
-    """One measurement: steps a second (rows count each) and the share of wall time outside decoding."""
+    """Steps a second (each row's counted) and the share of wall time outside decoding."""
 
     steps_per_second: float
     outside_decoding: float
@@ -77,7 +79,9 @@ def measure(env: Any, play: Callable[[], int]) -> Sample:
     return Sample(steps / wall, 1 - (simulation.video_seconds - waited) / wall)
 
 
-def benchmark(tasks: TaskSet, rows: int, repeats: int, workers: int) -> list[tuple[str, str, str, Sample]]:
+def benchmark(
+    tasks: TaskSet, rows: int, repeats: int, workers: int
+) -> list[tuple[str, str, str, Sample]]:
     """Median of every cell: (episodes, environment, store, sample)."""
     settings: dict[str, Any] = {"tasks": tasks, "video_workers": workers}
     single, vector = LongVideoEnv(**settings), LongVideoVectorEnv(rows, **settings)
@@ -85,7 +89,10 @@ def benchmark(tasks: TaskSet, rows: int, repeats: int, workers: int) -> list[tup
     for _ in range(repeats):
         for episodes in ("one group", "different videos"):
             starts, actions = plan(tasks, rows, episodes == "one group")
-            for name, env, play in (("single", single, play_single), (f"vector {rows}", vector, play_vector)):
+            for name, env, play in (
+                ("single", single, play_single),
+                (f"vector {rows}", vector, play_vector),
+            ):
                 env.simulation.close()  # forgets every frame
                 for store in ("cold", "warm"):
                     sample = measure(env, lambda: play(env, starts, actions))  # type: ignore[operator]  # noqa: B023
@@ -100,8 +107,13 @@ def benchmark(tasks: TaskSet, rows: int, repeats: int, workers: int) -> list[tup
 
 def table(cells: list[tuple[str, str, str, Sample]]) -> str:
     """The result as text; ratios are against `single` on the same episodes in the same state."""
-    base = {(episodes, store): sample for episodes, name, store, sample in cells if name == "single"}
-    lines = [f"{'episodes':18}{'environment':14}{'store':8}{'steps/s':>10}{'ratio':>8}{'outside decoding':>18}"]
+    base = {
+        (episodes, store): sample for episodes, name, store, sample in cells if name == "single"
+    }
+    lines = [
+        f"{'episodes':18}{'environment':14}{'store':8}"
+        f"{'steps/s':>10}{'ratio':>8}{'outside decoding':>18}"
+    ]
     for episodes, name, store, sample in cells:
         ratio = sample.steps_per_second / base[episodes, store].steps_per_second
         lines.append(
@@ -114,14 +126,17 @@ def table(cells: list[tuple[str, str, str, Sample]]) -> str:
 def main() -> None:
     """Parse the command line, run, print and save."""
     parser = argparse.ArgumentParser(description="Environment steps a second")
-    parser.add_argument("--quick", action="store_true", help="one short video, under a minute")
+    parser.add_argument("--quick", action="store_true", help="two videos, under a minute")
     parser.add_argument("--rows", type=int, default=8, help="rows of the vector environment")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each cell")
     parser.add_argument("--workers", type=int, default=2, help="decoding threads")
-    parser.add_argument("--tasks", default="synthetic", help="task set, or path of a .jsonl manifest")
+    parser.add_argument(
+        "--tasks", default="synthetic", help="task set, or path of a .jsonl manifest"
+    )
     parser.add_argument("--output", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
-    kwargs = {"videos": 1 if arguments.quick else arguments.rows} if arguments.tasks == "synthetic" else {}
+    kwargs = {"videos": 2 if arguments.quick else arguments.rows}
+    kwargs = kwargs if arguments.tasks == "synthetic" else {}
     tasks = load_tasks(arguments.tasks, split="train", **kwargs)
     text = table(benchmark(tasks, arguments.rows, arguments.repeats, arguments.workers))
     print(text)

@@ -6,7 +6,7 @@ tests/test_env.py`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 
@@ -106,7 +106,7 @@ class LongVideoEnv(gym.Env[Observation, Action]):
         ValueError: An unknown argument, or a value of the wrong type or range.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 1}
+    metadata = {"render_modes": list(RENDER_MODES), "render_fps": 1}  # noqa: RUF012
 
     def __init__(
         self, tasks: str | TaskSet = "synthetic", *, render_mode: str | None = None, **settings: Any

@@ -9,7 +9,7 @@ tests/test_vector.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -51,7 +51,7 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         **settings: As for `LongVideoEnv`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata = {  # noqa: RUF012
         "render_modes": list(RENDER_MODES),
         "render_fps": 1,
         "autoreset_mode": AutoresetMode.DISABLED,
@@ -176,7 +176,7 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
             )
             infos = self._add_info(infos, step.info, row)
         for row in np.flatnonzero(self._failed).tolist():
-            infos = self._add_info(infos, self._failure(row).info(), row)
+            infos = self._add_info(infos, self._started(row).info(), row)
         self._failed[:] = False
         observation = self._observe(running)
         self._idle |= terminated | truncated
@@ -217,11 +217,6 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
     def _episode(self, row: int) -> Episode:
         state = self._started(row)
         assert isinstance(state, Episode)
-        return state
-
-    def _failure(self, row: int) -> Failure:
-        state = self._started(row)
-        assert isinstance(state, Failure)
         return state
 
     def _mask(self, mask: Any) -> np.ndarray:

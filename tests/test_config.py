@@ -42,7 +42,12 @@ def test_overrides_beat_the_recipe_and_the_recipe_beats_the_defaults(tmp_path):
 
 
 def test_values_take_the_types_of_their_fields():
-    overrides = ["--optimizer.betas=[0.5, 0.6]", "--budget={kind: fixed, frames: 4}", "--steps", "7"]
+    overrides = [
+        "--optimizer.betas=[0.5, 0.6]",
+        "--budget={kind: fixed, frames: 4}",
+        "--steps",
+        "7",
+    ]
     config = load(Toy, None, overrides)
     assert config.optimizer.betas == (0.5, 0.6)
     assert config.budget == {"kind": "fixed", "frames": 4}
@@ -109,7 +114,7 @@ def test_bad_recipe_files(tmp_path, text, message):
 def test_a_missing_recipe_names_the_nearest_one(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'paragrpo_mini'"):
         load(TrainConfig, "paragrpo_mni")
-    with pytest.raises(ConfigError, match="no recipe at .*gone.yaml"):
+    with pytest.raises(ConfigError, match=r"no recipe at .*gone\.yaml"):
         load(TrainConfig, tmp_path / "gone.yaml")
 
 
@@ -128,8 +133,13 @@ def test_vanilla_differs_from_paragrpo_by_the_two_mechanisms_alone():
     restored = load(
         TrainConfig,
         "vanilla_mini",
-        ["--agent.forced_prefix=<think>\n", "--algorithm.credit=token", "--run.name=paragrpo_mini", "--env.reward=paravt"]
-        + ["--env.frame_budget={kind: choice, values: [4, 8, 16, 32]}"],
+        [
+            "--agent.forced_prefix=<think>\n",
+            "--algorithm.credit=token",
+            "--run.name=paragrpo_mini",
+            "--env.reward=paravt",
+            "--env.frame_budget={kind: choice, values: [4, 8, 16, 32]}",
+        ],
     )
     assert restored == ours
 
@@ -153,12 +163,13 @@ def test_the_published_recipe_holds_the_published_numbers():
         (lambda: EnvConfig(max_crops=0), "max_crops"),
         (lambda: EnvConfig(frame_budget={"kind": "fixd", "frames": 4}), "did you mean 'fixed'"),
         (lambda: EvalConfig(tasks=0), "tasks = 0"),
+        (lambda: EvalConfig(policy="orcle"), "did you mean 'oracle'"),
         (lambda: EvalConfig(frame_budgets=(4, -1)), "frame_budgets"),
         (lambda: EvalConfig(confidence=1.0), "confidence"),
         (lambda: EvalConfig(temperature=float("nan")), "temperature"),
         (lambda: RunConfig(name="../up"), "plain folder name"),
         (lambda: RunConfig(threads=0), "threads"),
-        (lambda: SFTConfig(mixture={"single": -1.0}), "mixture"),
+        (lambda: SFTConfig(warmup_batch=0), "warmup_batch"),
         (lambda: SFTConfig(learning_rate=0.0), "learning_rate"),
     ],
 )

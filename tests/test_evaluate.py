@@ -85,7 +85,7 @@ def run(monkeypatch, tasks, settings, outcome=rollout, num_envs=2):
     return result, batches
 
 
-TASKS = ListTasks([make_task("/v.mp4", name, answer=gold) for name, gold in zip("abc", "BBA")])
+TASKS = ListTasks([make_task("/v.mp4", name, answer=gold) for name, gold in zip("abc", "BBA", strict=True)])
 SETTINGS = EvalConfig(frame_budgets=(4, 8), budgets_per_task=None, resamples=50)
 
 

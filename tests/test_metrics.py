@@ -176,7 +176,7 @@ def test_wandb_online_without_a_key_is_refused_rather_than_asked_for(tmp_path, m
 
 def test_wandb_that_is_not_installed_is_named_unless_disabled(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match="--run.wandb=disabled"):
+    with pytest.raises(ConfigError, match=r"--run\.wandb=disabled"):
         start_wandb("offline", tmp_path, {})
     assert start_wandb("disabled", tmp_path, {}) is None
 

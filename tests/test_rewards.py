@@ -23,7 +23,10 @@ from paravt_env.rewards.choice import named_options
 from paravt_env.task import Task, TaskError
 
 THINK = "<think>\nI look at the frames.\n</think>\n"
-CALL = '<tool_call>\n{"name": "crop_video", "arguments": {"start_time": 1, "end_time": 2}}\n</tool_call>'
+CALL = (
+    '<tool_call>\n{"name": "crop_video", "arguments": {"start_time": 1, "end_time": 2}}\n'
+    "</tool_call>"
+)
 ANSWER = "<answer>B</answer>"
 MCQ = Task("m", "/v.mp4", "Which?", "mcq", ("red", "blue", "green", "white"), "B")
 OPEN = Task("o", "/v.mp4", "What?", "open", answer="a red car parks")
@@ -269,6 +272,10 @@ def test_each_part_of_the_format_term():
     assert form(THINK + "<answer>B") == pytest.approx(0.7)
     # thought 0.4, answer 0.5, flow 0.15; a stray tag: not balanced, but above 1 all the same
     assert form(THINK + ANSWER + "</think>", rescale=True) == pytest.approx(1.05 / 1.45)
+    assert form(THINK + "</think>", THINK + ANSWER, rescale=True) == pytest.approx(1.05 / 1.45)
+    # an open answer without content; a closed one that did not count beside a call
+    assert form(THINK + "<answer> ") == pytest.approx(0.4)
+    assert form(THINK + CALL + ANSWER, statuses=["ok"], answer="") == pytest.approx(0.8)
     assert form("plain text") == 0.0
     assert form("") == 0.0
     assert form() == 0.0

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if missing not in TRAIN_EXTRA:
             raise
         return _fail(f"{command} needs {missing}: pip install 'paravt[train]'")
-    except (ConfigError, TaskError, FileNotFoundError) as error:
+    except (ConfigError, TaskError, OSError) as error:
         return _fail(str(error))
 
 

@@ -14,6 +14,8 @@ from typing import Any, Literal
 from agents.base import AgentConfig, Limits
 from agents.mini import MiniConfig
 from agents.paragrpo import PARAGRPOConfig
+from agents.scripted import SCRIPTED
+from paravt_env.names import known_name
 from paravt_env.settings import EnvSettings
 from paravt_env.vector import LongVideoVectorEnv
 from train.traces import TraceConfig
@@ -73,7 +75,7 @@ class EvalConfig:
     split: str = "test"
     """Part of the task set."""
     tasks: int | None = None
-    """At most this many tasks, spread evenly over the split; None takes all."""
+    """At most this many tasks, a seeded sample of the split; None takes all."""
     frame_budgets: tuple[int, ...] = (4, 8, 16, 32, 64)
     """Overview frames K; () leaves the draw to the environment."""
     budgets_per_task: int | None = 1
@@ -91,6 +93,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        known_name("EvalConfig.policy", self.policy, ("", *SCRIPTED))
         _at_least(self, 1, "tasks", "budgets_per_task", "num_envs", "resamples")
         _at_least(self, 0, "temperature", "seed")
         if any(budget < 0 for budget in self.frame_budgets):

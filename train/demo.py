@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from train.trainer import train
-
 from train import checkpoint
 from train.config import TrainConfig
 from train.errors import ConfigError
 from train.playing import evaluated_agent, measure, print_progress
 from train.recipe import save
 from train.report import learned, write_report
+from train.trainer import train
 
 
 class Stages:

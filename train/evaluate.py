@@ -27,10 +27,6 @@ from train.bootstrap import Interval, interval
 from train.rollout import Rollout, Start, play
 
 if TYPE_CHECKING:
-    from train.rollout import Rollout, Start
-
-    from agents.base import Agent
-    from paravt_env.vector import LongVideoVectorEnv
     from train.config import EvalConfig
 
 BREAKDOWNS = ("family", "category", "kind", "frame_budget")

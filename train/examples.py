@@ -45,14 +45,12 @@ def choose(
         lambda pair: True,
     ]
     chosen: list[tuple[EvalRow, EvalRow | None]] = []
-    while len(chosen) < min(count, len(pairs)):
-        for rule in wanted[: count - len(chosen)]:
-            fresh = [pair for pair in pairs if pair not in chosen]
-            families = {pair[0].family for pair in chosen}
-            matching = [pair for pair in fresh if rule(pair)]
-            matching.sort(key=lambda pair: pair[0].family in families)
-            chosen += matching[:1]
-    return chosen
+    for rule in wanted * count:
+        families = {pair[0].family for pair in chosen}
+        fresh = [pair for pair in pairs if pair not in chosen and rule(pair)]
+        fresh.sort(key=lambda pair: pair[0].family in families)
+        chosen += fresh[:1]
+    return chosen[:count]
 
 
 def read_overview(video: str, budget: int) -> Overview:

@@ -12,15 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.scripted import SCRIPTED
-from train.rollout import Rollout, Start, play
-
 from agents.base import Agent, AgentConfig, Limits
+from agents.scripted import SCRIPTED
 from paravt_env.names import known_name
 from paravt_env.settings import EnvSettings
 from paravt_env.vector import LongVideoVectorEnv
 from train.errors import ConfigError
 from train.evaluate import EvalReport, evaluate
+from train.rollout import Rollout, Start, play
 
 if TYPE_CHECKING:
     from agents.transformers_agent import TransformersAgent

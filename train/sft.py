@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,15 @@ from agents.sampling import image_key
 from agents.vlm import VisionLanguageModel
 from paravt_env.protocol.prompts import PROMPTS, subagent_parts
 from paravt_env.protocol.tags import Role
-from paravt_env.spaces import batch_actions
 from paravt_env.tasksets.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.video.store import FrameStore
+from train import recipe
 from train.config import SFTConfig
 from train.learner import Learner
 from train.meter import Meter
+from train.playing import evaluated_agent, measure, table
+from train.rollout import Start, play
 from train.traces import TraceAgent, corpus, side_of
 from train.trajectory import Sample
 
@@ -96,18 +98,10 @@ def trace_trajectories(
     )
     images: dict[bytes, np.ndarray] = {}
     kept: list[Trajectory] = []
-    rows = list(range(env.num_envs))
     for start in range(0, config.rollouts, env.num_envs):
-        observation, _ = env.reset(seed=[config.run.seed * 1_000_003 + start + row for row in rows])
-        agent.begin(rows)
-        while not env.idle.all():
-            active = np.flatnonzero(~env.idle).tolist()
-            actions: list[dict[str, Any] | None] = [None] * env.num_envs
-            for row, decision in zip(active, agent.act(observation, active), strict=True):
-                actions[row] = decision.action
-            observation, *_ = env.step(batch_actions(actions, config.env.max_crops))
-        for row in rows:
-            kept += [_with_own_images(t, images) for t in agent.trajectories(row)]
+        seeds = (config.run.seed * 1_000_003 + start + row for row in range(env.num_envs))
+        for rollout in play(env, agent, [Start(seed=seed) for seed in seeds]):
+            kept += [_with_own_images(t, images) for t in rollout.trajectories]
         if (start // env.num_envs) % 20 == 0:
             say(f"traces: {start + env.num_envs}/{config.rollouts} rollouts")
     return kept
@@ -155,7 +149,7 @@ def fit(
         vlm,
         PARAGRPOConfig(
             loss="likelihood",
-            aggregation="sequence_mean",
+            aggregation="token_mean",
             kl_coefficient=0.0,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
@@ -183,44 +177,50 @@ def fit(
     vlm.model.eval()
 
 
-def cold_start(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
-    """Make a cold-start checkpoint: build or load the policy, warm up, imitate traces, save.
+def _policy(config: SFTConfig, folder: Path, env: LongVideoVectorEnv) -> VisionLanguageModel:
+    """The checkpoint to start from, or a fresh ParaVT-Mini whose tokenizer knows the task set."""
+    source = config.agent.checkpoint
+    if not source:
+        build_mini(folder, corpus(env.simulation.tasks), config.mini, config.run.seed)
+        source = str(folder)
+    return VisionLanguageModel.load(source, config.agent.dtype, config.agent.device)
+
+
+def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
+    """Make a cold-start checkpoint: build or load the policy, warm up, imitate traces, save, measure.
 
     Returns:
-        The folder of the checkpoint; `sft.jsonl` beside the weights holds the losses.
+        The folder of the checkpoint. Beside the weights: the resolved `config.yaml`, the losses
+        (`sft.jsonl`) and the evaluation on `config.evaluation.split` (`evaluation.json`).
     """
     torch.set_num_threads(config.run.threads)
     rng = np.random.default_rng(config.run.seed)
     folder = Path(config.output or config.run.path)
     folder.mkdir(parents=True, exist_ok=True)
-    env = config.env.make(config.evaluation.num_envs)
-    if config.agent.checkpoint:
-        vlm = VisionLanguageModel.load(
-            config.agent.checkpoint, config.agent.dtype, config.agent.device
-        )
-    else:
-        build_mini(folder, corpus(env.simulation.tasks), config.mini, config.run.seed)
-        vlm = VisionLanguageModel.load(folder, config.agent.dtype, config.agent.device)
+    recipe.save(config, folder)
     records: list[dict[str, Any]] = []
 
     def log(record: dict[str, Any]) -> None:
         records.append(record)
         say(json.dumps(record))
 
-    if config.warmup_steps:
-        frames = shuffled(frame_trajectories(vlm, config, env, rng), rng)
-        fit(vlm, config, [(frames, config.warmup_batch)], config.warmup_steps, "frames", log)
-    traces = trace_trajectories(vlm, config, env, say)
-    mains = shuffled([t for t in traces if t.kind == "main"], rng)
-    streams = [(mains, config.batch)]
+    env = config.env.make(config.evaluation.num_envs)
+    try:
+        vlm = _policy(config, folder, env)
+        if config.warmup_steps:
+            frames = shuffled(frame_trajectories(vlm, config, env, rng), rng)
+            fit(vlm, config, [(frames, config.warmup_batch)], config.warmup_steps, "frames", log)
+        traces = trace_trajectories(vlm, config, env, say)
+    finally:
+        env.close()
+    streams = [(shuffled([t for t in traces if t.kind == "main"], rng), config.batch)]
     readings = [t for t in traces if t.kind == "subagent"]
     if readings and config.readings:
         streams.append((shuffled(readings, rng), config.readings))
     fit(vlm, config, streams, config.steps, "traces", log)
-    env.close()
     vlm.save(folder)
-    (folder / "sft.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    (folder / "sft.json").write_text(json.dumps(asdict(config), indent=2, default=str) + "\n")
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "sft.jsonl").write_text(lines, encoding="utf-8")
+    result = measure(config, evaluated_agent(config, str(folder)), folder / "evaluation.json")
+    say(table(result))
     return folder
-
-

@@ -10,7 +10,7 @@ mistakes and their recovery. Used by ``paravt sft``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from agents.base import AgentConfig, Limits
 from agents.conversation import ConversationAgent, Reading, Sampled, Turn
 from paravt_env.crops import CropStatus
-from paravt_env.protocol import FORCED_PREFIX, render_completion
+from paravt_env.protocol import render_completion
 from paravt_env.protocol.prompts import COMPACT, forced_answer_text, frame_times
 from paravt_env.task import Task, TaskSet
 from paravt_env.tasksets.synthetic import oracle
@@ -115,6 +115,9 @@ def corpus(tasks: TaskSet) -> list[str]:
 class TraceAgent(ConversationAgent):
     """Writes oracle traces through the same contexts as a sampled policy.
 
+    The opening ``<think>`` is written like everything else, so that the policy learns it: it can
+    then be trained with a forced prefix or without one.
+
     Args:
         vlm: Tokenizer and image geometry.
         config: How the policy will play.
@@ -133,7 +136,7 @@ class TraceAgent(ConversationAgent):
         trace: TraceConfig,
         seed: int = 0,
     ) -> None:
-        super().__init__(vlm, config, limits)
+        super().__init__(vlm, replace(config, forced_prefix=""), limits)
         self.task_of = task_of
         self.trace = trace
         self.rng = np.random.default_rng(seed)
@@ -154,7 +157,6 @@ class TraceAgent(ConversationAgent):
         return [self._tokens(report(self.task_of(r.row), _times(r.view, r.call + 1))) for r in readings]
 
     def _tokens(self, text: str) -> Sampled:
-        text = text.removeprefix(FORCED_PREFIX)
         ids = [*self.vlm.tokenizer(text, add_special_tokens=False)["input_ids"], self.stop_id]
         return Sampled(ids, [0.0] * len(ids))
 

@@ -32,6 +32,9 @@ from train.learner import Learner
 from train.metrics import MetricsLogger, aggregate_rollouts
 from train.rollout import Rollout, Start, play
 
+VALIDATION = "val"
+"""Split that is evaluated during training; every task set calls it so."""
+
 
 class TaskOrder:
     """Endless passes over the tasks, each in a new order.
@@ -223,7 +226,7 @@ def _validation(
     config: TrainConfig, agent: TransformersAgent, env: LongVideoVectorEnv
 ) -> Callable[[], dict[str, float]]:
     """Evaluate the agent's weights on the validation split, with the evaluation's own temperature."""
-    settings = replace(config.evaluation, split="validation", tasks=config.run.eval_tasks)
+    settings = replace(config.evaluation, split=VALIDATION, tasks=config.run.eval_tasks)
     greedy = _agent(
         agent.vlm, replace(agent.config, temperature=settings.temperature), env, settings.seed
     )
@@ -279,7 +282,7 @@ def train(config: TrainConfig) -> Path:
         if config.run.eval_every:
             rows = min(config.evaluation.num_envs, config.run.eval_tasks)
             budgets = config.evaluation.frame_budgets
-            envs.append(config.env.make(rows, "validation", budgets))
+            envs.append(config.env.make(rows, VALIDATION, budgets))
             validate = _validation(config, agent, envs[1])
         with MetricsLogger(
             folder,

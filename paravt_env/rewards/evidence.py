@@ -37,7 +37,7 @@ def evidence_recall(evidence: Sequence[Span], windows: Sequence[Span]) -> float:
 def transcript_recall(transcript: Transcript) -> float:
     """`evidence_recall` of the crops that ran in an episode."""
     crops = (crop for turn in transcript.turns for crop in turn.crops)
-    ran = [crop.clipped for crop in crops if crop.status == "ok" and crop.clipped is not None]
+    ran = [crop.clipped for crop in crops if crop.clipped is not None]
     return evidence_recall(transcript.task.evidence, ran)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from paravt_env.task import TaskError
 from paravt_env.tasksets.jsonl import JsonlTasks
-from paravt_env.tasksets.synthetic.generate import cache_root, generate
+from paravt_env.tasksets.synthetic.generate import cache_root, make_split
 from paravt_env.tasksets.synthetic.world import SPLITS, WorldSettings
 
 DEFAULT_VIDEOS = {"train": 48, "val": 8, "test": 24}
@@ -51,4 +51,6 @@ class SyntheticTasks(JsonlTasks):
             raise TaskError(f"synthetic: videos must be at least 1, not {count}")
         self.settings = WorldSettings.from_dials(dials)
         folder = cache_root() if root is None else Path(root).expanduser()
-        super().__init__(generate(self.settings, split, count, folder, progress), name="synthetic")
+        super().__init__(
+            make_split(self.settings, split, count, folder, progress), name="synthetic"
+        )

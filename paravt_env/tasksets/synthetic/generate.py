@@ -21,7 +21,7 @@ from paravt_env.tasksets.synthetic.questions import make_tasks
 from paravt_env.tasksets.synthetic.render import encode
 from paravt_env.tasksets.synthetic.world import WorldSettings, plan_video
 
-WORLD_VERSION = 1  # raise when the same settings draw or ask something else
+WORLD_VERSION = 2  # raise when the same settings draw or ask something else
 
 
 def cache_root() -> Path:
@@ -65,7 +65,7 @@ def plan_tasks(settings: WorldSettings, split: str, videos: int) -> list[Task]:
     return tasks
 
 
-def generate(
+def make_split(
     settings: WorldSettings, split: str, videos: int, root: Path, progress: bool = True
 ) -> Path:
     """Make what is missing of a split's first `videos` videos; return its manifest (JSONL).

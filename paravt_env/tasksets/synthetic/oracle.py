@@ -7,6 +7,7 @@ statistics (`paravt data stats`). All functions are pure.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,11 +70,17 @@ def visible_cues(task: Task, timestamps: Times) -> tuple[Cue, ...]:
     starts = [scene.start for scene in scenes]
     cues = []
     for time in timestamps:
-        index = max(0, int(np.searchsorted(starts, time + _EPSILON, side="right")) - 1)
+        index = max(0, bisect_right(starts, float(time) + _EPSILON) - 1)
         scene = scenes[index]
         symbols = tuple((e.symbol, e.corner) for e in scene.events if _on_screen(e, time))
         cues.append(
-            Cue(float(time), index, scene.colour, float(np.clip(scene.phase(time), 0, 1)), symbols)
+            Cue(
+                float(time),
+                index,
+                scene.colour,
+                min(max(scene.phase(float(time)), 0.0), 1.0),
+                symbols,
+            )
         )
     return tuple(cues)
 
@@ -155,8 +162,7 @@ def read_window(task: Task, timestamps: Times) -> tuple[Reading, ...]:
 def possible_answers(
     task: Task, readings: Sequence[Reading], asked: Sequence[int | None] | None = None
 ) -> tuple[str, ...]:
-    """Answers that agree with what was read: letters for mcq, texts for open, at most one span for
-    grounding.
+    """Answers that agree with what was read: letters, texts, or at most one span for grounding.
 
     Args:
         task: A synthetic task.

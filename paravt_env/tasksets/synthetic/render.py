@@ -114,12 +114,12 @@ class Painter:
         self._settings = settings
         self._rng = np.random.default_rng((*plan.seed, 1))
         width, height = settings.width, settings.height
-        self._strip = _even(height * 0.11)
+        self._strip = _even(height * 0.15)
         self._size = _even(min(width / 2, (height - self._strip) / 2) * 0.78)
         self._sprites = {
             e.symbol: _sprite(e.symbol, self._size) for s in plan.scenes for e in s.events
         }
-        self._sun = _sprite("circle", _even(self._strip * 0.8))
+        self._sun = _sprite("circle", _even(self._strip * 0.9))
         level = settings.noise
         noise = self._rng.integers(-level, level + 1, (_NOISE_FIELDS, height, width))
         self._noise = noise.astype(np.int8).view(np.uint8)
@@ -160,7 +160,7 @@ class Painter:
             (
                 self._rng.uniform(0, 1, 2),
                 self._rng.uniform(-0.06, 0.06, 2),
-                int(self._rng.integers(-22, -11)),
+                -int(self._rng.integers(-22, -11)),
             )
             for _ in range(self._settings.distractors)
         ]
@@ -179,7 +179,8 @@ class Painter:
         blob = self._size // 2
         for place, speed, depth in drift:
             top, left = (place + speed * (time - scene.start)) % 1.0 * (height - blob, width - blob)
-            luma[int(top) : int(top) + blob, int(left) : int(left) + blob] += np.uint8(depth % 256)
+            shade = luma[int(top) : int(top) + blob, int(left) : int(left) + blob]
+            np.subtract(np.maximum(shade, 16 + depth), depth, out=shade)
         for event in scene.events:
             # Half a frame of margin: times are whole frames divided by fps.
             if event.start - 0.5 / self._settings.fps < time < event.end - 0.5 / self._settings.fps:

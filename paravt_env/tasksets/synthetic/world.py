@@ -31,7 +31,7 @@ _SYMBOL_PATTERN = (0, 0, 0, 1, 1, 2, 2, 3)
 _COUNT_PATTERN = (1, 2, 3, 4, 1, 1, 1, 2)
 _LENGTH_SPREAD = 0.08
 _STAGGER_SECONDS = 0.5
-_NUMBERS: dict[str, type | tuple[type, ...]] = {
+_NUMBERS: dict[str, type[int] | tuple[type[int], type[float]]] = {
     "scenes": int,
     "event_seconds": (int, float),
     "event_jitter": (int, float),
@@ -76,7 +76,7 @@ class WorldSettings:
                 wanted = "a whole number" if kind is int else "a number"
                 raise TaskError(f"synthetic: {name} must be {wanted}, not {value!r}")
         minutes = self.minutes
-        if isinstance(minutes, str) or len(minutes) != 2:
+        if not isinstance(minutes, tuple | list) or len(minutes) != 2:
             raise TaskError(f"synthetic: minutes must be two numbers, not {minutes!r}")
         object.__setattr__(self, "minutes", (float(minutes[0]), float(minutes[1])))
         object.__setattr__(self, "families", tuple(self.families))
@@ -108,8 +108,8 @@ class WorldSettings:
         if needed > shortest:
             raise TaskError(
                 f"synthetic: an event needs {needed:.1f} s around noon, but the shortest of "
-                f"{self.scenes} scenes in {low:g} minutes lasts {shortest:.1f} s: take fewer scenes, a "
-                "longer video or a shorter event"
+                f"{self.scenes} scenes in {low:g} minutes lasts {shortest:.1f} s: take fewer "
+                "scenes, a longer video or a shorter event"
             )
 
     @classmethod

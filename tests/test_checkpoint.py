@@ -1,0 +1,295 @@
+"""Checkpoints are whole or absent, and a resumed run repeats the run that was not stopped."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from builders import SIZE, make_task, write_manifest
+
+from agents.base import AgentConfig
+from agents.mini import MiniConfig, build_mini
+from agents.paragrpo import PARAGRPOConfig
+from agents.vlm import VisionLanguageModel
+from train import checkpoint, rollout, trainer
+from train.config import EnvConfig, EvalConfig, RunConfig, TrainConfig
+from train.errors import ConfigError
+from train.interrupt import Interrupt
+from train.metrics import read_metrics
+from train.trainer import TaskOrder, Trainer, train
+
+SHAPE = MiniConfig(
+    hidden_size=48, layers=2, heads=4, intermediate_size=64, vision_hidden_size=32, vision_layers=1,
+    vision_heads=2, vision_intermediate_size=48, patch_size=8, vocabulary=280,
+)  # fmt: skip
+
+
+def write(folder):
+    (folder / "weights").write_text("w")
+
+
+def save(run, step, **changes):
+    given = {"write_model": write, "tensors": {"a": torch.arange(3)}, "state": {"step": step}}
+    return checkpoint.save(run, step, **{**given, **changes})
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path):
+    folder = save(tmp_path, 7, state={"step": 7, "order": [2, 1]})
+    assert folder == checkpoint.latest(tmp_path) == tmp_path / "checkpoints" / "step-000007"
+    tensors, state = checkpoint.load(folder)
+    assert tensors["a"].tolist() == [0, 1, 2]
+    assert state == {"step": 7, "order": [2, 1]}
+    assert (folder / "model" / "weights").read_text() == "w"
+
+
+def test_the_newest_few_are_kept_and_a_step_can_be_saved_again(tmp_path):
+    for step in (8, 9, 10, 10, 100):
+        save(tmp_path, step, keep=3)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-000009", "step-000010", "step-000100"]
+    assert checkpoint.latest(tmp_path).name == "step-000100"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_the_earlier_checkpoints_alone(tmp_path, error):
+    def fail(folder):
+        (folder / "half").write_text("x")
+        raise error
+
+    before = save(tmp_path, 1)
+    with pytest.raises(type(error)):
+        save(tmp_path, 2, write_model=fail)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [before.name]
+    assert checkpoint.load(before)[1] == {"step": 1}
+
+
+def test_a_killed_write_is_neither_found_nor_in_the_way(tmp_path):
+    leftover = tmp_path / "checkpoints" / ".step-000001.partial"
+    leftover.mkdir(parents=True)
+    (leftover / "junk").write_text("x")
+    assert checkpoint.latest(tmp_path) is None
+    assert not (save(tmp_path, 1) / "junk").exists()
+
+
+def test_a_folder_that_is_no_checkpoint_says_what_is_missing(tmp_path):
+    folder = save(tmp_path, 1)
+    (folder / "state.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"state\.json is missing"):
+        checkpoint.load(folder)
+
+
+def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path):
+    folder = save(tmp_path, 1)
+    assert sorted(p.name for p in folder.iterdir()) == ["model", "optimizer.safetensors", "state.json"]
+
+
+def test_the_optimizer_goes_on_where_it_stopped(tmp_path):
+    def make():
+        weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0])), torch.nn.Parameter(torch.ones(1))]
+        return weights, torch.optim.AdamW(weights, lr=0.1, betas=(0.8, 0.9))
+
+    def turn(weights, optimizer):
+        optimizer.zero_grad()
+        sum((w**3).sum() for w in weights).backward()
+        optimizer.step()
+
+    weights, optimizer = make()
+    turn(weights, optimizer)
+    tensors, groups = checkpoint.optimizer_tensors(optimizer), checkpoint.optimizer_groups(optimizer)
+    copies, other = make()
+    for copy, weight in zip(copies, weights, strict=True):
+        copy.data.copy_(weight.data)
+    folder = save(tmp_path, 1, tensors=tensors, state={"optimizer": groups})
+    tensors, state = checkpoint.load(folder)
+    checkpoint.restore_optimizer(other, tensors, state["optimizer"])
+    for _ in range(3):
+        turn(weights, optimizer)
+        turn(copies, other)
+    assert all(torch.equal(a, b) for a, b in zip(weights, copies, strict=True))
+
+
+def test_every_pass_over_the_tasks_has_all_of_them():
+    order = TaskOrder(5, np.random.default_rng(1))
+    taken = [task for count in (2, 4, 4) for task in order.take(count)]
+    assert sorted(taken[:5]) == sorted(taken[5:]) == [0, 1, 2, 3, 4]
+    assert taken[:5] != taken[5:]
+
+
+@pytest.fixture(scope="module")
+def settings(clip, other_clip, tmp_path_factory):
+    """Settings of a tiny run: 2 groups of 2, a few tokens a turn, a random model."""
+    folder = tmp_path_factory.mktemp("trainer")
+    tasks = [make_task(clip), make_task(other_clip, "shape", answer="A"), make_task(clip, "other", answer="C")]
+    for path in (clip, other_clip):
+        os.link(path, folder / os.path.basename(path))
+    model = build_mini(folder / "mini", ["crop the video"] * 3, SHAPE)
+
+    def make(name, **run):
+        return TrainConfig(
+            env=EnvConfig(
+                tasks=write_manifest(folder / "tasks.jsonl", tasks), frame_size=SIZE, max_turns=1,
+                max_crops=2, frames_per_crop=2, frame_budget={"kind": "choice", "values": [1, 2]},
+            ),
+            agent=AgentConfig(
+                checkpoint=str(model), prompt_style="compact", temperature=1.0, max_new_tokens=8,
+                answer_tokens=5, subagent_tokens=4,
+            ),
+            algorithm=PARAGRPOConfig(
+                groups=2, group_size=2, learning_rate=1e-3, kl_coefficient=0.01, epochs=2, minibatches=2,
+                warmup_steps=5,
+            ),
+            evaluation=EvalConfig(frame_budgets=(2,), num_envs=2, resamples=10),
+            run=RunConfig(
+                **{"name": name, "folder": str(folder / "runs"), "steps": 4, "wandb": "disabled",
+                   "checkpoint_every": 0, "eval_every": 2, "eval_tasks": 2, **run}
+            ),
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="module", autouse=True)
+def varied_rewards():
+    """A random policy earns nothing; a reward made of its text gives every group a variance."""
+
+    def play(env, agent, starts):
+        rollouts = rollout.play(env, agent, starts)
+        texts = ["".join(turn["completion"] for turn in one.turns) for one in rollouts]
+        rewards = [float(sum(map(ord, text)) % 101) for text in texts]
+        return [replace(one, reward=r) for one, r in zip(rollouts, rewards, strict=True)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "play", play)
+        yield
+
+
+def numbers(config):
+    """What was logged, without clocks and counters that depend on caches."""
+    left_out = ("time/", "frames_decoded")
+    return [
+        {k: v for k, v in step.items() if not k.startswith(left_out)}
+        for step in read_metrics(config.run.path)
+    ]
+
+
+def weights(folder):
+    return dict(VisionLanguageModel.load(folder).model.named_parameters())
+
+
+@pytest.fixture(scope="module")
+def whole(settings, varied_rewards):
+    """A run that nothing stopped: its settings and the trained policy's folder."""
+    config = settings("whole")
+    return config, train(config)
+
+
+def stop_in(monkeypatch, method, call, error=KeyboardInterrupt):
+    """Make the `call`-th call of a method of the trainer raise after it has done its work."""
+    original = getattr(Trainer, method)
+    count = {"calls": 0}
+
+    def stopping(self, *args):
+        result = original(self, *args)
+        count["calls"] += 1
+        if count["calls"] == call:
+            if error is KeyboardInterrupt:
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                raise error
+        return result
+
+    monkeypatch.setattr(Trainer, method, stopping)
+
+
+def test_training_changes_the_policy_and_logs_every_step(settings, whole):
+    config, folder = whole
+    assert folder == config.run.path / "checkpoints" / "step-000004" / "model"
+    steps = read_metrics(config.run.path)
+    assert [step["step"] for step in steps] == [0, 1, 2, 3]
+    expected = {
+        "loss", "kl", "entropy", "ratio", "clip_fraction", "behaviour_mismatch", "grad_norm", "reward",
+        "reward/answer", "accuracy", "compliance", "calls", "groups/zero_variance", "frames_decoded",
+        "frames_encoded", "frames_encoded_sampling", "time/collect", "time/update", "time/forward",
+        "time/backward", "time/vision", "time/video", "time/decode", "time/step",
+    }  # fmt: skip
+    assert expected <= steps[0].keys()
+    assert all(step["optimizer_steps"] == 4 and step["grad_norm"] > 0 for step in steps)
+    assert ["validation/accuracy" in step for step in steps] == [False, True, False, True]
+    before, after = weights(config.agent.checkpoint), weights(folder)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert not torch.allclose(torch.tensor(steps[0]["kl"]), torch.tensor(steps[3]["kl"]))
+
+
+@pytest.mark.parametrize("method", ["collect", "_update"])
+def test_ctrl_c_saves_says_how_to_resume_and_the_resumed_run_is_the_same(
+    settings, whole, monkeypatch, capsys, method
+):
+    """In the middle of collecting (step 3 is undone) and right after an update (step 3 is finished)."""
+    config = settings(f"stopped-{method}")
+    with monkeypatch.context() as patch:
+        stop_in(patch, method, 3)
+        with pytest.raises(SystemExit) as stopped:
+            train(config)
+    assert stopped.value.code == 130
+    done = {"collect": 2, "_update": 3}[method]
+    said = capsys.readouterr().out
+    assert f"stopped after step {done}, saved" in said
+    assert f"paravt train {config.run.path / 'config.yaml'} --run.resume=true" in said
+    assert len(read_metrics(config.run.path)) == done
+
+    resumed = train(settings(config.run.name, resume=True))
+    assert numbers(config) == numbers(whole[0])
+    one, other = weights(resumed), weights(whole[1])
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(settings, whole, monkeypatch):
+    config = settings("killed", checkpoint_every=1)
+    with monkeypatch.context() as patch:
+        stop_in(patch, "collect", 4, RuntimeError("killed"))
+        with pytest.raises(RuntimeError, match="killed"):
+            train(config)
+    train(settings("killed", checkpoint_every=1, resume=True))
+    assert numbers(config) == numbers(whole[0])
+
+
+def test_a_run_in_the_way_and_nothing_to_resume_are_errors(settings, whole):
+    with pytest.raises(ConfigError, match=r"holds a run.*--run\.resume=true"):
+        train(whole[0])
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        train(settings("never-started", resume=True))
+
+
+def test_another_task_set_cannot_be_resumed(settings, whole):
+    config = settings("whole", resume=True)
+    folder = checkpoint.latest(config.run.path)
+    path = folder / "state.json"
+    text = path.read_text()
+    path.write_text(json.dumps({**json.loads(text), "tasks": 9}))
+    try:
+        with pytest.raises(ConfigError, match="9 tasks, this set has 3"):
+            train(config)
+    finally:
+        path.write_text(text)
+
+
+def test_interrupt_waits_for_the_release_and_a_second_one_does_not():
+    with Interrupt() as interrupt:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        interrupt.hold()
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.release()
+        interrupt.release()
+        assert not interrupt.forced
+        interrupt.hold()
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert interrupt.forced
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,131 @@
+"""Oracle-written traces: what they say, and that the environment takes them as it would a policy's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents.base import AgentConfig, Limits
+from agents.mini import MiniConfig, build_mini
+from agents.vlm import VisionLanguageModel
+from paravt_env.protocol.tags import Role
+from paravt_env.task import Task
+from paravt_env.vector import LongVideoVectorEnv
+from train.rollout import Rollout, Start, play
+from train.traces import TraceAgent, TraceConfig, report
+
+SCENES = [
+    {"start": 0.0, "end": 60.0, "colour": "red", "events": [("star", "top left", 24.0, 36.0)]},
+    {"start": 60.0, "end": 120.0, "colour": "blue", "events": [("ring", "top left", 84.0, 96.0)] * 2},
+]
+
+
+def task(family: str, asked: list[int], **fields: object) -> Task:
+    events = [
+        [dict(zip(("symbol", "corner", "start", "end"), e, strict=True)) for e in s["events"]]  # type: ignore[attr-defined]
+        for s in SCENES
+    ]
+    scenes = [{**scene, "events": e} for scene, e in zip(SCENES, events, strict=True)]
+    colours = [SCENES[i]["colour"] for i in asked]
+    return Task(
+        id="t",
+        video="v.mp4",
+        question="?",
+        kind=fields.get("kind", "open"),  # type: ignore[arg-type]
+        answer="star",
+        family=family,
+        metadata={"scenes": scenes, "asked": asked, "colours": colours, "duration": 120.0},
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "times", "text"),
+    [
+        ("flash", [10.0, 30.0, 50.0], "red star"),
+        ("where", [10.0, 30.0, 50.0], "red top left"),
+        ("count", [10.0, 30.0, 50.0], "red 1"),
+        ("when", [22.0, 26.0, 30.0, 34.0, 38.0], "red 24-36"),
+        ("flash", [10.0, 50.0], "none"),
+        ("flash", [30.0, 86.0, 90.0, 94.0], "red star"),
+    ],
+)
+def test_a_reading_says_what_the_frames_show(family: str, times: list[float], text: str) -> None:
+    assert report(task(family, [0]), np.array(times)) == text
+
+
+def test_a_reading_without_the_asked_scene_reports_what_is_on_screen_longest() -> None:
+    assert report(task("flash", [1]), np.array([30.0, 40.0])) == "red star"
+
+
+@pytest.fixture(scope="module")
+def rollouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Rollout]]:
+    """Twelve traces that always call, and twelve that never do, on one synthetic video."""
+    root = tmp_path_factory.mktemp("world")
+    folder = build_mini(root / "mini", ["red"], MiniConfig(32, 1, 2, 32, 32, 1, 2, 32, vocabulary=280))
+    vlm = VisionLanguageModel.load(folder)
+    played = {}
+    env = LongVideoVectorEnv(
+        12,
+        tasks="synthetic",
+        split="val",
+        tasks_kwargs={"videos": 1, "root": str(root)},
+        frame_size=(64, 64),
+        frame_budget=32,
+    )
+    try:
+        for name, call in (("call", 1.0), ("skip", 0.0)):
+            trace = TraceConfig(call=call, direct=0.0, blind=call, single=0.0, mistake=0.0, retry=1.0)
+            config = AgentConfig(prompt_style="compact")
+            agent = TraceAgent(vlm, config, Limits(), env.task_of, trace)
+            starts = [Start(task_id=i, seed=1) for i in env.simulation.tasks.ids[:12]]
+            played[name] = play(env, agent, starts)
+    finally:
+        env.close()
+    return played
+
+
+def test_traces_that_call_are_right_and_keep_the_format(rollouts: dict[str, list[Rollout]]) -> None:
+    called = rollouts["call"]
+    assert all(r.compliant and r.terms["format_anchor"] == 1.0 for r in called)
+    assert np.mean([r.correct > 0.5 for r in called]) >= 0.8
+    assert max(r.parallel for r in called) >= 2
+    assert all(r.executed == r.calls > 0 for r in called)
+
+
+def test_traces_that_skip_never_call(rollouts: dict[str, list[Rollout]]) -> None:
+    assert all(r.calls == 0 and r.compliant for r in rollouts["skip"])
+    calling = np.mean([r.correct for r in rollouts["call"]])
+    assert calling > np.mean([r.correct for r in rollouts["skip"]])
+
+
+def test_every_token_the_policy_has_to_write_is_trained(rollouts: dict[str, list[Rollout]]) -> None:
+    for rollout in rollouts["call"]:
+        main, *readings = rollout.trajectories
+        written = {Role.think, Role.call, Role.answer, Role.tag}
+        own = np.isin(main.roles, [int(role) for role in written])
+        assert main.loss_mask[own].all() and not main.loss_mask[main.roles == int(Role.response)].any()
+        assert len(readings) == rollout.executed
+        assert all(r.loss_mask.all() and len(r.prompt_images) == 16 for r in readings)
+
+
+def test_a_mistake_is_refused_and_then_mended(tmp_path: Path) -> None:
+    folder = build_mini(tmp_path / "mini", ["red"], MiniConfig(32, 1, 2, 32, 32, 1, 2, 32, vocabulary=280))
+    vlm = VisionLanguageModel.load(folder)
+    env = LongVideoVectorEnv(
+        4,
+        tasks="synthetic",
+        split="val",
+        tasks_kwargs={"videos": 1, "root": str(tmp_path)},
+        frame_size=(64, 64),
+        frame_budget=32,
+    )
+    trace = TraceConfig(call=1.0, direct=0.0, single=0.0, mistake=1.0)
+    agent = TraceAgent(vlm, AgentConfig(prompt_style="compact"), Limits(), env.task_of, trace)
+    ids = [i for i in env.simulation.tasks.ids if env.simulation.tasks.by_id(i).family == "flash"]
+    for rollout in play(env, agent, [Start(task_id=i, seed=0) for i in ids[:1] * 4]):
+        first, second, *_ = rollout.turns
+        assert first["crops"][0]["status"] in {"reversed", "too_long"}
+        assert second["crops"][0]["status"] == "ok"
+    env.close()
