@@ -1,9 +1,9 @@
 """Advantages: how good each rollout was beside the others that started from the same place.
 
-Stands between the rewards of a group and the loss. Every function here is pure: rewards of N rollouts and the
-group of each go in, N advantages come out. A group whose rewards are all equal teaches nothing: its advantages
-are exactly 0, also after the batch normalisation, and `zero_variance` counts it. Adding an estimator is one
-function and one entry in `ADVANTAGES`.
+Stands between the rewards of a group and the loss. Every function here is pure: rewards of N
+rollouts and the group of each go in, N advantages come out. A group whose rewards are all equal
+teaches nothing: its advantages are exactly 0, also after the batch normalisation, and
+`zero_variance` counts it. Adding an estimator is one function and one entry in `ADVANTAGES`.
 
 Shapes: `_N` rollouts, `_C` tokens of one branch. Command: `pytest tests/test_advantages.py`.
 """
@@ -88,8 +88,8 @@ def token_credit(
 ) -> np.ndarray:
     """Per-token advantages (C,) whose format part lands on the structural tokens only.
 
-    A_t = A(answer and tool terms) + w_fmt * A(format term) * [t is a structural token] (ParaVT, arXiv
-    2605.20342: the format reward "only at the structural-token positions").
+    A_t = A(answer and tool terms) + w_fmt * A(format term) * [t is a structural token] (ParaVT,
+    arXiv 2605.20342: the format reward "only at the structural-token positions").
 
     >>> token_credit(1.0, -1.0, 0.5, np.array([True, False])).tolist()
     [0.5, 1.0]
@@ -102,8 +102,9 @@ def normalise_batch(
 ) -> list[np.ndarray]:
     """Normalise per-token advantages over every trained token of the batch: (A - mean) / std.
 
-    The second normalisation of ParaVT. Long rollouts weigh more in its mean, so it is not the identity after
-    `grpo`. A sequence whose advantages are all 0 (a group without variance) stays 0 and enters no statistic.
+    The second normalisation of ParaVT. Long rollouts weigh more in its mean, so it is not the
+    identity after `grpo`. A sequence whose advantages are all 0 (a group without variance) stays 0
+    and enters no statistic.
 
     Args:
         advantages: One (C_i,) array a trajectory.

@@ -37,7 +37,7 @@ class AgentConfig:
     subagent_tokens: int = 512
     """Tokens that one reading of a crop may sample."""
     evidence: Evidence = "subagent"
-    """``subagent``: crops are read by the same weights, in text; ``frames``: frames go in context."""
+    """``subagent``: the same weights read crops, in text; ``frames``: they go in context."""
     forced_prefix: str = "<think>\n"
     """Text that every turn starts with; part of the completion, never trained."""
     batch_tokens: int = 65536

@@ -113,7 +113,7 @@ class TokenContext:
         roles: int | Sequence[int],
         logprobs: Sequence[float] | None = None,
     ) -> None:
-        """Append tokens; with ``logprobs`` they were sampled by the policy, without they were not."""
+        """Append tokens; with ``logprobs`` the policy sampled them, without it did not."""
         n = len(ids)
         self.ids.extend(ids)
         self._roles.extend([int(roles)] * n if isinstance(roles, int) else map(int, roles))

@@ -1,10 +1,11 @@
 """Policy losses: from log-probabilities and advantages to one number a token.
 
-The last stretch before the optimizer. A loss is a pure function of `LossInputs` (one entry a trained token, flat
-over the batch) and returns `LossOutputs`: the loss of every token, still differentiable, and what to log. Which
-tokens weigh how much is the aggregation's business, and is a weight for each sequence that sums to one over all
-tokens; so micro-batches add up to the same gradient in any order. A new loss is one function and one entry in
-`LOSSES`; a new aggregation is one function and one entry in `AGGREGATIONS`.
+The last stretch before the optimizer. A loss is a pure function of `LossInputs` (one entry a
+trained token, flat over the batch) and returns `LossOutputs`: the loss of every token, still
+differentiable, and what to log. Which tokens weigh how much is the aggregation's business, and is a
+weight for each sequence that sums to one over all tokens; so micro-batches add up to the same
+gradient in any order. A new loss is one function and one entry in `LOSSES`; a new aggregation is
+one function and one entry in `AGGREGATIONS`.
 
 Shapes: `_T` trained tokens, `_N` sequences. Command: `pytest tests/test_losses.py`.
 """
@@ -61,8 +62,8 @@ def clipped(inputs: LossInputs) -> LossOutputs:
 def decoupled(inputs: LossInputs) -> LossOutputs:
     """The clipped loss around pi_prox, weighted by pi_prox / pi_behave; weights over the cap drop the token.
 
-    Decoupled PPO (arXiv 2110.00641) with the mask of AReaL (arXiv 2505.24298), which ParaVT trains with (cap 5).
-    A dropped token still counts where the loss is averaged.
+    Decoupled PPO (arXiv 2110.00641) with the mask of AReaL (arXiv 2505.24298), which ParaVT trains
+    with (cap 5). A dropped token still counts where the loss is averaged.
     """
     outputs = clipped(inputs)
     weight_T = torch.exp(inputs.proximal - inputs.behaviour)
@@ -118,7 +119,9 @@ def dr_grpo(lengths_N: np.ndarray, limit: int) -> np.ndarray:
     [0.05, 0.05]
     """
     if limit < 1:
-        raise ValueError(f"dr_grpo divides by the length limit, which must be positive, not {limit}")
+        raise ValueError(
+            f"dr_grpo divides by the length limit, which must be positive, not {limit}"
+        )
     return np.full(len(lengths_N), 1 / (len(lengths_N) * limit))
 
 

@@ -1,4 +1,4 @@
-"""ParaVT-Mini: a Qwen3-VL of a few million parameters, built from its config with a tokenizer made here.
+"""ParaVT-Mini: a Qwen3-VL of a few million parameters and a tokenizer, both made here.
 
 The checkpoint has the standard format and is loaded by the code that loads the 8B model. The
 tokenizer is a byte-level BPE over the texts it will see, digits one by one, with the special tokens
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -58,7 +59,7 @@ class MiniConfig:
 
 
 def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE in which every digit is a token of its own, as in Qwen's tokenizers."""
+    """Train a byte-level BPE in which every digit is a token, as in Qwen's tokenizers."""
     tokenizer = Tokenizer(models.BPE())
     words = Regex(r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -104,8 +105,9 @@ def build_mini(
     tokenizer = train_tokenizer(corpus, shape.vocabulary)
     head = shape.hidden_size // shape.heads
     third = head // 2 // 3
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
-    config = Qwen3VLConfig(
+    vocabulary = tokenizer.get_vocab()
+    ids = {token: vocabulary[token] for token in SPECIAL_TOKENS}
+    config: Any = Qwen3VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": shape.hidden_size,

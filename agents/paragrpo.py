@@ -1,10 +1,11 @@
 """PARA-GRPO: reinforcement learning of parallel tool calls, the method on one page (arXiv 2605.20342).
 
-Once a step: collect groups of rollouts that share their start (question, video, frame budget K), turn their
-rewards into advantages, and update the policy on the packed groups. What sets PARA-GRPO apart from GRPO is
-two mechanisms and a reward, each a setting: exploration anchoring (`forced_prefix` of the agent and `credit` below),
-frame-budget gating (`frame_budget` of the environment) and the tool term of the reward preset. Vanilla GRPO is
-this file with an empty prefix, trajectory credit and one fixed budget.
+Once a step: collect groups of rollouts that share their start (question, video, frame budget K),
+turn their rewards into advantages, and update the policy on the packed groups. What sets PARA-GRPO
+apart from GRPO is two mechanisms and a reward, each a setting: exploration anchoring
+(`forced_prefix` of the agent and `credit` below), frame-budget gating (`frame_budget` of the
+environment) and the tool term of the reward preset. Vanilla GRPO is this file with an empty prefix,
+trajectory credit and one fixed budget.
 
 Playing and learning are injected, so that this file is the algorithm and nothing else. Train with
 `python agents/paragrpo.py --config train/recipes/demo.yaml`, or `paravt train`.
@@ -109,13 +110,19 @@ class PARAGRPOConfig:
             "length_limit",
         ):
             if getattr(self, field) < 1:
-                raise ValueError(f"algorithm.{field} must be at least 1, not {getattr(self, field)}")
+                raise ValueError(
+                    f"algorithm.{field} must be at least 1, not {getattr(self, field)}"
+                )
         if self.group_size < 2:
-            raise ValueError("algorithm.group_size must be at least 2: a group compares its members")
+            raise ValueError(
+                "algorithm.group_size must be at least 2: a group compares its members"
+            )
         if self.minibatches > self.groups:
             raise ValueError("algorithm.minibatches cannot exceed algorithm.groups")
         if not 0 < self.clip_low < 1 or self.clip_high <= 0:
-            raise ValueError("algorithm.clip_low must be in (0, 1) and algorithm.clip_high positive")
+            raise ValueError(
+                "algorithm.clip_low must be in (0, 1) and algorithm.clip_high positive"
+            )
         for field in ("learning_rate", "max_grad_norm", "behaviour_cap"):
             if getattr(self, field) <= 0:
                 raise ValueError(f"algorithm.{field} must be positive, not {getattr(self, field)}")
@@ -186,12 +193,11 @@ class PARAGRPO:
         metrics["time/update"] = perf_counter() - collected
         return groups, metrics
 
-    def credit(
-        self, groups: Sequence[Sequence[ScoredRollout]]
-    ) -> tuple[Batch, dict[str, float]]:
+    def credit(self, groups: Sequence[Sequence[ScoredRollout]]) -> tuple[Batch, dict[str, float]]:
         """Advantages for every token of every trajectory.
 
-        Rollouts without trajectories (their video could not be read) belong to no group's statistics.
+        Rollouts without trajectories (their video could not be read) belong to no group's
+        statistics.
         """
         config = self.config
         members = [(g, r) for g, group in enumerate(groups) for r in group if r.trajectories]

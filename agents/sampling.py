@@ -47,7 +47,9 @@ class Session:
 
 def image_key(image: np.ndarray) -> bytes:
     """Content identity of a frame."""
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest() + bytes(str(image.shape), "ascii")
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest() + bytes(
+        str(image.shape), "ascii"
+    )
 
 
 class TransformersSampler:
@@ -144,7 +146,8 @@ class TransformersSampler:
         since, spent = time.perf_counter(), self.stats.seconds.get("encode", 0.0)
         vlm, device = self.vlm, self.vlm.device
         pending = [
-            np.array(c.ids[c.computed : stop]) for c, stop in zip(session.contexts, until, strict=True)
+            np.array(c.ids[c.computed : stop])
+            for c, stop in zip(session.contexts, until, strict=True)
         ]
         b, width = len(pending), max((len(p) for p in pending), default=0)
         if width == 0:
@@ -154,7 +157,9 @@ class TransformersSampler:
         fresh = torch.zeros(b, width, dtype=torch.bool)
         images: list[np.ndarray] = []
         for row, (context, tokens) in enumerate(zip(session.contexts, pending, strict=True)):
-            new = context.images_from(context.computed) if (tokens == vlm.image_pad_id).any() else []
+            new = (
+                context.images_from(context.computed) if (tokens == vlm.image_pad_id).any() else []
+            )
             grids = [vlm.image_grid(*image.shape[:2]) for image in new]
             where, context.position = vlm.rope_positions(tokens, grids, context.position)
             ids[row, : len(tokens)] = torch.from_numpy(tokens)
@@ -224,7 +229,9 @@ class TransformersSampler:
             mask = session.valid[:, None, None, :].clone()
             mask[..., -1] = True
             ids = torch.tensor(tokens, device=device)[:, None]
-            hidden = vlm.forward(ids, at.expand(3, 1, -1).transpose(1, 2), mask, None, session.cache)[:, 0]
+            hidden = vlm.forward(
+                ids, at.expand(3, 1, -1).transpose(1, 2), mask, None, session.cache
+            )[:, 0]
             at = at + flag[:, 0].long()
         for row, context in enumerate(session.contexts):
             fed = len(drawn[row].ids) - 1

@@ -1,8 +1,8 @@
 """The LMM policy: a Qwen-VL style checkpoint that plays through Hugging Face transformers.
 
-Turns and readings are drawn in batches, keys and values live from turn to turn, and a group's shared
-prompt and its frames are computed once. Try one with
-``paravt eval --agent.checkpoint checkpoints/paravt-mini``.
+Turns and readings are drawn in batches, keys and values live from turn to turn, and a group's
+shared prompt and its frames are computed once. Try one with ``paravt eval --agent.checkpoint
+agents/checkpoints/paravt_mini``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TransformersAgent(ConversationAgent):
         return cls(vlm, config, limits, seed)
 
     def weights_changed(self, version: int) -> None:
-        """Tell the agent that its weights are now those of ``version``: old features are dropped."""
+        """Tell the agent that its weights are those of ``version``: old features go."""
         self.version = version
         self.sampler.clear()
         self._session = None

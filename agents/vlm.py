@@ -1,9 +1,9 @@
-"""A vision-language checkpoint as the rest of the code sees it: encode images, run tokens, positions.
+"""A vision-language checkpoint as the rest of the code sees it.
 
-One adapter serves the sampler (``transformers_agent.py``) and the learner, so both compute the same
-function of the same tokens. It loads any Qwen3-VL / Qwen2.5-VL style checkpoint, from a 1 M parameter
-one made here to an 8B one, and needs neither torchvision nor a processor class: frames arrive at
-their final size, so an image is only normalised and cut into patches.
+One adapter serves the sampler (``transformers_agent.py``) and the learner, so both compute the
+same function of the same tokens. It loads any Qwen3-VL / Qwen2.5-VL style checkpoint, from a 1 M
+parameter one made here to an 8B one, and needs neither torchvision nor a processor class: frames
+arrive at their final size, so an image is only normalised and cut into patches.
 """
 
 from __future__ import annotations
@@ -120,14 +120,16 @@ class VisionLanguageModel:
         config = AutoConfig.from_pretrained(path)
         if not hasattr(config, "vision_config") or not hasattr(config, "image_token_id"):
             raise ValueError(
-                f"{path}: a {config.model_type} checkpoint has no vision tower of the Qwen-VL kind; "
+                f"{path}: a {config.model_type} checkpoint has no Qwen-VL vision tower; "
                 "use a Qwen3-VL or Qwen2.5-VL style checkpoint"
             )
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             path, dtype=getattr(torch, dtype), attn_implementation="sdpa"
         )
         tokenizer = AutoTokenizer.from_pretrained(path)
-        return cls(model.to(device).eval(), tokenizer, Qwen2VLImageProcessorPil.from_pretrained(path))
+        return cls(
+            model.to(device).eval(), tokenizer, Qwen2VLImageProcessorPil.from_pretrained(path)
+        )
 
     @property
     def device(self) -> torch.device:

@@ -27,7 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -40,6 +40,7 @@ import numpy as np
 from paravt_env.video import FrameStore, overview_times, window_times
 
 FPS, GOP, SIZE, SCALED = 24, 250, (360, 640), (168, 280)
+PART = 2 * GOP  # frames that are encoded, then repeated
 CROP_SECONDS, CROP_FRAMES, GROUP = 20.0, 16, 8
 Window = tuple[float, float]
 
@@ -68,7 +69,7 @@ class Timing:
 
 
 def make_file(minutes: int, folder: Path) -> Path:
-    """A file of that length: 4 groups of pictures encoded once, then repeated packet by packet."""
+    """A file of that length: 2 groups of pictures encoded once, then repeated packet by packet."""
     path = folder / f"frames_{minutes}min_g{GOP}.mp4"
     if path.exists():
         return path
@@ -79,15 +80,15 @@ def make_file(minutes: int, folder: Path) -> Path:
         stream.height, stream.width = SIZE
         stream.pix_fmt = "yuv420p"
         stream.options = {
-            "preset": "fast",
+            "preset": "veryfast",
             "x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:open-gop=0:bframes=3",
         }
-        packets = [p for picture in _pictures(4 * GOP) for p in stream.encode(picture)]
+        packets = [p for picture in _pictures(PART) for p in stream.encode(picture)]
         packets += stream.encode(None)
         times = [(packet.pts, packet.dts) for packet in packets]
         base = packets[0].time_base
-        ticks = round(Fraction(4 * GOP, FPS) / base)  # of the part that repeats
-        for repeat in range(-(-minutes * 60 * FPS // (4 * GOP))):
+        ticks = round(Fraction(PART, FPS) / base)  # of the part that repeats
+        for repeat in range(-(-minutes * 60 * FPS // (PART))):
             for packet, (pts, dts) in zip(packets, times, strict=True):
                 copy = av.Packet(bytes(packet))
                 copy.stream, copy.time_base = stream, base
@@ -99,26 +100,24 @@ def make_file(minutes: int, folder: Path) -> Path:
     return path
 
 
-def _pictures(count: int):
-    """Drifting gradients, moving blocks and grain: enough of everything to cost what films do."""
+def _pictures(count: int) -> Iterator[av.VideoFrame]:
+    """A panning texture, moving blocks and grain: enough of everything to cost what films do."""
     rng = np.random.default_rng(0)
     height, width = SIZE
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    grain = rng.normal(0, 4, (8, height, width, 1)).astype(np.float32)
-    blocks = rng.uniform(0, 1, (12, 5))
+    y, x = np.mgrid[:height, : 2 * width]
+    waves = [np.sin((x * a + y * b) / 40) for a, b in ((1.0, 0.3), (0.4, 1.0), (0.7, -0.6))]
+    texture = (120 + 60 * np.stack(waves, -1)).astype(np.uint8)
+    grain = rng.integers(0, 12, (8, height, width, 1), np.uint8)
     for i in range(count):
-        waves = [np.sin((x * a + y * b) / 60 + i * c) for a, b, c in _WAVES]
-        picture = 128 + 60 * np.stack(waves, -1) + grain[rng.integers(8)]
-        for top, left, speed, turn, shade in blocks:
-            row = int((top + 0.3 * np.sin(turn * i / 9)) % 1 * (height - 60))
-            column = int((left + speed * i / 150) % 1 * (width - 80))
-            picture[row : row + 60, column : column + 80] = 255 * shade
-        frame = av.VideoFrame.from_ndarray(np.clip(picture, 0, 255).astype(np.uint8), "rgb24")
+        pan = int(width / 2 * (1 + np.sin(i / 90)))
+        picture = texture[:, pan : pan + width] + grain[i % 8]
+        for block in range(12):
+            row = 20 * block + int(30 * np.sin(i / 9 + block)) + 40
+            column = (97 * block + i * (block % 5 - 2)) % (width - 80)
+            picture[row : row + 60, column : column + 80] = 20 * block
+        frame = av.VideoFrame.from_ndarray(picture, "rgb24")
         frame.pts, frame.time_base = i, Fraction(1, FPS)
         yield frame
-
-
-_WAVES = ((1.0, 0.3, 0.05), (0.4, 1.0, 0.03), (0.7, -0.6, 0.07))
 
 
 # --- the readers --------------------------------------------------------------------------------

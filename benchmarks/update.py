@@ -1,12 +1,14 @@
 """Packed against repeated-prompt policy updates: time, peak memory, and how near to the token bound.
 
-A group of G completions of C tokens shares a prompt of P tokens. Repeating the prompt costs G (P + C) tokens, packing it once
-P + G C; their ratio is the bound. Measured on one thread, interleaved, as the median of the repeats:
+A group of G completions of C tokens shares a prompt of P tokens. Repeating the prompt costs G (P +
+C) tokens, packing it once P + G C; their ratio is the bound. Measured on one thread, interleaved,
+as the median of the repeats:
 
 - packed: `Learner.optimize`, the update that training runs;
-- repeated: the same loss over G separate rows through the plain Hugging Face model (logits of the completions only);
-- TRL: `GRPOTrainer`'s own loss on the same model and tokens, where `trl` is installed (`pip install trl`), then the same
-  gradient clipping and AdamW step;
+- repeated: the same loss over G separate rows through the plain Hugging Face model (logits of the
+  completions only);
+- TRL: `GRPOTrainer`'s own loss on the same model and tokens, where `trl` is installed (`pip install
+  trl`), then the same gradient clipping and AdamW step;
 - vision tower: forward and backward over the prompt's images, once a group and once a rollout.
 
     python benchmarks/update.py --quick
@@ -32,7 +34,8 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 from agents.base import Trajectory
 from agents.mini import build_mini
@@ -264,7 +267,9 @@ HEADER = (
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="two small cells, under a minute")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds of each cell")
     parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS)
@@ -275,16 +280,17 @@ def main() -> None:
         args.prompts, args.groups, args.repeats = (150, 600), (8,), 5
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    texts = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("paravt_env/**/*.py"))]
     with tempfile.TemporaryDirectory() as folder:
-        vlm = VisionLanguageModel.load(build_mini(folder))
+        vlm = VisionLanguageModel.load(build_mini(folder, texts))
     parameters = sum(p.numel() for p in vlm.model.parameters()) / 1e6
     trl = importlib.util.find_spec("trl")
     version = "not installed" if trl is None else __import__("trl").__version__
     lines = [
         "$ python " + shlex.join([f"benchmarks/{Path(__file__).name}", *sys.argv[1:]]),
         f"{platform.machine()}, {os.cpu_count()} cores, 1 thread, {platform.system()}, torch "
-        f"{torch.__version__}, TRL {version}; Qwen3-VL of {parameters:.1f} M parameters, float32, "
-        f"C = {COMPLETION}, median of {args.repeats}",
+        f"{torch.__version__}, TRL {version}; Qwen3-VL of {parameters:.1f} M parameters, vocabulary "
+        f"{len(vlm.tokenizer)}, float32, C = {COMPLETION}, median of {args.repeats}",
         HEADER,
     ]
     print("\n".join(lines), flush=True)

@@ -83,7 +83,11 @@ def test_a_folder_that_is_no_checkpoint_says_what_is_missing(tmp_path):
 
 def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path):
     folder = save(tmp_path, 1)
-    assert sorted(p.name for p in folder.iterdir()) == ["model", "optimizer.safetensors", "state.json"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "model",
+        "optimizer.safetensors",
+        "state.json",
+    ]
 
 
 def test_the_optimizer_goes_on_where_it_stopped(tmp_path):
@@ -98,7 +102,10 @@ def test_the_optimizer_goes_on_where_it_stopped(tmp_path):
 
     weights, optimizer = make()
     turn(weights, optimizer)
-    tensors, groups = checkpoint.optimizer_tensors(optimizer), checkpoint.optimizer_groups(optimizer)
+    tensors, groups = (
+        checkpoint.optimizer_tensors(optimizer),
+        checkpoint.optimizer_groups(optimizer),
+    )
     copies, other = make()
     for copy, weight in zip(copies, weights, strict=True):
         copy.data.copy_(weight.data)
@@ -122,7 +129,11 @@ def test_every_pass_over_the_tasks_has_all_of_them():
 def settings(clip, other_clip, tmp_path_factory):
     """Settings of a tiny run: 2 groups of 2, a few tokens a turn, a random model."""
     folder = tmp_path_factory.mktemp("trainer")
-    tasks = [make_task(clip), make_task(other_clip, "shape", answer="A"), make_task(clip, "other", answer="C")]
+    tasks = [
+        make_task(clip),
+        make_task(other_clip, "shape", answer="A"),
+        make_task(clip, "other", answer="C"),
+    ]
     for path in (clip, other_clip):
         os.link(path, folder / os.path.basename(path))
     model = build_mini(folder / "mini", ["crop the video"] * 3, SHAPE)

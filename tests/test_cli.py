@@ -76,6 +76,7 @@ def test_a_mistake_is_one_line_and_status_2(words, message, capsys):
 
 def test_a_bug_of_ours_is_not_hidden(monkeypatch):
     def broken(words):
+        """A command."""
         raise ValueError("bug")
 
     monkeypatch.setitem(cli.COMMANDS, "report", broken)

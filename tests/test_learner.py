@@ -27,7 +27,9 @@ SHAPE = MiniConfig(
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return build_mini(tmp_path_factory.mktemp("mini"), ["where does the red circle blink"] * 4, SHAPE)
+    return build_mini(
+        tmp_path_factory.mktemp("mini"), ["where does the red circle blink"] * 4, SHAPE
+    )
 
 
 @pytest.fixture
@@ -36,7 +38,12 @@ def vlm(checkpoint):
 
 
 def config(**settings):
-    defaults = {"kl_coefficient": 0.0, "loss": "clipped", "learning_rate": 1e-3, "max_grad_norm": 1e9}
+    defaults = {
+        "kl_coefficient": 0.0,
+        "loss": "clipped",
+        "learning_rate": 1e-3,
+        "max_grad_norm": 1e9,
+    }
     return PARAGRPOConfig(**{**defaults, **settings})
 
 
@@ -98,7 +105,10 @@ def make_batch(vlm, turns_of_group, frames=False, subagents=False, seed=0):
             if subagents:
                 crop = [picture(rng, 16, 16), picture(rng, 16, 16)]
                 reading = tokens(vlm, rng, 6, crop)
-                add(trajectory(vlm, rng, reading, crop, [int(rng.integers(1, 7))], kind="subagent"), group)
+                add(
+                    trajectory(vlm, rng, reading, crop, [int(rng.integers(1, 7))], kind="subagent"),
+                    group,
+                )
     return batch
 
 
@@ -174,7 +184,9 @@ def test_gradients_equal_the_plain_computation(vlm, case, attention):
     assert 0 < metrics["clip_fraction"] < 1
 
 
-@pytest.mark.parametrize("settings", [{"micro_batch_tokens": 1}, {"micro_batch_tokens": 90}, {"logit_chunk": 3}])
+@pytest.mark.parametrize(
+    "settings", [{"micro_batch_tokens": 1}, {"micro_batch_tokens": 90}, {"logit_chunk": 3}]
+)
 def test_sizes_that_bound_memory_change_no_gradient(vlm, settings):
     batch = make_batch(vlm, MANY_TURNS, frames=True, subagents=True)
     whole, _ = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
@@ -214,13 +226,19 @@ def test_metrics_are_those_of_the_plain_computation(vlm):
     _, metrics = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
     with torch.no_grad():
         pairs = [plain_logprobs(vlm, one) for one in batch.trajectories]
-    behaviour = torch.cat([torch.from_numpy(one.logprobs[one.loss_mask]) for one in batch.trajectories])
+    behaviour = torch.cat(
+        [torch.from_numpy(one.logprobs[one.loss_mask]) for one in batch.trajectories]
+    )
     difference = torch.cat([pair[0] for pair in pairs]) - behaviour
-    assert metrics["entropy"] == pytest.approx(torch.cat([p[1] for p in pairs]).mean().item(), rel=1e-5)
+    assert metrics["entropy"] == pytest.approx(
+        torch.cat([p[1] for p in pairs]).mean().item(), rel=1e-5
+    )
     assert metrics["ratio"] == pytest.approx(difference.exp().mean().item(), rel=1e-5)
     assert metrics["behaviour_kl"] == pytest.approx(-difference.mean().item(), rel=1e-4)
     assert metrics["behaviour_mismatch"] == pytest.approx(difference.abs().mean().item(), rel=1e-4)
-    assert metrics["behaviour_mismatch_max"] == pytest.approx(difference.abs().max().item(), rel=1e-4)
+    assert metrics["behaviour_mismatch_max"] == pytest.approx(
+        difference.abs().max().item(), rel=1e-4
+    )
     assert metrics["trained_tokens"] == 28
 
 
@@ -287,9 +305,13 @@ def test_the_vision_tower_runs_once_for_the_distinct_images_of_a_group(vlm, monk
     batch = make_batch(vlm, [[[5], [3], [4], [2, 6]]], frames=True)
     calls = []
     encode = vlm.encode_images
-    monkeypatch.setattr(vlm, "encode_images", lambda images: calls.append(len(images)) or encode(images))
+    monkeypatch.setattr(
+        vlm, "encode_images", lambda images: calls.append(len(images)) or encode(images)
+    )
     Learner(vlm, config(), TEMPERATURE).update(batch)
-    assert calls == [3]  # two in the prompt, one new one in the last branch, which also shows the first again
+    assert calls == [
+        3
+    ]  # two in the prompt, one new one in the last branch, which also shows the first again
 
 
 def test_a_frozen_vision_tower_does_not_move(vlm):
@@ -307,7 +329,9 @@ def test_an_update_raises_the_probability_of_what_had_an_advantage(vlm):
     Learner(vlm, config(), TEMPERATURE).update(batch)
     with torch.no_grad():
         gain = [
-            float((plain_logprobs(vlm, one)[0] - torch.from_numpy(one.logprobs[one.loss_mask])).mean())
+            float(
+                (plain_logprobs(vlm, one)[0] - torch.from_numpy(one.logprobs[one.loss_mask])).mean()
+            )
             for one in batch.trajectories
         ]
     assert min(gain[1::2]) > 0 > max(gain[0::2])
@@ -321,7 +345,9 @@ def test_the_gradient_is_clipped_and_the_rate_warms_up(vlm):
         learner.update(batch)
         rates.append(learner.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
-    norm = sum(float(p.grad.square().sum()) for p in learner.parameters if p.grad is not None) ** 0.5
+    norm = (
+        sum(float(p.grad.square().sum()) for p in learner.parameters if p.grad is not None) ** 0.5
+    )
     assert norm == pytest.approx(0.01, rel=1e-3)
 
 
@@ -360,7 +386,9 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights(vlm):
 
 def test_a_batch_without_trained_tokens_takes_no_step(vlm):
     batch = make_batch(vlm, [[[4], [5]]])
-    batch.trajectories[:] = [replace(t, loss_mask=np.zeros_like(t.loss_mask)) for t in batch.trajectories]
+    batch.trajectories[:] = [
+        replace(t, loss_mask=np.zeros_like(t.loss_mask)) for t in batch.trajectories
+    ]
     assert Learner(vlm, config(), TEMPERATURE).update(batch)["optimizer_steps"] == 0
 
 
@@ -391,8 +419,9 @@ def test_attention_is_put_back_after_an_error(vlm):
     samples = [Sample(t, a) for t, a in zip(batch.trajectories, batch.advantages, strict=True)]
     packed = pack(grow_trees(samples, 10_000), vlm)
     before = vlm.language_model.config._attn_implementation
-    with pytest.raises(RuntimeError, match="stop"), tree_attention(
-        vlm.language_model, packed, "split", vlm.device
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        tree_attention(vlm.language_model, packed, "split", vlm.device),
     ):
         raise RuntimeError("stop")
     assert vlm.language_model.config._attn_implementation == before == "sdpa"

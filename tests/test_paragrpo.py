@@ -65,7 +65,9 @@ def test_a_step_collects_credits_and_updates():
     (batch,) = seen
     assert [a.tolist() for a in batch.advantages] == [[-1.0] * 3, [1.0] * 3]
     assert batch.groups == [0, 0]
-    assert [t is r.trajectories[0] for t, r in zip(batch.trajectories, groups[0], strict=True)] == [True] * 2
+    assert [t is r.trajectories[0] for t, r in zip(batch.trajectories, groups[0], strict=True)] == [
+        True
+    ] * 2
     assert batch.advantages[0].dtype == np.float32
     assert metrics["loss"] == 0.25
     assert {"time/collect", "time/update"} <= metrics.keys()
@@ -116,7 +118,11 @@ def test_rollouts_whose_video_failed_are_never_scored():
     batch, metrics = algorithm().credit(groups)
     assert [a[0] for a in batch.advantages] == [-1.0, 1.0]
     assert batch.groups == [1, 1]
-    assert metrics == {"groups/collected": 2.0, "groups/unreadable": 1.0, "groups/zero_variance": 0.0}
+    assert metrics == {
+        "groups/collected": 2.0,
+        "groups/unreadable": 1.0,
+        "groups/zero_variance": 0.0,
+    }
 
 
 def test_nothing_but_failures_is_an_empty_batch():

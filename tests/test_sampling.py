@@ -1,4 +1,4 @@
-"""Sampling: cached, batched, multi-turn drawing equals one plain forward pass over the final tokens."""
+"""Sampling: cached, batched, multi-turn drawing equals one plain forward pass."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def conversation(vlm: VisionLanguageModel, frames: np.ndarray, text: str) -> Tok
     return context
 
 
-def plain_logprobs(vlm: VisionLanguageModel, context: TokenContext, temperature: float) -> np.ndarray:
+def plain_logprobs(
+    vlm: VisionLanguageModel, context: TokenContext, temperature: float
+) -> np.ndarray:
     """Log-probabilities of every token after the first, by one forward pass of the plain model."""
     ids = np.array(context.ids)
     grids = [vlm.image_grid(*image.shape[:2]) for image in context.images]
@@ -54,7 +56,9 @@ def test_two_turns_of_unequal_rows_equal_a_plain_forward_pass(vlm: VisionLanguag
     ]
     sampler = TransformersSampler(vlm, seed=3)
     first, session = sampler.resume(None, contexts, [5, 9, 2], temperature=0.7)
-    assert [len(drawn.ids) <= limit for drawn, limit in zip(first, [5, 9, 2], strict=True)] == [True] * 3
+    assert [len(drawn.ids) <= limit for drawn, limit in zip(first, [5, 9, 2], strict=True)] == [
+        True
+    ] * 3
     for context, drawn in zip(contexts, first, strict=True):
         context.append(drawn.ids, int(Role.text), drawn.logprobs)
     contexts[1].append_text("evidence ", Role.response)
@@ -67,7 +71,9 @@ def test_two_turns_of_unequal_rows_equal_a_plain_forward_pass(vlm: VisionLanguag
     for context in contexts:
         trajectory = context.freeze()
         behaviour = np.concatenate([np.zeros(len(trajectory.prompt_ids)), trajectory.logprobs])[1:]
-        sampled = np.concatenate([np.zeros(len(trajectory.prompt_ids), bool), trajectory.loss_mask])[1:]
+        sampled = np.concatenate(
+            [np.zeros(len(trajectory.prompt_ids), bool), trajectory.loss_mask]
+        )[1:]
         expected = plain_logprobs(vlm, context, 0.7)
         np.testing.assert_allclose(behaviour[sampled], expected[sampled], atol=2e-5)
     assert len(contexts[1].freeze().branch_images) == 1

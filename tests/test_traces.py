@@ -1,4 +1,4 @@
-"""Oracle-written traces: what they say, and that the environment takes them as it would a policy's."""
+"""Oracle-written traces: what they say, and that the environment takes them as a policy's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from train.traces import TraceAgent, TraceConfig, report
 
 SCENES = [
     {"start": 0.0, "end": 60.0, "colour": "red", "events": [("star", "top left", 24.0, 36.0)]},
-    {"start": 60.0, "end": 120.0, "colour": "blue", "events": [("ring", "top left", 84.0, 96.0)] * 2},
+    {
+        "start": 60.0,
+        "end": 120.0,
+        "colour": "blue",
+        "events": [("ring", "top left", 84.0, 96.0)] * 2,
+    },
 ]
 
 
@@ -63,7 +68,9 @@ def test_a_reading_without_the_asked_scene_reports_what_is_on_screen_longest() -
 def rollouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Rollout]]:
     """Twelve traces that always call, and twelve that never do, on one synthetic video."""
     root = tmp_path_factory.mktemp("world")
-    folder = build_mini(root / "mini", ["red"], MiniConfig(32, 1, 2, 32, 32, 1, 2, 32, vocabulary=280))
+    folder = build_mini(
+        root / "mini", ["red"], MiniConfig(32, 1, 2, 32, 32, 1, 2, 32, vocabulary=280)
+    )
     vlm = VisionLanguageModel.load(folder)
     played = {}
     env = LongVideoVectorEnv(
@@ -76,7 +83,9 @@ def rollouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Rollout
     )
     try:
         for name, call in (("call", 1.0), ("skip", 0.0)):
-            trace = TraceConfig(call=call, direct=0.0, blind=call, single=0.0, mistake=0.0, retry=1.0)
+            trace = TraceConfig(
+                call=call, direct=0.0, blind=call, single=0.0, mistake=0.0, retry=1.0
+            )
             config = AgentConfig(prompt_style="compact")
             agent = TraceAgent(vlm, config, Limits(), env.task_of, trace)
             starts = [Start(task_id=i, seed=1) for i in env.simulation.tasks.ids[:12]]
@@ -105,13 +114,17 @@ def test_every_token_the_policy_has_to_write_is_trained(rollouts: dict[str, list
         main, *readings = rollout.trajectories
         written = {Role.think, Role.call, Role.answer, Role.tag}
         own = np.isin(main.roles, [int(role) for role in written])
-        assert main.loss_mask[own].all() and not main.loss_mask[main.roles == int(Role.response)].any()
+        assert (
+            main.loss_mask[own].all() and not main.loss_mask[main.roles == int(Role.response)].any()
+        )
         assert len(readings) == rollout.executed
         assert all(r.loss_mask.all() and len(r.prompt_images) == 16 for r in readings)
 
 
 def test_a_mistake_is_refused_and_then_mended(tmp_path: Path) -> None:
-    folder = build_mini(tmp_path / "mini", ["red"], MiniConfig(32, 1, 2, 32, 32, 1, 2, 32, vocabulary=280))
+    folder = build_mini(
+        tmp_path / "mini", ["red"], MiniConfig(32, 1, 2, 32, 32, 1, 2, 32, vocabulary=280)
+    )
     vlm = VisionLanguageModel.load(folder)
     env = LongVideoVectorEnv(
         4,

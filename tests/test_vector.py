@@ -125,6 +125,16 @@ def test_finished_row_ends_once_then_idles_until_reset(make_vector):
     assert observations["turn"].tolist() == [0, 2] and vector.idle.tolist() == [False, False]
 
 
+def test_truncated_row_idles_too(make_vector):
+    vector = make_vector(2, force_answer=False, max_turns=1)
+    vector.reset(seed=0)
+    _, _, terminated, truncated, _ = vector.step(batch(act(CALL), act(CALL)))
+    assert truncated.tolist() == [True, True] and not terminated.any()
+    assert vector.idle.tolist() == [True, True]
+    _, _, terminated, truncated, infos = vector.step(batch(act(CALL), act(CALL)))
+    assert not terminated.any() and not truncated.any() and infos == {}
+
+
 def test_rows_outside_the_mask_keep_what_they_showed(make_vector):
     vector = make_vector(2)
     vector.reset(seed=0)

@@ -2,11 +2,12 @@
 
 A checkpoint is a folder `checkpoints/step-000010` of a run:
 
-    model/                  the policy in its standard format; `paravt eval` and others load it as it is
-    optimizer.safetensors   optimizer moments and the generators' states
-    state.json              step, optimizer settings, schedule, generators and task order (no pickle anywhere)
+    model/                  the policy in its standard format; `paravt eval` and others load it as
+    it is optimizer.safetensors   optimizer moments and the generators' states state.json
+    step, optimizer settings, schedule, generators and task order (no pickle anywhere)
 
-It is written into a hidden neighbour, flushed to disk and renamed: a folder with that name is whole. The newest few are kept.
+It is written into a hidden neighbour, flushed to disk and renamed: a folder with that name is
+whole. The newest few are kept.
 
 Command: `pytest tests/test_checkpoint.py`.
 """
@@ -62,8 +63,12 @@ def save(
     try:
         (draft / MODEL).mkdir(parents=True)
         write_model(draft / MODEL)
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, draft / TENSORS)
-        (draft / STATE).write_text(json.dumps(dict(state), indent=1, allow_nan=False), encoding="utf-8")
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, draft / TENSORS
+        )
+        (draft / STATE).write_text(
+            json.dumps(dict(state), indent=1, allow_nan=False), encoding="utf-8"
+        )
         for path in [*draft.rglob("*"), draft]:
             _flush(path)
         if final.exists():
@@ -108,7 +113,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor], groups: list[dict[str, Any]]
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, torch.Tensor],
+    groups: list[dict[str, Any]],
 ) -> None:
     """Put moments from `optimizer_tensors` and the settings of `optimizer_groups` back."""
     state: dict[int, dict[str, torch.Tensor]] = {}

@@ -1,7 +1,8 @@
 """Ctrl-C at a safe moment: what must not be cut in two is finished first.
 
-Used by the training loop. Where nothing is half-done, Ctrl-C raises `KeyboardInterrupt` at once; between `hold` and `release` it
-is raised by `release`. A second Ctrl-C does not wait, and is `forced`: what was held is then half-done.
+Used by the training loop. Where nothing is half-done, Ctrl-C raises `KeyboardInterrupt` at once;
+between `hold` and `release` it is raised by `release`. A second Ctrl-C does not wait, and is
+`forced`: what was held is then half-done.
 
 Command: `pytest tests/test_checkpoint.py`.
 """

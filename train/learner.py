@@ -1,11 +1,12 @@
 """The learner: a credited batch of trajectories in, one policy update out.
 
-Last stretch of the journey before the weights change. Trajectories with a common prompt are packed as trees
-(`train/packing.py`), the vision tower runs once for the distinct images of a micro-batch, logits exist only where a
-token is trained. Micro-batches add up to one optimizer step, so their size changes memory and speed, not the result.
+Last stretch of the journey before the weights change. Trajectories with a common prompt are packed
+as trees (`train/packing.py`), the vision tower runs once for the distinct images of a micro-batch,
+logits exist only where a token is trained. Micro-batches add up to one optimizer step, so their
+size changes memory and speed, not the result.
 
-The log-probabilities are those of the distribution that was sampled: logits divided by the sampling temperature,
-vision tokens excluded. So on policy the ratio is 1 up to rounding.
+The log-probabilities are those of the distribution that was sampled: logits divided by the sampling
+temperature, vision tokens excluded. So on policy the ratio is 1 up to rounding.
 
 Shapes: `_T` trained tokens of a micro-batch. Command: `pytest tests/test_learner.py`.
 """
@@ -124,8 +125,8 @@ class Learner:
     def accumulate(self, samples: Sequence[Sample], meter: Meter) -> None:
         """Add the gradient of the loss of `samples` to the parameters.
 
-        Samples without any advantage have no gradient and are not computed (unless the k3 term needs them); they
-        count in the averages all the same.
+        Samples without any advantage have no gradient and are not computed (unless the k3 term
+        needs them); they count in the averages all the same.
         """
         config = self.config
         lengths = np.array([int(s.trajectory.loss_mask.sum()) for s in samples], dtype=np.int64)
@@ -210,8 +211,9 @@ class Learner:
         device = vlm.device
         features = None
         if packed.images:
-            with meter.timed("vision"), torch.set_grad_enabled(
-                torch.is_grad_enabled() and not self.config.freeze_vision
+            with (
+                meter.timed("vision"),
+                torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision),
             ):
                 encoded = vlm.encode_images(packed.images)
             meter.totals["frames_encoded"] += len(packed.images)
@@ -228,9 +230,9 @@ class Learner:
 
         def score(hidden_T: torch.Tensor, target_T: torch.Tensor) -> tuple[torch.Tensor, ...]:
             logits = vlm.logits(hidden_T).float() / self.temperature
-            logits = logits.index_fill(-1, forbidden, float("-inf"))
+            logits = logits.index_fill(-1, forbidden, torch.finfo(torch.float32).min)
             logprobs = logits.log_softmax(-1)
-            entropy = torch.special.entr(logprobs.detach().exp()).sum(-1)
+            entropy = -(logprobs.detach().exp() * logprobs.detach()).sum(-1)
             return logprobs.gather(-1, target_T[:, None]).squeeze(-1), entropy
 
         chunks = list(

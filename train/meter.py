@@ -1,6 +1,7 @@
 """The meter of an update: per-token means, totals, maxima and the seconds of each stage.
 
-The learner fills one for every update and hands its numbers to the log. Command: `pytest tests/test_learner.py`.
+The learner fills one for every update and hands its numbers to the log. Command: `pytest
+tests/test_learner.py`.
 """
 
 from __future__ import annotations

@@ -1,14 +1,17 @@
 """Packing: trees become one batch of token rows, the shared prompt once and its branches behind it.
 
-From `Tree`s to the arrays of one forward pass, by index arithmetic alone (numpy, no model). One row is one tree:
+From `Tree`s to the arrays of one forward pass, by index arithmetic alone (numpy, no model). One row
+is one tree:
 
     prompt | branch 0 | branch 1 | ... | padding
 
-Every branch attends to the prompt and, causally, to itself; its positions continue from the prompt's. Its first
-token is predicted by the prompt's last one, so all branches read the same hidden state there. Gradients are those
-of the separate sequences at a fraction of the work (cf. Prefix Grouper, arXiv 2506.05433).
+Every branch attends to the prompt and, causally, to itself; its positions continue from the
+prompt's. Its first token is predicted by the prompt's last one, so all branches read the same
+hidden state there. Gradients are those of the separate sequences at a fraction of the work (cf.
+Prefix Grouper, arXiv 2506.05433).
 
-Shapes: `_BS` rows of the batch by tokens, `_T` trained tokens. Command: `pytest tests/test_packing.py`.
+Shapes: `_BS` rows of the batch by tokens, `_T` trained tokens. Command: `pytest
+tests/test_packing.py`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from train.rollout import Rollout, Start, play
 
 if TYPE_CHECKING:
     from agents.transformers_agent import TransformersAgent
-    from train.config import EvalConfig, TrainConfig
+    from train.config import EvalConfig, SFTConfig, TrainConfig
 
 
 def scripted_agent(name: str, env: LongVideoVectorEnv, seed: int = 0) -> Agent:
@@ -85,7 +85,7 @@ def describe(rollout: Rollout, question: str, gold: str) -> str:
 
 
 def measure(
-    config: TrainConfig,
+    config: TrainConfig | SFTConfig,
     agent_for: Callable[[LongVideoVectorEnv], Agent],
     path: Path,
     progress: Callable[[int, int], None] | None = None,
@@ -102,7 +102,7 @@ def measure(
 
 
 def evaluated_agent(
-    config: TrainConfig, checkpoint: str = ""
+    config: TrainConfig | SFTConfig, checkpoint: str = ""
 ) -> Callable[[LongVideoVectorEnv], Agent]:
     """Makes the agent under evaluation: the scripted policy of the settings, or the checkpoint."""
     settings: EvalConfig = config.evaluation

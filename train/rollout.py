@@ -1,8 +1,8 @@
 """Rollouts: an agent plays one episode in every row of the vector environment.
 
-The first half of the journey in one function. Training, the checks of the cold start and evaluation all call `play`, so
-they see the same prompts, turns and rewards. A row whose video cannot be read comes back as a rollout too: counted, with
-its error, and never scored.
+The first half of the journey in one function. Training, the checks of the cold start and evaluation
+all call `play`, so they see the same prompts, turns and rewards. A row whose video cannot be read
+comes back as a rollout too: counted, with its error, and never scored.
 
 Command: `pytest tests/test_rollout.py`.
 """
@@ -47,7 +47,8 @@ class Rollout:
         answer: The answer that counted.
         correct: Value of the answer term, in [0, 1].
         compliant: Whether the transcript obeys the protocol, by one rule for every setting.
-        turns: For each turn its `completion` and its `crops` (`window`, `status`, `message`, `frames`).
+        turns: For each turn its `completion` and its `crops` (`window`, `status`, `message`,
+            `frames`).
         calls: Calls attempted, whatever became of them.
         executed: Calls that ran.
         parallel: Most calls in one turn.

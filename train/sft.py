@@ -1,8 +1,9 @@
 """The cold start: supervised fine-tuning on oracle-written traces, in two stages.
 
-First single frames (which colour, which side, which symbol), then the mixture of whole conversations
-and sub-agent readings. Traces are collected through the real environment by a :class:`TraceAgent` and
-trained by the same packed learner as reinforcement learning. Command: ``paravt sft sft_mini``.
+First single frames (which colour, which side, which symbol), then the mixture of whole
+conversations and sub-agent readings. Traces are collected through the real environment by a
+:class:`TraceAgent` and trained by the same packed learner as reinforcement learning. Command:
+``paravt sft sft_mini``.
 """
 
 from __future__ import annotations
@@ -35,23 +36,24 @@ from train.learner import Learner
 from train.meter import Meter
 from train.playing import evaluated_agent, measure, table
 from train.rollout import Start, play
-from train.traces import TraceAgent, corpus, side_of
+from train.traces import TraceAgent, corpus
 from train.trajectory import Sample
 
 FRAME_QUESTION = "?"
 
 
 def describe_frame(cue: oracle.Cue) -> str:
-    """What a single frame shows, in the words of the warm-up.
+    """What a single frame shows, in the words of the warm-up: scene, side of the sun, symbols.
 
     >>> describe_frame(oracle.Cue(12.0, 3, "red", 0.2, ()))
     'red left none'
     """
     if not cue.symbols:
-        return f"{cue.colour} {side_of(cue)} none"
-    symbol, corner = cue.symbols[0]
-    what = f"{symbol} {corner}" if len(cue.symbols) == 1 else f"{len(cue.symbols)} {symbol}"
-    return f"{cue.colour} {what}"
+        what = "none"
+    else:
+        symbol, corner = cue.symbols[0]
+        what = f"{symbol} {corner}" if len(cue.symbols) == 1 else f"{len(cue.symbols)} {symbol}"
+    return f"{cue.colour} {'left' if cue.sun_left else 'right'} {what}"
 
 
 def frame_trajectories(
@@ -161,7 +163,9 @@ def fit(
     rising = max(1, round(config.warmup_fraction * steps))
     learner.scheduler = torch.optim.lr_scheduler.LambdaLR(
         learner.optimizer,
-        lambda step: min((step + 1) / rising, 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))),
+        lambda step: min(
+            (step + 1) / rising, 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+        ),
     )
     vlm.model.train()
     since, meter = time.perf_counter(), Meter()
@@ -187,7 +191,7 @@ def _policy(config: SFTConfig, folder: Path, env: LongVideoVectorEnv) -> VisionL
 
 
 def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
-    """Make a cold-start checkpoint: build or load the policy, warm up, imitate traces, save, measure.
+    """Make a cold-start checkpoint: build or load, warm up, imitate traces, save, measure.
 
     Returns:
         The folder of the checkpoint. Beside the weights: the resolved `config.yaml`, the losses

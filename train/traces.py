@@ -1,10 +1,10 @@
 """Oracle-written traces: the conversations that a cold start imitates.
 
-A :class:`TraceAgent` plays through the real environment and builds the same token contexts as any text
-agent, but its turns are written from what a perfect reader would know at that point. So the cold start
-sees exactly the tokens, frames, statuses and messages that rollouts will see. Traces hold answers from
-the overview, single and parallel calls, guesses without a call (the share is a dial: the tool prior),
-mistakes and their recovery. Used by ``paravt sft``.
+A :class:`TraceAgent` plays through the real environment and builds the same token contexts as any
+text agent, but its turns are written from what a perfect reader would know at that point. So the
+cold start sees exactly the tokens, frames, statuses and messages that rollouts will see. Traces
+hold answers from the overview, single and parallel calls, guesses without a call (the share is a
+dial: the tool prior), mistakes and their recovery. Used by ``paravt sft``.
 """
 
 from __future__ import annotations
@@ -103,11 +103,27 @@ def report(task: Task, timestamps: np.ndarray) -> str:
 def corpus(tasks: TaskSet) -> list[str]:
     """Texts for a tokenizer: what a policy of this task set will read and write."""
     words = [
-        *(f"{colour} {symbol} {corner}" for colour in COLOURS for symbol in SYMBOLS for corner in CORNERS),
-        *(f"; {colour} {side}, {colour} 12 {side}" for colour in (*COLOURS, *GREYS) for side in SIDES),
+        *(
+            f"{colour} {symbol} {corner}"
+            for colour in COLOURS
+            for symbol in SYMBOLS
+            for corner in CORNERS
+        ),
+        *(
+            f"; {colour} {side}, {colour} 12 {side}"
+            for colour in (*COLOURS, *GREYS)
+            for side in SIDES
+        ),
         *(status.value for status in CropStatus),
     ]
-    phrases = ["seen: it is none", GUESS, UNSEEN, BLIND, "retry red before; blue after", forced_answer_text(COMPACT)]
+    phrases = [
+        "seen: it is none",
+        GUESS,
+        UNSEEN,
+        BLIND,
+        "retry red before; blue after",
+        forced_answer_text(COMPACT),
+    ]
     completions = [render_completion(phrase, [(1, 2)], "A") for phrase in phrases]
     return [*(tasks[i].prompt for i in range(len(tasks))), *words * 4, *completions * 40]
 
@@ -154,7 +170,9 @@ class TraceAgent(ConversationAgent):
 
     def read(self, readings: Sequence[Reading]) -> list[Sampled]:
         """Write each reading from what its crop's frames show."""
-        return [self._tokens(report(self.task_of(r.row), _times(r.view, r.call + 1))) for r in readings]
+        return [
+            self._tokens(report(self.task_of(r.row), _times(r.view, r.call + 1))) for r in readings
+        ]
 
     def _tokens(self, text: str) -> Sampled:
         ids = [*self.vlm.tokenizer(text, add_special_tokens=False)["input_ids"], self.stop_id]
@@ -245,7 +263,7 @@ class TraceAgent(ConversationAgent):
         return min(shown or frames, key=lambda cue: abs(cue.phase - 0.5))
 
     def _plan(self, notes: Notes) -> str:
-        """Where the events must be: each scene's colour, the time of its cue frame and the sun's side."""
+        """Where the events must be: a scene's colour, its cue frame's time, the sun's side."""
         steps = []
         for scene in notes.windows:
             cue = self._cue(notes, scene)

@@ -1,8 +1,8 @@
 """The training loop: collect, credit, update, log; checkpoint, validate, resume.
 
-Runs PARA-GRPO (`agents/paragrpo.py`) over the vectorised environment. A run that was stopped and resumed gives the same
-numbers as one that was not: a checkpoint holds the weights, the optimizer, the schedule, every generator and the order of
-the tasks. Ctrl-C saves and says how to go on.
+Runs PARA-GRPO (`agents/paragrpo.py`) over the vectorised environment. A run that was stopped and
+resumed gives the same numbers as one that was not: a checkpoint holds the weights, the optimizer,
+the schedule, every generator and the order of the tasks. Ctrl-C saves and says how to go on.
 
 Command: `paravt train paragrpo_mini`.
 """

@@ -1,8 +1,9 @@
 """Samples and trees: credited trajectories, and which of them share a prompt.
 
-Stands between the advantages and the packed batch. A tree is one prompt (tokens and images) with a branch for
-every sample that continues it: the rollouts of a group, or readings of the same crop. Trees are cut to a token
-bound and put into micro-batches of similar length, so that little is padded. Nothing here needs torch.
+Stands between the advantages and the packed batch. A tree is one prompt (tokens and images) with a
+branch for every sample that continues it: the rollouts of a group, or readings of the same crop.
+Trees are cut to a token bound and put into micro-batches of similar length, so that little is
+padded. Nothing here needs torch.
 
 Command: `pytest tests/test_packing.py`.
 """
@@ -26,7 +27,8 @@ class Sample:
         trajectory: The tokens, the behaviour log-probabilities and the loss mask.
         advantages: (C,) float32.
         weight: What each trained token counts in the loss of its optimizer step.
-        proximal: (C,) float32 log-probabilities at the start of the update; None while nothing was recomputed.
+        proximal: (C,) float32 log-probabilities at the start of the update; None while nothing was
+            recomputed.
     """
 
     trajectory: Trajectory
@@ -94,8 +96,8 @@ class ImageKeys:
 def grow_trees(samples: Sequence[Sample], limit: int) -> list[Tree]:
     """Gather samples with equal prompts into trees of at most `limit` tokens.
 
-    A tree that would exceed the limit is cut into several, each with the prompt and at least one branch. Samples
-    without a trained token are left out.
+    A tree that would exceed the limit is cut into several, each with the prompt and at least one
+    branch. Samples without a trained token are left out.
     """
     keys = ImageKeys()
     by_prompt: dict[tuple[bytes, ...], list[int]] = {}
@@ -122,8 +124,8 @@ def grow_trees(samples: Sequence[Sample], limit: int) -> list[Tree]:
 def micro_batches(trees: Sequence[Tree], budget: int) -> list[list[Tree]]:
     """Divide trees into batches of at most `budget` padded tokens, the longest batch first.
 
-    Trees of one branch are plain causal sequences and are kept apart from those with several, which attend by
-    branch. A tree longer than the budget is a batch of its own.
+    Trees of one branch are plain causal sequences and are kept apart from those with several, which
+    attend by branch. A tree longer than the budget is a batch of its own.
     """
     batches: list[list[Tree]] = []
     for plain in (False, True):

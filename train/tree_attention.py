@@ -1,10 +1,12 @@
 """Attention over packed trees: the prompt once, each branch on the prompt and on itself.
 
-Used by the learner around the forward pass. Three ways to the same numbers, chosen by the `attention` setting:
+Used by the learner around the forward pass. Three ways to the same numbers, chosen by the
+`attention` setting:
 
-- `split` (the default on a CPU): the prompt attends to itself, all branches together to the prompt, each branch to
-  itself; three flash calls, merged by their log-sum-exp. No mask is made, nothing is copied per branch and nothing
-  masked is computed, so the cost is P^2 / 2 + G C P + G C^2 / 2 for G branches of C tokens.
+- `split` (the default on a CPU): the prompt attends to itself, all branches together to the prompt,
+  each branch to itself; three flash calls, merged by their log-sum-exp. No mask is made, nothing is
+  copied per branch and nothing masked is computed, so the cost is P^2 / 2 + G C P + G C^2 / 2 for G
+  branches of C tokens.
 - `dense`: one call with a boolean (B, 1, S, S) mask; any device, the reference for the tests.
 - `flex` (the default on CUDA): FlexAttention with a block mask.
 
@@ -43,7 +45,8 @@ class Branches:
     def index(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Places of the branch tokens in the row (G, C) and which are real.
 
-        Short branches repeat their last token, whose keys its own softmax already holds: never an overflow.
+        Short branches repeat their last token, whose keys its own softmax already holds: never an
+        overflow.
         """
         lengths = torch.tensor(self.lengths, device=device)
         starts = self.prompt + lengths.cumsum(0) - lengths
@@ -57,8 +60,9 @@ class Branches:
 class _SplitAttention(torch.autograd.Function):
     """Attention of one row, (1, H, S, D) each; padding behind the branches stays 0.
 
-    Two softmaxes over disjoint keys merge by their log-sum-exp; the flash backward needs only the merged output and
-    log-sum-exp to give each part's exact gradient (as in ring attention, arXiv 2310.01889).
+    Two softmaxes over disjoint keys merge by their log-sum-exp; the flash backward needs only the
+    merged output and log-sum-exp to give each part's exact gradient (as in ring attention, arXiv
+    2310.01889).
     """
 
     @staticmethod
@@ -72,7 +76,10 @@ class _SplitAttention(torch.autograd.Function):
     ) -> torch.Tensor:
         end, stop = layout.prompt, layout.prompt + sum(layout.lengths)
         index, real = layout.index(query.device)
-        prompt, branch = (slice(None), slice(None), slice(end)), (slice(None), slice(None), slice(end, stop))
+        prompt, branch = (
+            (slice(None), slice(None), slice(end)),
+            (slice(None), slice(None), slice(end, stop)),
+        )
         output = torch.zeros_like(query)
         output[prompt], prompt_lse = _flash(
             query[prompt], key[prompt], value[prompt], is_causal=True, scale=scale
@@ -95,7 +102,10 @@ class _SplitAttention(torch.autograd.Function):
         query, key, value, output, lse, index, real = ctx.saved_tensors
         end = ctx.layout.prompt
         stop, scale = end + sum(ctx.layout.lengths), ctx.scale
-        prompt, branch = (slice(None), slice(None), slice(end)), (slice(None), slice(None), slice(end, stop))
+        prompt, branch = (
+            (slice(None), slice(None), slice(end)),
+            (slice(None), slice(None), slice(end, stop)),
+        )
         grad = grads[0].contiguous()
         d_query, d_key, d_value = (torch.zeros_like(x) for x in (query, key, value))
 
