@@ -60,7 +60,7 @@ def clipped(inputs: LossInputs) -> LossOutputs:
 
 
 def decoupled(inputs: LossInputs) -> LossOutputs:
-    """The clipped loss around pi_prox, weighted by pi_prox / pi_behave; weights over the cap drop the token.
+    """The clipped loss times pi_prox / pi_behave; a weight over the cap drops its token.
 
     Decoupled PPO (arXiv 2110.00641) with the mask of AReaL (arXiv 2505.24298), which ParaVT trains
     with (cap 5). A dropped token still counts where the loss is averaged.
@@ -74,7 +74,7 @@ def decoupled(inputs: LossInputs) -> LossOutputs:
 
 
 def k3(logprobs_T: torch.Tensor, reference_T: torch.Tensor) -> torch.Tensor:
-    """exp(d) - d - 1 with d = log pi_ref - log pi: a non-negative estimate of KL(pi || pi_ref), (T,).
+    """exp(d) - d - 1 with d = log pi_ref - log pi, (T,): estimates KL(pi || pi_ref), never < 0.
 
     Source: J. Schulman, "Approximating KL divergence" (2020); the KL term of GRPO.
     """

@@ -1,4 +1,4 @@
-"""PARA-GRPO: reinforcement learning of parallel tool calls, the method on one page (arXiv 2605.20342).
+"""PARA-GRPO, the reinforcement learning of parallel tool calls, on one page (arXiv 2605.20342).
 
 Once a step: collect groups of rollouts that share their start (question, video, frame budget K),
 turn their rewards into advantages, and update the policy on the packed groups. What sets PARA-GRPO
@@ -36,7 +36,7 @@ FORMAT_TERM = "format_anchor"
 
 @dataclass
 class PARAGRPOConfig:
-    """Settings of the algorithm; the defaults are the published ones (reference setting of ParaVT)."""
+    """Settings of the algorithm; the defaults are ParaVT's published ones."""
 
     groups: int = 7
     """Groups (starts) collected for one update."""
@@ -47,7 +47,7 @@ class PARAGRPOConfig:
     batch_normalise: bool = True
     """Normalise the advantages once more, over the trained tokens of the batch."""
     credit: Credit = "trajectory"
-    """trajectory: one advantage a rollout; token: the format term's advantage on structural tokens only."""
+    """trajectory: one advantage a rollout; token: the format term's only on structural tokens."""
     train_subagents: bool = True
     """Train the readings of the crops too, with the advantage of their main rollout."""
     loss: str = "decoupled"
@@ -63,7 +63,7 @@ class PARAGRPOConfig:
     length_limit: int = 2048
     """dr_grpo: the constant number of tokens that a sequence's sum is divided by."""
     kl_coefficient: float = 0.01
-    """Weight of the k3 divergence from the frozen starting policy; 0 needs no second copy of the weights."""
+    """Weight of the k3 divergence from the frozen starting policy; 0 loads no second copy."""
     learning_rate: float = 2e-6
     """Adam's step size after the warm-up; constant."""
     warmup_steps: int = 0
@@ -146,7 +146,7 @@ class ScoredRollout(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Trajectories with the advantage of every token, ready for the update; one entry a trajectory."""
+    """Trajectories with the advantage of every token; each list has one entry a trajectory."""
 
     trajectories: list[Trajectory]
     advantages: list[np.ndarray]

@@ -1,4 +1,4 @@
-"""Packed against repeated-prompt policy updates: time, peak memory, and how near to the token bound.
+"""Packed against repeated-prompt policy updates: time, peak memory, share of the token bound.
 
 A group of G completions of C tokens shares a prompt of P tokens. Repeating the prompt costs G (P +
 C) tokens, packing it once P + G C; their ratio is the bound. Measured on one thread, interleaved,
@@ -34,9 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
+import paravt_env
 from agents.base import Trajectory
 from agents.mini import build_mini
 from agents.paragrpo import PARAGRPOConfig
@@ -253,7 +251,8 @@ def line(prompt: int, group: int, cell: Mapping[str, Any]) -> str:
     return (
         f"{prompt:5d} {group:3d} {cell['packed'] * 1e3:10.1f} {cell['repeated'] * 1e3:10.1f} "
         f"{gain:6.2f}x {limit:6.2f}x {gain / limit:6.0%} {trl} {memory} "
-        f"{cell['images']:6d} {cell['vision once'] * 1e3:8.1f} {cell['vision repeated'] * 1e3:9.1f} "
+        f"{cell['images']:6d} {cell['vision once'] * 1e3:8.1f} "
+        f"{cell['vision repeated'] * 1e3:9.1f} "
         f"{towers:5.1f}x"
     )
 
@@ -280,7 +279,8 @@ def main() -> None:
         args.prompts, args.groups, args.repeats = (150, 600), (8,), 5
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    texts = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("paravt_env/**/*.py"))]
+    sources = sorted(Path(paravt_env.__file__).parent.rglob("*.py"))
+    texts = [path.read_text(encoding="utf-8") for path in sources]
     with tempfile.TemporaryDirectory() as folder:
         vlm = VisionLanguageModel.load(build_mini(folder, texts))
     parameters = sum(p.numel() for p in vlm.model.parameters()) / 1e6

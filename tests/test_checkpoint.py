@@ -149,8 +149,8 @@ def settings(clip, other_clip, tmp_path_factory):
                 answer_tokens=5, subagent_tokens=4,
             ),
             algorithm=PARAGRPOConfig(
-                groups=2, group_size=2, learning_rate=1e-3, kl_coefficient=0.01, epochs=2, minibatches=2,
-                warmup_steps=5,
+                groups=2, group_size=2, learning_rate=1e-3, kl_coefficient=0.01, epochs=2,
+                minibatches=2, warmup_steps=5,
             ),
             evaluation=EvalConfig(frame_budgets=(2,), num_envs=2, resamples=10),
             run=RunConfig(
@@ -221,9 +221,9 @@ def test_training_changes_the_policy_and_logs_every_step(settings, whole):
     steps = read_metrics(config.run.path)
     assert [step["step"] for step in steps] == [0, 1, 2, 3]
     expected = {
-        "loss", "kl", "entropy", "ratio", "clip_fraction", "behaviour_mismatch", "grad_norm", "reward",
-        "reward/answer", "accuracy", "compliance", "calls", "groups/zero_variance", "frames_decoded",
-        "frames_encoded", "frames_encoded_sampling", "time/collect", "time/update", "time/forward",
+        "loss", "kl", "entropy", "ratio", "clip_fraction", "behaviour_mismatch", "grad_norm",
+        "reward", "reward/answer", "accuracy", "compliance", "calls", "groups/zero_variance",
+        "frames_decoded", "frames_encoded", "frames_encoded_sampling", "time/collect", "time/update", "time/forward",
         "time/backward", "time/vision", "time/video", "time/decode", "time/step",
     }  # fmt: skip
     assert expected <= steps[0].keys()
@@ -238,7 +238,7 @@ def test_training_changes_the_policy_and_logs_every_step(settings, whole):
 def test_ctrl_c_saves_says_how_to_resume_and_the_resumed_run_is_the_same(
     settings, whole, monkeypatch, capsys, method
 ):
-    """In the middle of collecting (step 3 is undone) and right after an update (step 3 is finished)."""
+    """Stopped while collecting (step 3 is undone) and right after an update (step 3 is done)."""
     config = settings(f"stopped-{method}")
     with monkeypatch.context() as patch:
         stop_in(patch, method, 3)

@@ -1,4 +1,4 @@
-"""The packed update against the plain computation: one trajectory at a time, through the whole HF model."""
+"""The packed update against the plain one: one trajectory at a time, through the whole HF model."""
 
 import copy
 from dataclasses import replace
@@ -55,14 +55,18 @@ def tokens(vlm, rng, n, images=()):
     """Random text with the images' tokens in the middle."""
     text = rng.integers(10, 250, n)
     shown = [
-        [vlm.vision_start_id] + [vlm.image_pad_id] * vlm.image_token_count(*i.shape[:2]) + [vlm.vision_end_id]
-        for i in images
-    ]  # fmt: skip
+        [
+            vlm.vision_start_id,
+            *[vlm.image_pad_id] * vlm.image_token_count(*image.shape[:2]),
+            vlm.vision_end_id,
+        ]
+        for image in images
+    ]
     return np.array([*text[: n // 2], *(t for one in shown for t in one), *text[n // 2 :]])
 
 
 def branch(vlm, rng, turns, images=()):
-    """Sampled stretches with observations between them; images are shown in the first observation."""
+    """Sampled stretches with observations between; the first observation shows the images."""
     ids, mask = [], []
     for i, n in enumerate(turns):
         if i:
@@ -113,7 +117,7 @@ def make_batch(vlm, turns_of_group, frames=False, subagents=False, seed=0):
 
 
 def plain_logprobs(vlm, one):
-    """Log-probabilities and entropies of a trajectory's trained tokens, by the HF model's own forward pass."""
+    """Log-probabilities and entropies of the trained tokens, by the HF model's own forward."""
     ids = torch.from_numpy(np.concatenate([one.prompt_ids, one.branch_ids]))[None]
     images = [*one.prompt_images, *one.branch_images]
     inputs = {}
@@ -262,7 +266,7 @@ def test_on_policy_the_ratio_is_one_and_nothing_is_clipped(vlm, loss):
 
 
 def test_several_steps_measure_the_ratio_from_the_start_of_the_update(vlm):
-    """Behaviour log-probabilities are far off here; only a recomputed pi_prox gives ratios of 1 in the first step."""
+    """Behaviour is far off here; only a recomputed pi_prox gives ratios of 1 in the first step."""
     batch = make_batch(vlm, ONE_TURN)
     seen = []
     original = learner_module.LOSSES["decoupled"]

@@ -1,4 +1,4 @@
-"""PARA-GRPO's own page: what is collected gets the advantages that the method says, and is updated on."""
+"""PARA-GRPO's own page: what is collected gets the advantages that the method says."""
 
 from dataclasses import dataclass, field
 

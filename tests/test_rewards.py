@@ -245,7 +245,13 @@ def test_no_answer_is_zero_and_a_scorer_supplies_the_value():
     assert terms == {"answer": 0.5, "format_anchor": 0.0, "tool_gain": 0.8, "total": 1.3}
 
 
-@pytest.mark.parametrize("value", [1.5, -0.1, math.nan])
+@pytest.mark.parametrize("value", [0.0, 0.04, 1.0])
+def test_a_scorer_may_use_the_whole_range(value):
+    options = RewardOptions(scorer=lambda task, text: value)
+    assert TERMS["answer"](array_episode(answer="B"), options) == value
+
+
+@pytest.mark.parametrize("value", [1.01, -0.01, math.nan])
 def test_defect_16_a_scorer_outside_its_range_raises(value):
     with pytest.raises(ValueError, match="must return a number in"):
         TERMS["answer"](array_episode(answer="B"), RewardOptions(scorer=lambda task, text: value))

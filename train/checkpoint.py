@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had not stopped, written so that a crash cannot spoil it.
+"""Checkpoints: all that a run needs to go on as if it had not stopped, safe from crashes.
 
 A checkpoint is a folder `checkpoints/step-000010` of a run:
 

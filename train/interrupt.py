@@ -16,7 +16,7 @@ from typing import Any
 
 
 class Interrupt:
-    """Owns SIGINT while it is open as a context manager (in the main thread; elsewhere it changes nothing).
+    """Owns SIGINT while it is open as a context manager; outside the main thread it does nothing.
 
     Attributes:
         forced: A second Ctrl-C cut a held stretch short.

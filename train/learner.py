@@ -164,7 +164,8 @@ class Learner:
             for column in (packed.behaviour, packed.advantages, packed.weights, packed.proximal)
         )
         if config.updates_per_batch == 1:
-            # With a single step pi_prox is the policy itself; "clipped" then needs no pi_prox but the sampler's.
+            # The policy has not moved yet, so pi_prox is the policy itself; "clipped" has no weight
+            # for the sampler's mismatch and takes its ratio from what the sampler recorded.
             proximal_T = logprobs_T.detach() if config.loss == "decoupled" else behaviour_T
         outputs = LOSSES[config.loss](
             LossInputs(
@@ -201,7 +202,7 @@ class Learner:
         attention: dict[str, Any],
         meter: Meter,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability (T,) of every trained token, float32, and the entropy (T,) where it was drawn.
+        """Log-probability (T,) of each trained token in float32, and the entropy (T,) at its place.
 
         Raises:
             ValueError: A trained token is a vision token: no policy can have sampled it.
@@ -249,7 +250,7 @@ class Learner:
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
     def _with_proximal(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Samples with the log-probabilities of the policy as it is now, for an update of several steps."""
+        """Samples with the log-probabilities of the policy as it is now."""
         proximal = [np.zeros(len(s.trajectory.branch_ids), dtype=np.float32) for s in samples]
         with torch.no_grad():
             for packed in self._packed(samples):

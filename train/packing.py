@@ -146,8 +146,12 @@ def pack(trees: Sequence[Tree], geometry: Geometry) -> PackedBatch:
             trained = np.flatnonzero(sample.trajectory.loss_mask[: sample.length])
             predicts = np.where(trained > 0, at + trained - 1, prompt - 1)
             columns.append(
-                [row * shape[1] + predicts, ids[trained], *_per_token(sample, trained)]
-                + [np.full(len(trained), index)]
+                [
+                    row * shape[1] + predicts,
+                    ids[trained],
+                    *_per_token(sample, trained),
+                    np.full(len(trained), index),
+                ]
             )
             at += sample.length
 

@@ -200,7 +200,8 @@ class Trainer:
         """Take up a checkpoint whose weights the agent has already loaded."""
         if state["tasks"] != self.order.tasks:
             raise ConfigError(
-                f"the checkpoint was trained on {state['tasks']} tasks, this set has {self.order.tasks}"
+                f"the checkpoint was trained on {state['tasks']} tasks, "
+                f"this set has {self.order.tasks}"
             )
         self.step = state["step"]
         self.rng.bit_generator.state = state["starts"]
@@ -225,7 +226,7 @@ def _agent(
 def _validation(
     config: TrainConfig, agent: TransformersAgent, env: LongVideoVectorEnv
 ) -> Callable[[], dict[str, float]]:
-    """Evaluate the agent's weights on the validation split, with the evaluation's own temperature."""
+    """Measures the agent's weights on the validation split at the evaluation's temperature."""
     settings = replace(config.evaluation, split=VALIDATION, tasks=config.run.eval_tasks)
     greedy = _agent(
         agent.vlm, replace(agent.config, temperature=settings.temperature), env, settings.seed

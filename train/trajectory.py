@@ -57,7 +57,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Tree:
-    """Samples with one prompt in common; `index` is each sample's place in the sequence they came from."""
+    """Samples with one prompt in common; `index` is the place each of them came from."""
 
     samples: tuple[Sample, ...]
     index: tuple[int, ...]
