@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class PARAGRPOConfig:
     train_subagents: bool = True
     """Train the readings of the crops too, with the advantage of their main rollout."""
     loss: str = "decoupled"
-    """Name in `LOSSES`: clipped or decoupled."""
+    """Name in `LOSSES`: clipped, decoupled or likelihood (supervised)."""
     clip_low: float = 0.2
     """The ratio is clipped below at 1 - clip_low."""
     clip_high: float = 0.2
@@ -139,9 +139,20 @@ class PARAGRPOConfig:
 class ScoredRollout(Protocol):
     """What the algorithm needs of a rollout (`train/rollout.py` has the rest)."""
 
-    reward: float
-    terms: dict[str, float]
-    trajectories: tuple[Trajectory, ...]
+    @property
+    def reward(self) -> float:
+        """The weighted sum of the terms."""
+
+    @property
+    def terms(self) -> Mapping[str, float]:
+        """Unweighted value of each reward term."""
+
+    @property
+    def trajectories(self) -> tuple[Trajectory, ...]:
+        """What is trained, main first; empty where the video could not be read."""
+
+
+R = TypeVar("R", bound=ScoredRollout)
 
 
 @dataclass(frozen=True)
@@ -154,11 +165,7 @@ class Batch:
     groups: list[int]
 
 
-Collect = Callable[[], Sequence[Sequence[ScoredRollout]]]
-Update = Callable[[Batch], dict[str, float]]
-
-
-class PARAGRPO:
+class PARAGRPO(Generic[R]):
     """The algorithm.
 
     Args:
@@ -172,8 +179,8 @@ class PARAGRPO:
         self,
         config: PARAGRPOConfig,
         reward_weights: Mapping[str, float],
-        collect: Collect,
-        update: Update,
+        collect: Callable[[], Sequence[Sequence[R]]],
+        update: Callable[[Batch], dict[str, float]],
     ) -> None:
         if config.credit == "token" and FORMAT_TERM not in reward_weights:
             raise ValueError(f"credit=token needs the reward term {FORMAT_TERM!r} in the preset")
@@ -182,7 +189,7 @@ class PARAGRPO:
         self.collect = collect
         self.update = update
 
-    def step(self) -> tuple[Sequence[Sequence[ScoredRollout]], dict[str, float]]:
+    def step(self) -> tuple[Sequence[Sequence[R]], dict[str, float]]:
         """One round of the method: collect groups, compute advantages, update."""
         started = perf_counter()
         groups = self.collect()

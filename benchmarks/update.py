@@ -289,8 +289,8 @@ def main() -> None:
     lines = [
         "$ python " + shlex.join([f"benchmarks/{Path(__file__).name}", *sys.argv[1:]]),
         f"{platform.machine()}, {os.cpu_count()} cores, 1 thread, {platform.system()}, torch "
-        f"{torch.__version__}, TRL {version}; Qwen3-VL of {parameters:.1f} M parameters, vocabulary "
-        f"{len(vlm.tokenizer)}, float32, C = {COMPLETION}, median of {args.repeats}",
+        f"{torch.__version__}, TRL {version}; Qwen3-VL of {parameters:.1f} M parameters, "
+        f"vocabulary {len(vlm.tokenizer)}, float32, C = {COMPLETION}, median of {args.repeats}",
         HEADER,
     ]
     print("\n".join(lines), flush=True)

@@ -223,8 +223,9 @@ def test_training_changes_the_policy_and_logs_every_step(settings, whole):
     expected = {
         "loss", "kl", "entropy", "ratio", "clip_fraction", "behaviour_mismatch", "grad_norm",
         "reward", "reward/answer", "accuracy", "compliance", "calls", "groups/zero_variance",
-        "frames_decoded", "frames_encoded", "frames_encoded_sampling", "time/collect", "time/update", "time/forward",
-        "time/backward", "time/vision", "time/video", "time/decode", "time/step",
+        "frames_decoded", "frames_encoded", "frames_encoded_sampling", "time/collect",
+        "time/update", "time/forward", "time/backward", "time/vision", "time/video",
+        "time/decode", "time/step",
     }  # fmt: skip
     assert expected <= steps[0].keys()
     assert all(step["optimizer_steps"] == 4 and step["grad_norm"] > 0 for step in steps)

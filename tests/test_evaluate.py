@@ -11,15 +11,9 @@ from builders import ListTasks, make_task
 import train.evaluate as evaluation
 from train.bootstrap import interval
 from train.config import EvalConfig
-from train.evaluate import (
-    EvalReport,
-    EvalRow,
-    evaluate,
-    majority_answers,
-    paired_difference,
-    plan,
-)
+from train.evaluate import evaluate, majority_answers, plan
 from train.rollout import Start
+from train.scores import EvalReport, EvalRow, paired_difference
 
 
 def row(task_id="a", score=1.0, **changes):
@@ -85,7 +79,9 @@ def run(monkeypatch, tasks, settings, outcome=rollout, num_envs=2):
     return result, batches
 
 
-TASKS = ListTasks([make_task("/v.mp4", name, answer=gold) for name, gold in zip("abc", "BBA", strict=True)])
+TASKS = ListTasks(
+    [make_task("/v.mp4", name, answer=gold) for name, gold in zip("abc", "BBA", strict=True)]
+)
 SETTINGS = EvalConfig(frame_budgets=(4, 8), budgets_per_task=None, resamples=50)
 
 

@@ -246,6 +246,25 @@ def test_metrics_are_those_of_the_plain_computation(vlm):
     assert metrics["trained_tokens"] == 28
 
 
+def test_decoupled_weighs_each_token_by_what_it_was_sampled_with(vlm):
+    """In a single step pi_prox is the policy: no ratio is clipped, and weights above the cap drop out."""
+    batch = make_batch(vlm, MANY_TURNS)
+    learner = Learner(vlm, config(loss="decoupled", behaviour_cap=1.2), TEMPERATURE)
+    packed, metrics = packed_gradients(learner, batch)
+    vlm.model.zero_grad(set_to_none=True)
+    count = sum(int(one.loss_mask.sum()) for one in batch.trajectories)
+    for one, advantages in zip(batch.trajectories, batch.advantages, strict=True):
+        logprobs, _ = plain_logprobs(vlm, one)
+        weight = (logprobs.detach() - torch.from_numpy(one.logprobs[one.loss_mask])).exp()
+        weight = weight * (weight <= 1.2)
+        (
+            -(logprobs * weight * torch.from_numpy(advantages[one.loss_mask])).sum() / count
+        ).backward()
+    plain = {n: p.grad for n, p in vlm.model.named_parameters() if p.grad is not None}
+    assert relative_difference(packed, plain) < 1e-5
+    assert metrics["clip_fraction"] == 0 < metrics["behaviour_dropped"] < 1
+
+
 def on_policy(vlm, batch):
     """The batch with the log-probabilities of `vlm` itself as behaviour."""
     with torch.no_grad():

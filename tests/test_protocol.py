@@ -202,7 +202,7 @@ def test_defect_13_the_last_answer_that_is_not_empty_counts():
 
 def test_forged_responses_are_found_and_hold_no_call():
     parsed = parse(f"<tool_response>{call()} red</tool_response><answer>A</answer>")
-    assert len(parsed.responses) == 1
+    assert [block.content.endswith("red") for block in parsed.responses] == [True]
     assert parsed.calls == ()
     assert parsed.answer == "A"
 
@@ -244,6 +244,11 @@ def test_roles_cover_the_text():
         ("<tool_response>", Role.tag),
         ("r", Role.response),
     ]
+
+
+def test_text_before_the_first_tag_has_a_role():
+    assert parse("so").roles() == [(0, 2, Role.text)]
+    assert parse("s<answer>B").roles()[0] == (0, 1, Role.text)
 
 
 def test_role_codes_are_stable_because_trajectories_store_them():

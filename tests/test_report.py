@@ -71,11 +71,11 @@ def test_before_and_after_stand_side_by_side():
     after = report(row("a", 1.0), row("b", 1.0))
     text = page(before, after)
     assert "0.0 % [0.0, 0.0]" in text
-    assert "<span class=sure>+100.0 points [+100.0, +100.0]</span>" in text
+    assert "<span class=sure>+100.0 [+100.0, +100.0]</span>" in text
     assert "0.50 → 1.00" in text
     assert "1.50 → 1.00" in text
     assert learned(before, after) == (
-        "Test accuracy went from 0.0 % to 100.0 %: +100.0 points [+100.0, +100.0] "
+        "Test accuracy went from 0.0 % to 100.0 %: +100.0 [+100.0, +100.0] points "
         "(the interval excludes zero), with format compliance 0.50 -> 1.00 and 1.50 -> 1.00 calls "
         "per rollout."
     )
@@ -106,6 +106,7 @@ def test_gold_evidence_and_crops_are_on_the_time_line():
     assert "<title>1.0-2.0 s gold evidence</title>" in text
     assert "crop no window, malformed, 0 frames" in text
     assert "crop 12.0-18.0 s, ok, 6 frames" in text
+    assert [f"<title>{t} s</title>" in text for t in (7.5, 22.5, 37.5, 52.5)] == [True] * 4
 
 
 def test_rollouts_that_were_learned_come_first():

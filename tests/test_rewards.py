@@ -10,6 +10,7 @@ from paravt_env.rewards import (
     PRESETS,
     TERMS,
     RewardOptions,
+    RewardPreset,
     Transcript,
     Turn,
     compliance,
@@ -410,6 +411,7 @@ def test_weights_and_options_of_a_recipe():
     terms = score(episode(THINK + CALL, THINK + ANSWER, statuses=["ok"]), preset)
     assert terms["total"] == pytest.approx(2 * 1.0 + 1.0 * 1.0 - 0.5 * 0.8)
     assert PRESETS["vanilla"].weights["answer"] == 1.0
+    assert score(episode(THINK + ANSWER), RewardPreset({"answer": 1}))["total"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -421,9 +423,11 @@ def test_weights_and_options_of_a_recipe():
         ({"weights": {"anwser": 1}}, "did you mean 'answer'"),
         ({"weights": {"answer": "1"}}, "must be a number"),
         ({"weights": {"answer": math.nan}}, "must be finite"),
+        ({"weights": {"answer": math.inf}}, "must be finite"),
         ({"weights": [1]}, "must map terms"),
         ({"anchor": "yes"}, "must be true or false"),
         ({"success_threshold": 0}, r"must be in \(0, 1\]"),
+        ({"success_threshold": 1.01}, r"must be in \(0, 1\]"),
         ({"success_threshold": "x"}, "must be a number"),
         ({"scorer": 3}, "must be callable"),
         (3, "a preset's name or a mapping"),

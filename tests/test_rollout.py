@@ -77,6 +77,7 @@ def test_rows_end_on_their_own_and_are_not_asked_again(make_vector):
     assert agent.asked == [[0, 1], [0]]
     assert (len(long.turns), len(short.turns)) == (2, 1)
     assert (short.calls, short.parallel, short.answer) == (0, 0, "B")
+    assert short.reward == short.terms["total"] > 0.5
 
 
 def test_fewer_starts_than_rows_leave_the_rest_idle(make_vector):

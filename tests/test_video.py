@@ -187,6 +187,34 @@ def test_stream_copied_cut(folder, open_gop):
     assert indices(read(path, times)) == [24 + i for i in expected]
 
 
+def test_sound_that_starts_before_the_picture_sets_time_zero(folder):
+    ticks = [TICKS // 2 + i * 500 for i in range(48)]
+    path = write_video(folder / "late_picture.mp4", ticks=ticks, sound=True)
+    frames = read(path, [0.0, 0.5, 1.5])
+    assert indices(frames) == [0, 0, 24]
+    assert frames.timestamps.tolist() == [0.5, 0.5, 1.5]
+
+
+def test_a_key_frame_shown_after_the_wanted_time_is_not_started_from(cfr):
+    reader = PyAVReader(str(cfr))
+    reader._keys._delay = 0  # an index that says nothing of reordering
+    times = (np.arange(96) + 0.5) / 24
+    assert indices(reader.frames_at(times, SIZE)) == list(range(96))
+    reader.close()
+
+
+def test_frames_that_refer_to_before_the_key_frame_are_dropped(folder):
+    path = write_video(folder / "leading.mp4", open_gop=True)
+    with av.open(str(path)) as container:
+        container.seek(TICKS, stream=container.streams.video[0])
+        stored = [packet.pts for packet, _ in zip(container.demux(video=0), range(6), strict=False)]
+    reader = PyAVReader(str(path))
+    fed = [packet.pts for packet, _ in zip(reader._packets(TICKS, None), range(6), strict=False)]
+    reader.close()
+    assert stored[0] == fed[0] == TICKS
+    assert min(stored) < TICKS == min(fed)
+
+
 def test_skipping_is_bit_exact(cfr):
     with av.open(str(cfr)) as container:
         plain = [

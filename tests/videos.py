@@ -47,8 +47,12 @@ def write_video(
     size: tuple[int, int] = (HEIGHT, WIDTH),
     options: dict[str, str] | None = None,
     first_index: int = 0,
+    sound: bool = False,
 ) -> Path:
-    """Write `frames` burned frames at a constant `fps`, or at the given `ticks` (1 / TICKS s)."""
+    """Write `frames` burned frames at a constant `fps`, or at the given `ticks` (1 / TICKS s).
+
+    With `sound`, a second of silence that starts at 0.
+    """
     ticks = [round(i * TICKS / fps) for i in range(frames)] if ticks is None else ticks
     with av.open(str(path), "w", options=options or {}) as out:
         stream = out.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
@@ -60,11 +64,14 @@ def write_video(
         if codec == "libx264":
             extra = f"open-gop={int(open_gop)}:scenecut=0:keyint={gop}:min-keyint={gop}"
             stream.options = {"preset": "veryfast", "crf": "20", "x264-params": extra}
+        audio = out.add_stream("aac", rate=44_100) if sound else None
         for i, tick in enumerate(ticks):
             frame = av.VideoFrame.from_ndarray(burn(first_index + i, *size), format="rgb24")
             frame.pts, frame.time_base = tick, Fraction(1, TICKS)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
+        if audio is not None:
+            _mux_silence(out, audio)
     return path
 
 
@@ -93,15 +100,18 @@ def write_audio(path: Path, cover: bool = False, codec: str = "aac") -> Path:
             frame.pts = 0
             out.mux(picture.encode(frame))
             out.mux(picture.encode(None))
-        for i in range(40):
-            shape = (stream.codec_context.channels, stream.codec_context.frame_size or 1152)
-            sound = av.AudioFrame.from_ndarray(
-                np.zeros(shape, np.float32), format="fltp", layout=stream.codec_context.layout.name
-            )
-            sound.sample_rate, sound.pts = 44_100, i * shape[1]
-            out.mux(stream.encode(sound))
-        out.mux(stream.encode(None))
+        _mux_silence(out, stream)
     return path
+
+
+def _mux_silence(out, stream) -> None:
+    context = stream.codec_context
+    for i in range(40):
+        silence = np.zeros((context.channels, context.frame_size or 1152), np.float32)
+        sound = av.AudioFrame.from_ndarray(silence, format="fltp", layout=context.layout.name)
+        sound.sample_rate, sound.pts = 44_100, i * silence.shape[1]
+        out.mux(stream.encode(sound))
+    out.mux(stream.encode(None))
 
 
 def truncate(source: Path, path: Path, share: float) -> Path:

@@ -16,8 +16,8 @@ from train.bootstrap import Interval
 
 COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#6b7280")
 BEFORE, AFTER, GOLD, FAILED = "#8a94a6", "#0b6e99", "#448361", "#c4554d"
-WIDTH, HEIGHT = 340, 210
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 28, 26
+WIDTH, HEIGHT = 340, 220
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 44, 26
 SMOOTHING = 9
 """Steps of the running mean that is drawn over the raw values."""
 
@@ -50,8 +50,8 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def _axis(low: float, high: float) -> tuple[float, float]:
-    """A range of some height around the values; near zero it starts at zero."""
-    if low >= 0 and low < 0.6 * high:
+    """A range of some height around the values; near zero, or for one value, it starts at zero."""
+    if 0 <= low < 0.6 * high or 0 < low == high:
         low = 0.0
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     return (low if low == 0 else low - margin), high + margin
@@ -98,10 +98,10 @@ class _Plot:
     def legend(self, names: Sequence[str], colours: Sequence[str]) -> None:
         if len(names) < 2:
             return
-        right = WIDTH - RIGHT
-        for name, colour in reversed(list(zip(names, colours, strict=True))):
-            self.parts.append(_text(right, 16, name, "end", colour))
-            right -= 5.6 * len(name) + 10
+        left = float(LEFT)
+        for name, colour in zip(names, colours, strict=True):
+            self.parts.append(_text(left, 32, name, "start", colour))
+            left += 6.2 * len(name) + 10
 
     def svg(self) -> str:
         return "".join([*self.parts, "</svg>"])
@@ -221,7 +221,7 @@ def timeline(
                 f'style="stroke:{colour};fill:{colour if ok else "none"}">'
                 f"<title>{start:.1f}-{end:.1f} s {escape(label)}</title></rect>"
             )
-    for t in ticks(0.0, duration, 7):
+    for t in (60 * minute for minute in ticks(0.0, duration / 60, 7)):
         parts.append(_text(x(t), height - 6, _clock(t)))
     return "".join([*parts, "</svg>"])
 

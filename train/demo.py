@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from transformers.utils.logging import disable_progress_bar
+
 from train import checkpoint
 from train.config import TrainConfig
 from train.errors import ConfigError
@@ -63,6 +65,7 @@ def trained_model(folder: Path) -> str:
 
 def run(config: TrainConfig) -> Path:
     """All stages; returns the report's path."""
+    disable_progress_bar()
     folder = fresh_folder(config.run.path)
     save(config, folder)
     stage = Stages()

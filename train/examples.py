@@ -16,7 +16,7 @@ import numpy as np
 
 from paravt_env.video import FrameStore, VideoError, overview_times
 from train.charts import Span, timeline
-from train.evaluate import EvalReport, EvalRow
+from train.scores import EvalReport, EvalRow
 
 SHOWN_FRAMES = 12
 FRAME_HEIGHT = 72
@@ -81,7 +81,8 @@ def rollout_section(
         shown = f"{len(times)} of {row.frame_budget} overview frames"
         lanes = {"gold": [Span(a, b, "gold evidence") for a, b in row.evidence]}
         lanes |= {"before": _spans(before)} if before else {}
-        line = timeline(duration, times.tolist(), lanes | {"after": _spans(row)})
+        instants = overview_times(duration, row.frame_budget).tolist()
+        line = timeline(duration, instants, lanes | {"after": _spans(row)})
         look = f"<div class=frames>{strip}</div>{line}"
     except VideoError as error:
         shown, look = f"frames not available: {error}", ""
@@ -98,7 +99,7 @@ def rollout_section(
 def _spans(row: EvalRow) -> list[Span]:
     crops = [crop for turn in row.turns for crop in turn.get("crops", ())]
     return [
-        Span(*crop["window"], str(crop["status"]), str(crop["status"]) == "ok")
+        Span(crop["window"][0], crop["window"][1], crop["status"], crop["status"] == "ok")
         for crop in crops
         if None not in crop["window"]
     ]
@@ -112,7 +113,8 @@ def _transcript(title: str, row: EvalRow | None) -> str:
     if row.error:
         parts.append(f"<p class=wrong>{escape(row.error)}</p>")
     for number, turn in enumerate(row.turns, 1):
-        parts.append(f"<pre>{escape(str(turn.get('completion', '')))}</pre>")
+        if turn.get("completion"):
+            parts.append(f"<pre>{escape(turn['completion'])}</pre>")
         for crop in turn.get("crops", ()):
             start, end = crop["window"]
             where = "no window" if start is None or end is None else f"{start:.1f}-{end:.1f} s"

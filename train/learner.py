@@ -13,7 +13,9 @@ Shapes: `_T` trained tokens of a micro-batch. Command: `pytest tests/test_learne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -113,11 +115,11 @@ class Learner:
         """One optimizer step on `samples`."""
         self.optimizer.zero_grad(set_to_none=True)
         self.accumulate(samples, meter)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        if not torch.isfinite(norm):
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm).item()
+        if not math.isfinite(norm):
             self.optimizer.zero_grad(set_to_none=True)
-            raise FloatingPointError(f"the gradient norm is {norm.item()}; nothing was updated")
-        meter.values["grad_norm"].append(norm.item())
+            raise FloatingPointError(f"the gradient norm is {norm}; nothing was updated")
+        meter.values["grad_norm"].append(norm)
         meter.values["learning_rate"].append(self.scheduler.get_last_lr()[0])
         self.optimizer.step()
         self.scheduler.step()
@@ -212,10 +214,8 @@ class Learner:
         device = vlm.device
         features = None
         if packed.images:
-            with (
-                meter.timed("vision"),
-                torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision),
-            ):
+            frozen = torch.no_grad() if self.config.freeze_vision else nullcontext()
+            with meter.timed("vision"), frozen:
                 encoded = vlm.encode_images(packed.images)
             meter.totals["frames_encoded"] += len(packed.images)
             features = torch.cat([encoded[i] for i in packed.image_order])

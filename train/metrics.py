@@ -10,20 +10,18 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
 
+from train.console import Live, Plain
 from train.errors import ConfigError
 
 if TYPE_CHECKING:
     from train.rollout import Rollout
 
 FILE = "metrics.jsonl"
-HEADLINE = ("reward", "accuracy", "compliance", "calls", "entropy", "kl", "time/step")
-"""What the console shows of a step, where it is there."""
 
 
 def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -120,7 +118,7 @@ class MetricsLogger:
         self._keep(first_step)
         self._file = (self.folder / FILE).open("a", encoding="utf-8")
         stream = console or sys.stdout
-        self._console = _Live(total_steps) if stream.isatty() else _Plain(total_steps, stream)
+        self._console = Live(total_steps) if stream.isatty() else Plain(total_steps, stream)
         self._console.start(first_step)
 
     def _keep(self, first_step: int) -> None:
@@ -155,66 +153,6 @@ class MetricsLogger:
         self.close()
 
 
-def headline(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Name and printed value of what the console shows of a step."""
-    return [(name, f"{metrics[name]:.3f}") for name in HEADLINE if name in metrics]
-
-
-class _Plain:
-    """One line a step: for logs and pipes."""
-
-    def __init__(self, total_steps: int, stream: TextIO) -> None:
-        self.total_steps, self.stream = total_steps, stream
-
-    def start(self, first_step: int) -> None:
-        pass
-
-    def show(self, step: int, metrics: Mapping[str, float]) -> None:
-        shown = "  ".join(f"{name} {value}" for name, value in headline(metrics))
-        print(f"step {step + 1}/{self.total_steps or '?'}  {shown}", file=self.stream, flush=True)
-
-    def stop(self) -> None:
-        pass
-
-
-class _Live:
-    """A progress bar over a table of the last steps, redrawn in place: for terminals."""
-
-    def __init__(self, total_steps: int, shown_steps: int = 12) -> None:
-        from rich.live import Live
-
-        self.total_steps, self.shown_steps = total_steps, shown_steps
-        self.rows: list[tuple[int, Mapping[str, float]]] = []
-        self.live = Live(auto_refresh=False)
-
-    def start(self, first_step: int) -> None:
-        self.first_step, self.began = first_step, time.monotonic()
-        self.live.start()
-
-    def show(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.rows = [*self.rows, (step, metrics)][-self.shown_steps :]
-        self.live.update(self._drawn(step), refresh=True)
-
-    def _drawn(self, step: int) -> Any:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-
-        seconds = (time.monotonic() - self.began) / (step + 1 - self.first_step)
-        left = max(self.total_steps - step - 1, 0) * seconds
-        names = [name for name, _ in headline(self.rows[-1][1])]
-        table = Table(title=f"step {step + 1}/{self.total_steps}, about {left:.0f} s left")
-        for name in ("step", *names):
-            table.add_column(name, justify="right")
-        for number, metrics in self.rows:
-            values = dict(headline(metrics))
-            table.add_row(str(number + 1), *(values.get(name, "") for name in names))
-        return Group(table, ProgressBar(total=max(self.total_steps, 1), completed=step + 1))
-
-    def stop(self) -> None:
-        self.live.stop()
-
-
 def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
     """A W&B run, or None where it is `disabled`. Never asks for a key.
 
@@ -230,6 +168,7 @@ def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
     if mode == "online" and not key:
         raise ConfigError("run.wandb=online needs WANDB_API_KEY; offline and disabled need none")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")  # it mistakes our `agents`
     try:
         import wandb
     except ImportError as error:

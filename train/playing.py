@@ -18,8 +18,9 @@ from paravt_env.names import known_name
 from paravt_env.settings import EnvSettings
 from paravt_env.vector import LongVideoVectorEnv
 from train.errors import ConfigError
-from train.evaluate import EvalReport, evaluate
+from train.evaluate import evaluate
 from train.rollout import Rollout, Start, play
+from train.scores import EvalReport
 
 if TYPE_CHECKING:
     from agents.transformers_agent import TransformersAgent

@@ -16,10 +16,21 @@ from typing import Any
 
 from train.bootstrap import Interval
 from train.charts import interval_chart, line_chart
-from train.evaluate import EvalReport, EvalRow, mean, paired_difference
 from train.examples import Overview, choose, read_overview, rollout_section
 from train.metrics import read_metrics
+from train.scores import EvalReport, EvalRow, mean, paired_difference
 
+CURVES = (
+    "evidence_recall",
+    "entropy",
+    "kl",
+    "clip_fraction",
+    "ratio",
+    "behaviour_mismatch",
+    "grad_norm",
+    "frames_seen",
+)
+"""Metrics with a chart of their own, where the run logged them."""
 LOW_BUDGET = 8
 """Up to this K the overview alone seldom suffices: calls must not disappear there."""
 
@@ -108,7 +119,7 @@ def learned(before: EvalReport | None, after: EvalReport) -> str:
     fits = [mean(row.compliant for row in report.rows) for report in (before, after)]
     return (
         f"Test accuracy went from {100 * before.accuracy().mean:.1f} % to "
-        f"{100 * score.mean:.1f} %: {_points(change)} (the interval {sure} zero), "
+        f"{100 * score.mean:.1f} %: {_points(change)} points (the interval {sure} zero), "
         f"with format compliance {fits[0]:.2f} -> {fits[1]:.2f} "
         f"and {calls[0]:.2f} -> {calls[1]:.2f} calls per rollout."
     )
@@ -119,7 +130,7 @@ def _percent(item: Interval) -> str:
 
 
 def _points(item: Interval) -> str:
-    return f"{100 * item.mean:+.1f} points [{100 * item.low:+.1f}, {100 * item.high:+.1f}]"
+    return f"{100 * item.mean:+.1f} [{100 * item.low:+.1f}, {100 * item.high:+.1f}]"
 
 
 def _cards(before: EvalReport | None, after: EvalReport) -> str:
@@ -153,7 +164,7 @@ def _table(before: EvalReport | None, after: EvalReport) -> str:
     heads += [*(["difference"] if before else []), "compliance", "calls", "errors"]
     lines = ["".join(f"<th>{head}</th>" for head in heads), _line("all", before, after)]
     for breakdown, title in (
-        ("frame_budget", "Overview frames K"),
+        ("frame_budget", "Overview frames"),
         ("family", "Question family"),
         ("category", "Category"),
         ("kind", "Answer kind"),
@@ -164,7 +175,8 @@ def _table(before: EvalReport | None, after: EvalReport) -> str:
         lines.append(f'<td colspan="{len(heads)}">{title}</td>')
         for key in groups:
             part, first = _only(after, breakdown, key), before and _only(before, breakdown, key)
-            lines.append(_line(str(key), first, part))
+            name = f"K = {key}" if breakdown == "frame_budget" else str(key)
+            lines.append(_line(name, first, part))
     rows = (f"<tr{' class=part' if 'colspan' in line else ''}>{line}</tr>" for line in lines)
     note = (
         "Brackets are bootstrap intervals over tasks; the difference is paired. "
@@ -206,9 +218,9 @@ def _budget_charts(before: EvalReport | None, after: EvalReport) -> str:
     reports = {name: report for name, report in (("before", before), ("after", after)) if report}
     charts = []
     for title, value in (
-        ("Accuracy at K overview frames", lambda row: row.score),
-        ("Calls per rollout at K overview frames", lambda row: float(row.calls)),
-        ("Format compliance at K overview frames", lambda row: float(row.compliant)),
+        ("Accuracy at K", lambda row: row.score),
+        ("Calls per rollout at K", lambda row: float(row.calls)),
+        ("Format compliance at K", lambda row: float(row.compliant)),
     ):
         groups: dict[str, dict[str, Interval]] = {}
         for name, report in reports.items():
@@ -232,11 +244,12 @@ def _curves(steps: Sequence[Mapping[str, Any]]) -> str:
         line_chart("Reward terms", family("reward/")),
         line_chart("Accuracy and compliance", {k: points(k) for k in ("accuracy", "compliance")}),
         line_chart("Calls", {"per rollout": points("calls"), "per turn": points("parallel_calls")}),
+        line_chart("Validation", family("validation/")),
         line_chart("Accuracy at K", family("accuracy/")),
         line_chart("Calls at K", family("calls/")),
         line_chart("Tool Necessity Gap at K", family("tng/")),
     ]
-    for key in ("evidence_recall", "entropy", "kl", "clip_fraction", "loss", "grad_norm"):
+    for key in CURVES:
         charts.append(line_chart(key.replace("_", " ").capitalize(), {key: points(key)}))
     charts.append(line_chart("Seconds of each stage", family("time/")))
     return "".join(charts)

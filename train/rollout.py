@@ -122,7 +122,7 @@ def play(
         decisions = dict(zip(active, agent.act(observations, active), strict=True))
         actions = [decisions[r].action if r in decisions else None for r in range(env.num_envs)]
         observations, paid, terminated, truncated, infos = env.step(
-            batch_actions(actions, env.single_action_space["crops"].shape[0])
+            batch_actions(actions, env.simulation.settings.max_crops)
         )
         rewards += paid[:rows]
         for row in active:

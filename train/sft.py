@@ -36,7 +36,7 @@ from train.learner import Learner
 from train.meter import Meter
 from train.playing import evaluated_agent, measure, table
 from train.rollout import Start, play
-from train.traces import TraceAgent, corpus
+from train.traces import TraceAgent, corpus, side_of
 from train.trajectory import Sample
 
 FRAME_QUESTION = "?"
@@ -53,7 +53,7 @@ def describe_frame(cue: oracle.Cue) -> str:
     else:
         symbol, corner = cue.symbols[0]
         what = f"{symbol} {corner}" if len(cue.symbols) == 1 else f"{len(cue.symbols)} {symbol}"
-    return f"{cue.colour} {'left' if cue.sun_left else 'right'} {what}"
+    return f"{cue.colour} {side_of(cue)} {what}"
 
 
 def frame_trajectories(

@@ -76,7 +76,7 @@ class Tree:
 def image_key(image: np.ndarray) -> bytes:
     """Digest of an image's size and pixels: equal images have equal keys."""
     digest = hashlib.blake2b(repr((image.shape, image.dtype.str)).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
 
 

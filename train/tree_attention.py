@@ -205,7 +205,7 @@ def block_mask(segments: torch.Tensor) -> BlockMask:
 
 @contextmanager
 def tree_attention(
-    model: torch.nn.Module, batch: PackedBatch, mode: Mode, device: torch.device
+    model: Any, batch: PackedBatch, mode: Mode, device: torch.device
 ) -> Iterator[dict[str, Any]]:
     """Make a decoder attend by tree; yields the `mask` (and layout) to give its forward pass.
 

@@ -42,8 +42,8 @@ class KeyFrames(Protocol):
     def before(self, tick: int) -> int:
         """The last key frame at or before `tick` (else the first)."""
 
-    def target(self, key: int) -> int:
-        """Where to seek for a key frame that `before` gave."""
+    def target(self, tick: int) -> int:
+        """Where to seek for the key frame that `before` gives for `tick`."""
 
     def missing(self, tick: int) -> bool:
         """Whether data that is gone from the file may be the frame on screen at `tick`."""
@@ -78,9 +78,9 @@ class IndexKeyFrames:
         i = self._entries.search_timestamp(tick - self._delay, backward=True)
         return self._entries[i].timestamp if i >= 0 else self.first
 
-    def target(self, key: int) -> int:
-        """Key frames are named by their decode times, by which an mp4 is searched."""
-        return key
+    def target(self, tick: int) -> int:
+        """The tick: asked for a key frame's own decode time, FFmpeg takes the one before it."""
+        return tick
 
     def missing(self, tick: int) -> bool:
         """See `KeyFrames.missing`."""
@@ -105,9 +105,9 @@ class PassKeyFrames:
         """See `KeyFrames.before`."""
         return self.keys[max(0, bisect.bisect_right(self.keys, tick) - 1)]
 
-    def target(self, key: int) -> int:
+    def target(self, tick: int) -> int:
         """See `KeyFrames.target`."""
-        return self.targets[key]
+        return self.targets[self.before(tick)]
 
     def missing(self, tick: int) -> bool:
         """Never known: the pass saw the packets that there are."""
@@ -138,7 +138,7 @@ def find_key_frames(
 def _covers(stream: av.VideoStream) -> bool:
     """Whether an mp4's index spans the track: that of a fragmented file holds a part of it."""
     entries = stream.index_entries
-    if not stream.frames or not len(entries) or not stream.duration or not stream.time_base:
+    if not len(entries) or not stream.duration or not stream.time_base:
         return False
     span = entries[len(entries) - 1].timestamp - entries[0].timestamp
     slack = max(int(2 / stream.time_base), stream.duration // 20)

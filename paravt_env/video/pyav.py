@@ -170,13 +170,15 @@ class PyAVReader:
         an earlier one is tried, and at last the start of the file. Packets after the key frame
         but shown before it refer to frames that were not decoded (open GOP): they are dropped.
         """
-        key = self._keys.before(tick)
+        at = tick
         while True:
+            key = self._keys.before(at)
             at_start = key <= self._keys.first
             if at_start and self._keys.needs_reopening:
                 self._reopen()
             else:
-                self._container.seek(self._keys.target(key), stream=self._stream, backward=True)
+                target = self._keys.target(at)
+                self._container.seek(target, stream=self._stream, backward=True)
             key_pts: int | None = None
             for packet in self._container.demux(self._stream):
                 check_deadline(self.path, deadline)
@@ -195,7 +197,7 @@ class PyAVReader:
                     yield packet
             if key_pts is not None or at_start:
                 return
-            key = self._keys.before(key - 1)
+            at = key - 1
 
     def _keep(
         self, decoded: list, wanted: set[int], size: Size, frames: dict[int, np.ndarray]

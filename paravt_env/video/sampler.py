@@ -94,7 +94,7 @@ def mark_wanted(
             look(packet)
 
     def undecided(packet: P) -> bool:
-        if packet.pts is None or packet.is_discard or packet.pts in wanted:
+        if packet.pts is None or packet.pts in wanted:
             return False
         return packet.pts == latest or packet.pts > targets[0]
 

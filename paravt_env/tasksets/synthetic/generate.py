@@ -21,7 +21,7 @@ from paravt_env.tasksets.synthetic.questions import make_tasks
 from paravt_env.tasksets.synthetic.render import encode
 from paravt_env.tasksets.synthetic.world import WorldSettings, plan_video
 
-WORLD_VERSION = 2  # raise when the same settings draw or ask something else
+WORLD_VERSION = 3  # raise when the same settings draw or ask something else
 
 
 def cache_root() -> Path:

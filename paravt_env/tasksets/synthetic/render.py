@@ -187,7 +187,11 @@ class Painter:
                 self._paste(frame, self._sprites[event.symbol], *self._place(event.corner))
         sun = self._sun.alpha.shape[0]
         across = scene.phase(time + 0.5 / self._settings.fps) * (width - sun)
-        self._paste(frame, self._sun, _even((self._strip - sun) / 2), _even(across))
+        top, left = _even((self._strip - sun) / 2), _even(across)
+        luma[top : top + sun, : left + sun // 2] = 235  # the way it has come stays bright
+        chroma = frame[height:].reshape(2, height // 2, width // 2)
+        chroma[:, top // 2 : (top + sun) // 2, : (left + sun // 2) // 2] = 128
+        self._paste(frame, self._sun, top, left)
         luma += self._noise[number % _NOISE_FIELDS]  # modulo 256; 16 - 12 and 235 + 12 stay inside
         return frame
 
