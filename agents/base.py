@@ -7,6 +7,7 @@ from ``train``; try one with ``paravt play --agent random``.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -112,6 +113,13 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.branch_ids)
+
+
+def image_key(image: np.ndarray) -> bytes:
+    """Digest of an image's size and pixels: equal images have equal keys."""
+    digest = hashlib.blake2b(repr((image.shape, image.dtype.str)).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.digest()
 
 
 @dataclass

@@ -7,7 +7,6 @@ computed once and their keys and values copied. An image is encoded once per ver
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from agents.base import AgentStats
+from agents.base import AgentStats, image_key
 from agents.context import TokenContext
 from agents.conversation import Sampled
 from agents.vlm import VisionLanguageModel
@@ -43,13 +42,6 @@ class Session:
         self.contexts = [self.contexts[i] for i in keep]
         self.cache.batch_select_indices(index)
         self.valid = self.valid[index]
-
-
-def image_key(image: np.ndarray) -> bytes:
-    """Content identity of a frame."""
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest() + bytes(
-        str(image.shape), "ascii"
-    )
 
 
 class TransformersSampler:

@@ -2,7 +2,7 @@
 
 Turns and readings are drawn in batches, keys and values live from turn to turn, and a group's
 shared prompt and its frames are computed once. Try one with ``paravt eval --agent.checkpoint
-agents/checkpoints/paravt_mini``.
+paravt_mini``.
 """
 
 from __future__ import annotations

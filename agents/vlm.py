@@ -20,6 +20,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 Grid = tuple[int, int, int]
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+"""Folder of the checkpoints that ship with the project; each is known by its name."""
 
 
 def rope_positions(
@@ -112,12 +114,22 @@ class VisionLanguageModel:
     def load(
         cls, path: str | Path, dtype: str = "float32", device: str = "cpu"
     ) -> VisionLanguageModel:
-        """Load a checkpoint from a local folder or by its hub name.
+        """Load a checkpoint: one that ships with the project, a local folder, or a hub name.
 
         Raises:
-            ValueError: If the architecture is not a Qwen-VL style one.
+            FileNotFoundError: If there is no such checkpoint.
+            ValueError: If it is not a Qwen-VL style one.
         """
-        config = AutoConfig.from_pretrained(path)
+        if (CHECKPOINTS / path).is_dir():
+            path = CHECKPOINTS / path
+        try:
+            config = AutoConfig.from_pretrained(path)
+        except OSError as error:
+            shipped = ", ".join(sorted(folder.name for folder in CHECKPOINTS.glob("*/")))
+            raise FileNotFoundError(
+                f"no checkpoint {path}: give a folder with a config.json, a hub name that can be "
+                f"reached, or one that ships with the project ({shipped})"
+            ) from error
         if not hasattr(config, "vision_config") or not hasattr(config, "image_token_id"):
             raise ValueError(
                 f"{path}: a {config.model_type} checkpoint has no Qwen-VL vision tower; "

@@ -321,7 +321,7 @@ def main() -> None:
     cache = Path(os.environ.get("PARAVT_CACHE", Path(tempfile.gettempdir()) / "paravt"))
     parser.add_argument("--cache", type=Path, default=cache, help="folder of the video file")
     args = parser.parse_args()
-    minutes, overview, windows = (5, 16, 2) if args.quick else (60, 64, 5)
+    minutes, overview, windows = (5, 8, 1) if args.quick else (60, 64, 5)
     rounds = args.rounds or (3 if args.quick else 5)
     start = time.perf_counter()
     path = make_file(minutes, args.cache / "benchmarks")

@@ -131,8 +131,8 @@ def settings(clip, other_clip, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trainer")
     tasks = [
         make_task(clip),
-        make_task(other_clip, "shape", answer="A"),
-        make_task(clip, "other", answer="C"),
+        make_task(other_clip, "shape", question="Which shape is it?"),
+        make_task(clip, "other", question="Say another one?"),
     ]
     for path in (clip, other_clip):
         os.link(path, folder / os.path.basename(path))

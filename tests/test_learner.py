@@ -247,7 +247,7 @@ def test_metrics_are_those_of_the_plain_computation(vlm):
 
 
 def test_decoupled_weighs_each_token_by_what_it_was_sampled_with(vlm):
-    """In a single step pi_prox is the policy: no ratio is clipped, and weights above the cap drop out."""
+    """In a single step pi_prox is the policy: nothing is clipped, weights over the cap drop out."""
     batch = make_batch(vlm, MANY_TURNS)
     learner = Learner(vlm, config(loss="decoupled", behaviour_cap=1.2), TEMPERATURE)
     packed, metrics = packed_gradients(learner, batch)

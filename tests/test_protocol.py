@@ -54,6 +54,7 @@ def test_hermes_calls_keep_their_order_and_spans():
     assert [one.name for one in parsed.calls] == ["crop_video", "crop_video"]
     first = parsed.calls[0]
     assert text[first.start : first.end] == call("1", "2.5")
+    assert [block.closed for block in parsed.blocks] == [True, True, True]
     assert (first.error, first.message, first.video_path) == (None, "", None)
 
 

@@ -173,6 +173,12 @@ class SFTConfig:
     """Steps of the single-frame warm-up; 0 for none."""
     warmup_batch: int = 64
     """Frames of one warm-up step."""
+    list_frames: int = 12
+    """Most frames of the second lesson, which lists frames by their times."""
+    list_steps: int = 500
+    """Steps of the second lesson; 0 for none."""
+    list_batch: int = 32
+    """Lists of one step."""
     rollouts: int = 6400
     """Episodes that the trace agent plays."""
     steps: int = 1500
@@ -196,7 +202,7 @@ class SFTConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _at_least(self, 0, "warmup_steps", "steps", "weight_decay", "warmup_fraction", "readings")
-        _at_least(self, 1, "warmup_batch", "batch", "rollouts", "frames_per_video", "log_every")
+        _at_least(self, 0, "warmup_steps", "list_steps", "steps", "weight_decay", "warmup_fraction", "readings")
+        _at_least(self, 1, "list_frames", "list_batch", "warmup_batch", "batch", "rollouts", "frames_per_video", "log_every")
         if not self.learning_rate > 0 or not self.grad_clip > 0:
             raise ValueError("SFTConfig.learning_rate and .grad_clip must be positive")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -120,7 +119,7 @@ class Learner:
             self.optimizer.zero_grad(set_to_none=True)
             raise FloatingPointError(f"the gradient norm is {norm}; nothing was updated")
         meter.values["grad_norm"].append(norm)
-        meter.values["learning_rate"].append(self.scheduler.get_last_lr()[0])
+        meter.values["learning_rate"].append(float(self.scheduler.get_last_lr()[0]))
         self.optimizer.step()
         self.scheduler.step()
 
@@ -214,8 +213,7 @@ class Learner:
         device = vlm.device
         features = None
         if packed.images:
-            frozen = torch.no_grad() if self.config.freeze_vision else nullcontext()
-            with meter.timed("vision"), frozen:
+            with meter.timed("vision"):
                 encoded = vlm.encode_images(packed.images)
             meter.totals["frames_encoded"] += len(packed.images)
             features = torch.cat([encoded[i] for i in packed.image_order])

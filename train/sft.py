@@ -1,9 +1,9 @@
-"""The cold start: supervised fine-tuning on oracle-written traces, in two stages.
+"""The cold start: supervised fine-tuning on oracle-written traces, after two simpler lessons.
 
-First single frames (which colour, which side, which symbol), then the mixture of whole
-conversations and sub-agent readings. Traces are collected through the real environment by a
-:class:`TraceAgent` and trained by the same packed learner as reinforcement learning. Command:
-``paravt sft sft_mini``.
+First single frames (which scene, which side of noon, which symbols), then lists of frames by their
+times, then the mixture of whole conversations and sub-agent readings, with the vision tower as the
+first lesson left it. Traces are collected through the real environment by a :class:`TraceAgent` and
+trained by the same packed learner as reinforcement learning. Command: ``paravt sft sft_mini``.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from agents.base import Trajectory
+from agents.base import Trajectory, image_key
 from agents.context import ASSISTANT_OPEN, USER_CLOSE, USER_OPEN, TokenContext
 from agents.mini import build_mini
 from agents.paragrpo import PARAGRPOConfig
-from agents.sampling import image_key
 from agents.vlm import VisionLanguageModel
-from paravt_env.protocol.prompts import PROMPTS, subagent_parts
+from paravt_env.protocol.prompts import PROMPTS, PromptStyle, frame_times, subagent_parts
 from paravt_env.protocol.tags import Role
 from paravt_env.tasksets.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
@@ -56,16 +55,24 @@ def describe_frame(cue: oracle.Cue) -> str:
     return f"{cue.colour} {side_of(cue)} {what}"
 
 
-def frame_trajectories(
-    vlm: VisionLanguageModel, config: SFTConfig, env: LongVideoVectorEnv, rng: np.random.Generator
-) -> list[Trajectory]:
-    """Single-frame readings from every video: half of them of an event, half of any moment."""
+@dataclass(frozen=True)
+class Album:
+    """Single frames of one video in time order, with what each of them shows."""
+
+    cues: tuple[oracle.Cue, ...]
+    pixels: np.ndarray
+    """uint8 (N, H, W, 3)."""
+
+
+def make_albums(
+    config: SFTConfig, env: LongVideoVectorEnv, rng: np.random.Generator
+) -> list[Album]:
+    """Decode `frames_per_video` frames of every video: half of an event, half of any moment."""
     tasks = env.simulation.tasks
     first = {tasks[i].video: tasks[i] for i in range(len(tasks))}
     store = FrameStore(workers=config.env.video_workers)
-    style = PROMPTS[config.agent.prompt_style]
     half = config.frames_per_video // 2
-    trajectories = []
+    albums = []
     for task in first.values():
         events = [event for scene in oracle.scenes_of(task) for event in scene.events]
         chosen = rng.integers(len(events), size=half)
@@ -73,19 +80,65 @@ def frame_trajectories(
         times = np.sort([*inside, *rng.uniform(0, task.metadata["duration"], size=half)])
         frames = store.frames(task.video, times, config.env.frame_size)
         cues = oracle.visible_cues(task, frames.timestamps.tolist())
-        for cue, pixels in zip(cues, frames.pixels, strict=True):
-            context = TokenContext(vlm, kind="subagent")
-            parts = subagent_parts(style, FRAME_QUESTION, (cue.time, cue.time), [cue.time])
-            context.append_text(USER_OPEN, Role.prompt)
-            context.append_parts(parts, pixels[None].copy(), Role.prompt)
-            context.append_text(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
-            context.close_prompt()
-            ids = vlm.tokenizer(describe_frame(cue), add_special_tokens=False)["input_ids"]
-            ids.append(vlm.tokenizer.eos_token_id)
-            context.append(ids, int(Role.text), [0.0] * len(ids))
-            trajectories.append(context.freeze())
+        albums.append(Album(cues, frames.pixels.copy()))
     store.close()
-    return trajectories
+    return albums
+
+
+def lesson(
+    vlm: VisionLanguageModel, style: PromptStyle, album: Album, shown: Sequence[int], colour: str
+) -> Trajectory:
+    """A reading of some frames of an album.
+
+    Args:
+        vlm: Tokenizer and image geometry.
+        style: How frames are put before the model.
+        album: Frames of one video.
+        shown: Which of them, in time order. A single one is described; several are listed, each
+            by its time.
+        colour: Only frames of this scene are listed; "" lists them all.
+    """
+    cues = [album.cues[i] for i in shown]
+    times = frame_times(style, np.array([cue.time for cue in cues]))
+    question = f"the {colour} scene?" if colour else FRAME_QUESTION
+    if len(cues) == 1:
+        text = describe_frame(cues[0])
+    else:
+        listed = [
+            f"{cue.colour} {time} {side_of(cue)}"
+            for cue, time in zip(cues, times, strict=True)
+            if colour in ("", cue.colour)
+        ]
+        text = "; ".join(listed) or "none"
+    context = TokenContext(vlm, kind="subagent")
+    window = (cues[0].time, cues[-1].time)
+    parts = subagent_parts(style, question, window, [cue.time for cue in cues])
+    context.append_text(USER_OPEN, Role.prompt)
+    context.append_parts(parts, album.pixels[list(shown)], Role.prompt)
+    context.append_text(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
+    context.close_prompt()
+    ids = vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids.append(vlm.tokenizer.eos_token_id)
+    context.append(ids, int(Role.text), [0.0] * len(ids))
+    return context.freeze()
+
+
+def lessons(
+    vlm: VisionLanguageModel,
+    config: SFTConfig,
+    albums: Sequence[Album],
+    rng: np.random.Generator,
+    most: int,
+) -> Iterator[Trajectory]:
+    """Lessons for ever: up to `most` frames each, half of several ask for one scene's frames."""
+    style = PROMPTS[config.agent.prompt_style]
+    while True:
+        album = albums[int(rng.integers(len(albums)))]
+        count = int(rng.integers(1, most + 1))
+        shown = np.sort(rng.choice(len(album.cues), count, replace=False)).tolist()
+        by_colour = count > 1 and rng.random() < 0.5
+        asked = album.cues[int(rng.choice(shown))].colour if by_colour else ""
+        yield lesson(vlm, style, album, shown, asked)
 
 
 def trace_trajectories(
@@ -157,6 +210,7 @@ def fit(
             weight_decay=config.weight_decay,
             max_grad_norm=config.grad_clip,
             micro_batch_tokens=config.micro_batch_tokens,
+            freeze_vision=stage != "frames",
         ),
         temperature=1.0,
     )
@@ -211,9 +265,11 @@ def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
     env = config.env.make(config.evaluation.num_envs)
     try:
         vlm = _policy(config, folder, env)
-        if config.warmup_steps:
-            frames = shuffled(frame_trajectories(vlm, config, env, rng), rng)
-            fit(vlm, config, [(frames, config.warmup_batch)], config.warmup_steps, "frames", log)
+        albums = make_albums(config, env, rng)
+        frames = lessons(vlm, config, albums, rng, most=1)
+        fit(vlm, config, [(frames, config.warmup_batch)], config.warmup_steps, "frames", log)
+        lists = lessons(vlm, config, albums, rng, config.list_frames)
+        fit(vlm, config, [(lists, config.list_batch)], config.list_steps, "lists", log)
         traces = trace_trajectories(vlm, config, env, say)
     finally:
         env.close()

@@ -10,13 +10,12 @@ Command: `pytest tests/test_packing.py`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from agents.base import Trajectory
+from agents.base import Trajectory, image_key
 
 
 @dataclass(frozen=True)
@@ -71,13 +70,6 @@ class Tree:
     def tokens(self) -> int:
         """Tokens of the packed tree: the prompt once and every branch."""
         return self.prompt + sum(sample.length for sample in self.samples)
-
-
-def image_key(image: np.ndarray) -> bytes:
-    """Digest of an image's size and pixels: equal images have equal keys."""
-    digest = hashlib.blake2b(repr((image.shape, image.dtype.str)).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.digest()
 
 
 class ImageKeys:
