@@ -50,7 +50,7 @@ class _Opening:
     def run(self, deadline: float | None) -> None:
         """Open and decode; called in a thread of the pool."""
         try:
-            video = self.store.info(self.path)
+            video = self.store.info(self.path, deadline)
             times = overview_times(video.duration, self.frame_budget)
             self._settle(Overview(video, self.store.frames(self.path, times, self.size, deadline)))
         except VideoTimeoutError:

@@ -288,7 +288,15 @@ def test_another_task_set_cannot_be_resumed(settings, whole):
         path.write_text(text)
 
 
-def test_interrupt_waits_for_the_release_and_a_second_one_does_not():
+@pytest.fixture
+def default_interrupt():
+    """Ctrl-C as a terminal has it; a test run in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupt_waits_for_the_release_and_a_second_one_does_not(default_interrupt):
     with Interrupt() as interrupt:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

@@ -187,6 +187,8 @@ class SFTConfig:
     """Main conversations of one step."""
     readings: int = 16
     """Sub-agent readings of one step."""
+    rehearsal: int = 0
+    """Lists of the second lesson in one step."""
     learning_rate: float = 1e-3
     """Peak learning rate; cosine to zero."""
     warmup_fraction: float = 0.05
@@ -202,7 +204,9 @@ class SFTConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _at_least(self, 0, "warmup_steps", "list_steps", "steps", "weight_decay", "warmup_fraction", "readings")
-        _at_least(self, 1, "list_frames", "list_batch", "warmup_batch", "batch", "rollouts", "frames_per_video", "log_every")
+        steps = ("warmup_steps", "list_steps", "steps")
+        counts = ("list_frames", "list_batch", "warmup_batch", "batch", "rollouts", "log_every")
+        _at_least(self, 0, *steps, "weight_decay", "warmup_fraction", "readings", "rehearsal")
+        _at_least(self, 1, *counts, "frames_per_video")
         if not self.learning_rate > 0 or not self.grad_clip > 0:
             raise ValueError("SFTConfig.learning_rate and .grad_clip must be positive")

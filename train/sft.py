@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from agents.context import ASSISTANT_OPEN, USER_CLOSE, USER_OPEN, TokenContext
 from agents.mini import build_mini
 from agents.paragrpo import PARAGRPOConfig
 from agents.vlm import VisionLanguageModel
-from paravt_env.protocol.prompts import PROMPTS, PromptStyle, frame_times, subagent_parts
+from paravt_env.protocol.prompts import PROMPTS, PromptStyle, overview_parts, subagent_parts
 from paravt_env.protocol.tags import Role
 from paravt_env.tasksets.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
@@ -35,7 +35,7 @@ from train.learner import Learner
 from train.meter import Meter
 from train.playing import evaluated_agent, measure, table
 from train.rollout import Start, play
-from train.traces import TraceAgent, corpus, side_of
+from train.traces import TraceAgent, corpus, listed, side_of
 from train.trajectory import Sample
 
 FRAME_QUESTION = "?"
@@ -59,6 +59,8 @@ def describe_frame(cue: oracle.Cue) -> str:
 class Album:
     """Single frames of one video in time order, with what each of them shows."""
 
+    video: dict[str, float]
+    """Duration in seconds, frames a second, width and height in pixels."""
     cues: tuple[oracle.Cue, ...]
     pixels: np.ndarray
     """uint8 (N, H, W, 3)."""
@@ -80,7 +82,7 @@ def make_albums(
         times = np.sort([*inside, *rng.uniform(0, task.metadata["duration"], size=half)])
         frames = store.frames(task.video, times, config.env.frame_size)
         cues = oracle.visible_cues(task, frames.timestamps.tolist())
-        albums.append(Album(cues, frames.pixels.copy()))
+        albums.append(Album(asdict(store.info(task.video)), cues, frames.pixels.copy()))
     store.close()
     return albums
 
@@ -99,20 +101,16 @@ def lesson(
         colour: Only frames of this scene are listed; "" lists them all.
     """
     cues = [album.cues[i] for i in shown]
-    times = frame_times(style, np.array([cue.time for cue in cues]))
+    times = np.array([cue.time for cue in cues])
     question = f"the {colour} scene?" if colour else FRAME_QUESTION
     if len(cues) == 1:
         text = describe_frame(cues[0])
+        parts = subagent_parts(style, question, (times[0], times[0]), times)
     else:
-        listed = [
-            f"{cue.colour} {time} {side_of(cue)}"
-            for cue, time in zip(cues, times, strict=True)
-            if colour in ("", cue.colour)
-        ]
-        text = "; ".join(listed) or "none"
+        text = "; ".join(listed(style, cue) for cue in cues if colour in ("", cue.colour))
+        seen = {"window": np.zeros(len(cues)), "timestamps": times, "question": question}
+        parts = overview_parts(style, seen | {"video": album.video})
     context = TokenContext(vlm, kind="subagent")
-    window = (cues[0].time, cues[-1].time)
-    parts = subagent_parts(style, question, window, [cue.time for cue in cues])
     context.append_text(USER_OPEN, Role.prompt)
     context.append_parts(parts, album.pixels[list(shown)], Role.prompt)
     context.append_text(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
@@ -273,7 +271,8 @@ def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
         traces = trace_trajectories(vlm, config, env, say)
     finally:
         env.close()
-    streams = [(shuffled([t for t in traces if t.kind == "main"], rng), config.batch)]
+    mains = [t for t in traces if t.kind == "main"]
+    streams = [(shuffled(mains, rng), config.batch), (lists, config.rehearsal)]
     readings = [t for t in traces if t.kind == "subagent"]
     if readings and config.readings:
         streams.append((shuffled(readings, rng), config.readings))

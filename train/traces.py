@@ -19,14 +19,20 @@ from agents.base import AgentConfig, Limits
 from agents.conversation import ConversationAgent, Reading, Sampled, Turn
 from paravt_env.crops import CropStatus
 from paravt_env.protocol import render_completion
-from paravt_env.protocol.prompts import COMPACT, forced_answer_text, frame_times
+from paravt_env.protocol.prompts import (
+    COMPACT,
+    REACH,
+    PromptStyle,
+    forced_answer_text,
+    frame_times,
+)
 from paravt_env.task import Task, TaskSet
 from paravt_env.tasksets.synthetic import oracle
 from paravt_env.tasksets.synthetic.oracle import Cue
 from paravt_env.tasksets.synthetic.world import COLOURS, CORNERS, GREYS, SYMBOLS
 
 Window = tuple[float, float]
-SIDES = ("left", "right", "here")
+SIDES = ("left", "right")
 GUESS, UNSEEN, BLIND = "no look, a guess", "unseen, a guess", "unseen, try"
 
 
@@ -84,8 +90,14 @@ def describe(task: Task, readings: Sequence[oracle.Reading]) -> str:
 
 
 def side_of(cue: Cue) -> str:
-    """Where a frame says that its scene's event is: `left` of noon is ahead, `right` is over."""
-    return "here" if cue.symbols else "left" if cue.sun_left else "right"
+    """Where a frame says that its scene's noon is: `left` is still ahead, `right` is over."""
+    return "left" if cue.sun_left else "right"
+
+
+def listed(style: PromptStyle, cue: Cue) -> str:
+    """A frame as plans and lists name it: scene, time, side of noon."""
+    (time,) = frame_times(style, np.array([cue.time]))
+    return f"{cue.colour} {time} {side_of(cue)}"
 
 
 def report(task: Task, timestamps: np.ndarray) -> str:
@@ -196,10 +208,15 @@ class TraceAgent(ConversationAgent):
         task, overview = self.task_of(turn.row), _times(turn.view, 0)
         cues = oracle.visible_cues(task, overview)
         notes = Notes(task, overview, cues, oracle.asked_scenes(task, cues))
-        windows = oracle.cue_windows(task, overview, needed_only=False)
-        visible = [scene for scene in notes.asked if scene is not None]
-        notes.windows = dict(zip(visible, windows, strict=True))
+        for scene in notes.asked:
+            if scene is not None:
+                notes.windows[scene] = self._window(self._cue(notes, scene))
         return notes
+
+    def _window(self, cue: Cue) -> Window:
+        """The seconds after a frame of the morning, or before one of the afternoon."""
+        time = float(frame_times(self.style, np.array([cue.time]))[0])
+        return (time, time + REACH) if cue.sun_left else (max(0.0, time - REACH), time)
 
     def _chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -213,8 +230,8 @@ class TraceAgent(ConversationAgent):
         if not notes.windows:
             if not self._chance(trace.blind):
                 return self._guess(notes, shown, UNSEEN)
-            start = float(round(float(self.rng.choice(notes.overview))))
-            return render_completion(BLIND, [(start, start + oracle.CROP_SECONDS)])
+            cue = notes.cues[int(self.rng.integers(len(notes.cues)))]
+            return render_completion(BLIND, [self._window(cue)])
         if not self._chance(trace.call):
             return self._guess(notes, shown, GUESS)
         windows = list(notes.windows.values())
@@ -264,12 +281,8 @@ class TraceAgent(ConversationAgent):
 
     def _plan(self, notes: Notes) -> str:
         """Where the events must be: a scene's colour, its cue frame's time, the sun's side."""
-        steps = []
-        for scene in notes.windows:
-            cue = self._cue(notes, scene)
-            side = side_of(cue)
-            (time,) = frame_times(self.style, np.array([cue.time]))
-            steps.append(f"{cue.colour} {time} {side}")
+        cues = [self._cue(notes, scene) for scene in notes.windows]
+        steps = [listed(self.style, cue) for cue in cues]
         return "; ".join(steps)
 
     def _facts(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:

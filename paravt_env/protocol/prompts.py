@@ -28,6 +28,8 @@ class FrameRef:
 
 
 Part = str | FrameRef
+REACH = 40.0
+"""Seconds from an overview frame to the times that a style may name beside its own."""
 Window = tuple[float, float]
 
 
@@ -40,7 +42,9 @@ class PromptStyle:
         system: Fields tools, max_turns, max_crops, max_seconds.
         video: Before the overview; fields duration, fps, width, height, frames.
         on_demand: The same where there is no overview frame.
-        frame: Before each frame; field time.
+        overview_frame: Before each frame of the overview; fields time, and before and after, the
+            times `REACH` seconds away: a small model copies the ends of a window.
+        frame: Before each frame of a crop; field time.
         question: After the overview; field question.
         evidence: One executed call; fields index (from 1), start, end; split at the field evidence.
         failure: One call that did not run; fields index, status.
@@ -56,6 +60,7 @@ class PromptStyle:
     system: str
     video: str
     on_demand: str
+    overview_frame: str
     frame: str
     question: str
     evidence: str
@@ -92,6 +97,7 @@ PARAVT = PromptStyle(
     ),
     video=f"{_ABOUT_VIDEO} {{frames}} of its frames:\n",
     on_demand=_ABOUT_VIDEO,
+    overview_frame="<{time} seconds>",
     frame="<{time} seconds>",
     question="\n{question}",
     evidence=(
@@ -117,6 +123,7 @@ COMPACT = PromptStyle(
     system="",
     video="",
     on_demand="{duration:.0f}",
+    overview_frame="{before} {time} {after}",
     frame="{time}",
     question="\n{question}",
     evidence="{index} {evidence}\n",
@@ -146,7 +153,8 @@ def overview_parts(style: PromptStyle, observation: Mapping[str, Any]) -> list[P
     video = {key: np.asarray(value).item() for key, value in observation["video"].items()}
     intro = style.video if len(shown) else style.on_demand
     parts: list[Part] = [intro.format(frames=len(shown), **video)]
-    parts += _frame_parts(style, shown, np.asarray(observation["timestamps"])[shown])
+    times = np.asarray(observation["timestamps"])[shown]
+    parts += _frame_parts(style, shown, times, style.overview_frame)
     parts.append(style.question.format(question=observation["question"]))
     return _merged(parts)
 
@@ -182,7 +190,8 @@ def evidence_parts(
         parts.append(before.format(index=row + 1, start=float(start), end=float(end)))
         if texts is None:
             shown = np.flatnonzero(np.asarray(observation["window"]) == row + 1)
-            parts += _frame_parts(style, shown, np.asarray(observation["timestamps"])[shown])
+            times = np.asarray(observation["timestamps"])[shown]
+            parts += _frame_parts(style, shown, times, style.frame)
         else:
             parts.append(texts[row])
         parts.append(after)
@@ -203,7 +212,8 @@ def subagent_parts(
         timestamps: Time of each frame in seconds; `FrameRef(i)` is the i-th of them.
     """
     parts: list[Part] = [style.subagent.format(start=float(window[0]), end=float(window[1]))]
-    parts += _frame_parts(style, range(len(timestamps)), np.asarray(timestamps, np.float64))
+    times = np.asarray(timestamps, np.float64)
+    parts += _frame_parts(style, range(len(times)), times, style.frame)
     parts.append(style.subagent_question.format(question=question))
     return _merged(parts)
 
@@ -223,16 +233,28 @@ def frame_times(style: PromptStyle, timestamps: np.ndarray) -> list[str]:
     >>> frame_times(COMPACT, np.array([0.25, 0.75]))
     ['0.3', '0.8']
     """
+    return _times_as_text(timestamps, _steps_per_second(style, timestamps))
+
+
+def _steps_per_second(style: PromptStyle, timestamps: np.ndarray) -> int:
     close = len(timestamps) > 1 and float(np.diff(timestamps).min()) < 1.0 - 1e-6
-    scale = 1 if style.whole_seconds and not close else 10
-    rounded = np.floor(np.asarray(timestamps) * scale + 0.5) / scale
-    return [f"{time:.0f}" if scale == 1 else f"{time:.1f}" for time in rounded]
+    return 1 if style.whole_seconds and not close else 10
 
 
-def _frame_parts(style: PromptStyle, indices: Any, timestamps: np.ndarray) -> list[Part]:
+def _times_as_text(timestamps: np.ndarray, steps: int) -> list[str]:
+    rounded = np.floor(np.asarray(timestamps) * steps + 0.5) / steps
+    return [f"{time:.0f}" if steps == 1 else f"{time:.1f}" for time in rounded]
+
+
+def _frame_parts(
+    style: PromptStyle, indices: Any, timestamps: np.ndarray, template: str
+) -> list[Part]:
+    steps = _steps_per_second(style, timestamps)
+    named = (timestamps, np.maximum(timestamps - REACH, 0.0), timestamps + REACH)
+    texts = zip(*(_times_as_text(times, steps) for times in named), strict=True)
     parts: list[Part] = []
-    for index, time in zip(indices, frame_times(style, timestamps), strict=True):
-        parts += [style.frame.format(time=time), FrameRef(int(index))]
+    for index, (time, before, after) in zip(indices, texts, strict=True):
+        parts += [template.format(time=time, before=before, after=after), FrameRef(int(index))]
     return parts
 
 
