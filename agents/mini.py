@@ -93,7 +93,7 @@ def train_tokenizer(
 
 
 @torch.no_grad()
-def _copying_start(model: Qwen3VLForConditionalGeneration) -> None:
+def _copying_start(model: Any) -> None:
     """Start every attention layer as one that passes on what it attends to.
 
     Value and output projections are transposes of one orthogonal matrix, as in mimetic
