@@ -33,7 +33,6 @@ from train import recipe
 from train.config import SFTConfig
 from train.learner import Learner
 from train.meter import Meter
-from train.playing import evaluated_agent, measure, table
 from train.rollout import Start, play
 from train.traces import TraceAgent, corpus, listed, side_of
 from train.trajectory import Sample
@@ -198,6 +197,8 @@ def fit(
         stage: Name in the log.
         log: Receives one record every `config.log_every` steps.
     """
+    if not steps:
+        return
     learner = Learner(
         vlm,
         PARAGRPOConfig(
@@ -243,11 +244,11 @@ def _policy(config: SFTConfig, folder: Path, env: LongVideoVectorEnv) -> VisionL
 
 
 def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
-    """Make a cold-start checkpoint: build or load, warm up, imitate traces, save, measure.
+    """Make a cold-start checkpoint: build or load, warm up, imitate traces, save.
 
     Returns:
-        The folder of the checkpoint. Beside the weights: the resolved `config.yaml`, the losses
-        (`sft.jsonl`) and the evaluation on `config.evaluation.split` (`evaluation.json`).
+        The folder of the checkpoint. Beside the weights: the resolved `config.yaml` and the losses
+        (`sft.jsonl`).
     """
     torch.set_num_threads(config.run.threads)
     rng = np.random.default_rng(config.run.seed)
@@ -280,6 +281,5 @@ def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
     vlm.save(folder)
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (folder / "sft.jsonl").write_text(lines, encoding="utf-8")
-    result = measure(config, evaluated_agent(config, str(folder)), folder / "evaluation.json")
-    say(table(result))
+    say(f"{folder} written; measure it with: paravt eval --agent.checkpoint={folder}")
     return folder
