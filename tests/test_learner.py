@@ -249,20 +249,28 @@ def test_metrics_are_those_of_the_plain_computation(vlm):
 def test_decoupled_weighs_each_token_by_what_it_was_sampled_with(vlm):
     """In a single step pi_prox is the policy: nothing is clipped, weights over the cap drop out."""
     batch = make_batch(vlm, MANY_TURNS)
-    learner = Learner(vlm, config(loss="decoupled", behaviour_cap=1.2), TEMPERATURE)
+    with torch.no_grad():
+        moved = [
+            plain_logprobs(vlm, one)[0] - torch.from_numpy(one.logprobs[one.loss_mask])
+            for one in batch.trajectories
+        ]
+    ratios = torch.cat(moved).exp().sort().values
+    half = len(ratios) // 2
+    cap = ratios[half - 1 : half + 1].mean().item()  # half of the tokens weigh more
+    learner = Learner(vlm, config(loss="decoupled", behaviour_cap=cap), TEMPERATURE)
     packed, metrics = packed_gradients(learner, batch)
     vlm.model.zero_grad(set_to_none=True)
     count = sum(int(one.loss_mask.sum()) for one in batch.trajectories)
     for one, advantages in zip(batch.trajectories, batch.advantages, strict=True):
         logprobs, _ = plain_logprobs(vlm, one)
         weight = (logprobs.detach() - torch.from_numpy(one.logprobs[one.loss_mask])).exp()
-        weight = weight * (weight <= 1.2)
+        weight = weight * (weight <= cap)
         (
             -(logprobs * weight * torch.from_numpy(advantages[one.loss_mask])).sum() / count
         ).backward()
     plain = {n: p.grad for n, p in vlm.model.named_parameters() if p.grad is not None}
     assert relative_difference(packed, plain) < 1e-5
-    assert metrics["clip_fraction"] == 0 < metrics["behaviour_dropped"] < 1
+    assert metrics["clip_fraction"] == 0 and metrics["behaviour_dropped"] == half / len(ratios)
 
 
 def on_policy(vlm, batch):

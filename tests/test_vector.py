@@ -254,9 +254,9 @@ def test_overviews_of_different_rows_are_opened_concurrently(
     store = vector.simulation.video.store
     meeting, info = threading.Barrier(2), store.info
 
-    def meet(path):
+    def meet(path, deadline=None):
         meeting.wait(10)  # both rows are here at the same time, or this raises
-        return info(path)
+        return info(path, deadline)
 
     monkeypatch.setattr(store, "info", meet)
     vector.reset(seed=0, options={"task_id": ["colour", "shape"]})

@@ -173,6 +173,10 @@ class SFTConfig:
     """Steps of the single-frame warm-up; 0 for none."""
     warmup_batch: int = 64
     """Frames of one warm-up step."""
+    word_frames: int = 8
+    """Most frames of a list in which words stand for some frames."""
+    word_steps: int = 250
+    """Steps on lists of words alone, and as many on words and frames mixed; 0 for none."""
     list_frames: int = 12
     """Most frames of the second lesson, which lists frames by their times."""
     list_steps: int = 500
@@ -204,9 +208,9 @@ class SFTConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        steps = ("warmup_steps", "list_steps", "steps")
-        counts = ("list_frames", "list_batch", "warmup_batch", "batch", "rollouts", "log_every")
+        steps = ("warmup_steps", "word_steps", "list_steps", "steps")
+        counts = ("word_frames", "list_frames", "list_batch", "warmup_batch", "batch", "rollouts")
         _at_least(self, 0, *steps, "weight_decay", "warmup_fraction", "readings", "rehearsal")
-        _at_least(self, 1, *counts, "frames_per_video")
+        _at_least(self, 1, *counts, "frames_per_video", "log_every")
         if not self.learning_rate > 0 or not self.grad_clip > 0:
             raise ValueError("SFTConfig.learning_rate and .grad_clip must be positive")

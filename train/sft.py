@@ -24,7 +24,13 @@ from agents.context import ASSISTANT_OPEN, USER_CLOSE, USER_OPEN, TokenContext
 from agents.mini import build_mini
 from agents.paragrpo import PARAGRPOConfig
 from agents.vlm import VisionLanguageModel
-from paravt_env.protocol.prompts import PROMPTS, PromptStyle, overview_parts, subagent_parts
+from paravt_env.protocol.prompts import (
+    PROMPTS,
+    FrameRef,
+    PromptStyle,
+    overview_parts,
+    subagent_parts,
+)
 from paravt_env.protocol.tags import Role
 from paravt_env.tasksets.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
@@ -68,7 +74,7 @@ class Album:
 def make_albums(
     config: SFTConfig, env: LongVideoVectorEnv, rng: np.random.Generator
 ) -> list[Album]:
-    """Decode `frames_per_video` frames of every video: half of an event, half of any moment."""
+    """Decode at most `frames_per_video` frames of a video: half of events, half of any moment."""
     tasks = env.simulation.tasks
     first = {tasks[i].video: tasks[i] for i in range(len(tasks))}
     store = FrameStore(workers=config.env.video_workers)
@@ -79,6 +85,7 @@ def make_albums(
         chosen = rng.integers(len(events), size=half)
         inside = [rng.uniform(events[i].start, events[i].end) for i in chosen]
         times = np.sort([*inside, *rng.uniform(0, task.metadata["duration"], size=half)])
+        times = times[np.diff(times, prepend=-np.inf) >= 2.0]  # apart when read as whole seconds
         frames = store.frames(task.video, times, config.env.frame_size)
         cues = oracle.visible_cues(task, frames.timestamps.tolist())
         albums.append(Album(asdict(store.info(task.video)), cues, frames.pixels.copy()))
@@ -87,7 +94,12 @@ def make_albums(
 
 
 def lesson(
-    vlm: VisionLanguageModel, style: PromptStyle, album: Album, shown: Sequence[int], colour: str
+    vlm: VisionLanguageModel,
+    style: PromptStyle,
+    album: Album,
+    shown: Sequence[int],
+    colour: str = "",
+    named: Sequence[bool] = (),
 ) -> Trajectory:
     """A reading of some frames of an album.
 
@@ -98,6 +110,7 @@ def lesson(
         shown: Which of them, in time order. A single one is described; several are listed, each
             by its time.
         colour: Only frames of this scene are listed; "" lists them all.
+        named: For each of several frames, whether words stand in its place.
     """
     cues = [album.cues[i] for i in shown]
     times = np.array([cue.time for cue in cues])
@@ -109,6 +122,8 @@ def lesson(
         text = "; ".join(listed(style, cue) for cue in cues if colour in ("", cue.colour))
         seen = {"window": np.zeros(len(cues)), "timestamps": times, "question": question}
         parts = overview_parts(style, seen | {"video": album.video})
+    words = {i: f" {cues[i].colour} {side_of(cues[i])}\n" for i, word in enumerate(named) if word}
+    parts = [words.get(p.index, p) if isinstance(p, FrameRef) else p for p in parts]
     context = TokenContext(vlm, kind="subagent")
     context.append_text(USER_OPEN, Role.prompt)
     context.append_parts(parts, album.pixels[list(shown)], Role.prompt)
@@ -126,16 +141,21 @@ def lessons(
     albums: Sequence[Album],
     rng: np.random.Generator,
     most: int,
+    words: float = 0.0,
 ) -> Iterator[Trajectory]:
-    """Lessons for ever: up to `most` frames each, half of several ask for one scene's frames."""
+    """Lessons for ever: up to `most` frames each, half of several ask for one scene's frames.
+
+    `words` is the share of frames in whose place words stand, where there are several.
+    """
     style = PROMPTS[config.agent.prompt_style]
     while True:
         album = albums[int(rng.integers(len(albums)))]
-        count = int(rng.integers(1, most + 1))
+        count = int(rng.integers(min(2, most), most + 1))
         shown = np.sort(rng.choice(len(album.cues), count, replace=False)).tolist()
         by_colour = count > 1 and rng.random() < 0.5
         asked = album.cues[int(rng.choice(shown))].colour if by_colour else ""
-        yield lesson(vlm, style, album, shown, asked)
+        named = (rng.random(count) < words).tolist() if count > 1 else ()
+        yield lesson(vlm, style, album, shown, asked, named)
 
 
 def trace_trajectories(
@@ -267,6 +287,9 @@ def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
         albums = make_albums(config, env, rng)
         frames = lessons(vlm, config, albums, rng, most=1)
         fit(vlm, config, [(frames, config.warmup_batch)], config.warmup_steps, "frames", log)
+        for words, share in ((1.0, config.list_batch * 2), (0.5, config.list_batch)):
+            worded = lessons(vlm, config, albums, rng, config.word_frames, words)
+            fit(vlm, config, [(worded, share)], config.word_steps, f"words {words:g}", log)
         lists = lessons(vlm, config, albums, rng, config.list_frames)
         fit(vlm, config, [(lists, config.list_batch)], config.list_steps, "lists", log)
         traces = trace_trajectories(vlm, config, env, say)
