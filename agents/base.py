@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from paravt_env.settings import EnvSettings
+
 Evidence = Literal["subagent", "frames"]
 
 
@@ -41,8 +43,6 @@ class AgentConfig:
     """``subagent``: the same weights read crops, in text; ``frames``: they go in context."""
     forced_prefix: str = "<think>\n"
     """Text that every turn starts with; part of the completion, never trained."""
-    batch_tokens: int = 65536
-    """Bound on rows x padded length of one prefill batch, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ class Limits:
     """Seconds of video in a crop."""
     max_turns: int = 3
     """Turns that may call."""
+
+    @classmethod
+    def of(cls, settings: EnvSettings) -> Limits:
+        """The limits of an environment."""
+        return cls(settings.max_crops, settings.max_crop_seconds, settings.max_turns)
 
 
 @dataclass(frozen=True)

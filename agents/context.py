@@ -156,6 +156,13 @@ class TokenContext:
         """Mark the end of the prompt: what follows is the branch of this rollout."""
         self._prompt_length = len(self.ids)
 
+    def ask(self, parts: Sequence[Part], frames: np.ndarray) -> None:
+        """Append one user message as the whole prompt, up to where the assistant begins."""
+        self.append_text(USER_OPEN, Role.prompt)
+        self.append_parts(parts, frames, Role.prompt)
+        self.append_text(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
+        self.close_prompt()
+
     def images_from(self, token: int) -> list[np.ndarray]:
         """Images whose tokens start at or after index ``token``."""
         return [

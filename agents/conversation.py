@@ -164,10 +164,7 @@ class ConversationAgent(ABC):
         span = (float(window[0]), float(window[1]))
         parts = subagent_parts(self.style, view["question"], span, view["timestamps"][shown])
         context = TokenContext(self.vlm, kind="subagent")
-        context.append_text(USER_OPEN, Role.prompt)
-        context.append_parts(parts, view["frames"][shown], Role.prompt)
-        context.append_text(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
-        context.close_prompt()
+        context.ask(parts, view["frames"][shown])
         return context
 
     def _extend(

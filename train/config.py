@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from agents.base import AgentConfig, Limits
+from agents.base import AgentConfig
 from agents.mini import MiniConfig
 from agents.paragrpo import PARAGRPOConfig
 from agents.scripted import SCRIPTED
@@ -41,11 +41,6 @@ class EnvConfig(EnvSettings):
     frame_budget: int | dict[str, Any] | None = None
     reward: str | dict[str, Any] = "paravt"
     scorer: None = None
-
-    @property
-    def limits(self) -> Limits:
-        """What a text agent is told of these settings."""
-        return Limits(self.max_crops, self.max_crop_seconds, self.max_turns)
 
     def make(
         self, num_envs: int, split: str | None = None, budgets: tuple[int, ...] = ()

@@ -45,7 +45,7 @@ def load_agent(config: AgentConfig, env: EnvSettings, seed: int = 0) -> Transfor
 
     if not config.checkpoint:
         raise ConfigError("agent.checkpoint is empty: give a folder or a hub name")
-    limits = Limits(env.max_crops, env.max_crop_seconds, env.max_turns)
+    limits = Limits.of(env)
     return TransformersAgent.load(config, limits, seed)
 
 

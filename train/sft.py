@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.base import Trajectory, image_key
-from agents.context import ASSISTANT_OPEN, USER_CLOSE, USER_OPEN, TokenContext
+from agents.base import Limits, Trajectory, image_key
+from agents.context import TokenContext
 from agents.mini import build_mini
 from agents.paragrpo import PARAGRPOConfig
 from agents.vlm import VisionLanguageModel
@@ -125,10 +125,7 @@ def lesson(
     words = {i: f" {cues[i].colour} {side_of(cues[i])}\n" for i, word in enumerate(named) if word}
     parts = [words.get(p.index, p) if isinstance(p, FrameRef) else p for p in parts]
     context = TokenContext(vlm, kind="subagent")
-    context.append_text(USER_OPEN, Role.prompt)
-    context.append_parts(parts, album.pixels[list(shown)], Role.prompt)
-    context.append_text(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
-    context.close_prompt()
+    context.ask(parts, album.pixels[list(shown)])
     ids = vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
     ids.append(vlm.tokenizer.eos_token_id)
     context.append(ids, int(Role.text), [0.0] * len(ids))
@@ -166,7 +163,7 @@ def trace_trajectories(
 ) -> list[Trajectory]:
     """Play `config.rollouts` episodes with a :class:`TraceAgent` and keep their trajectories."""
     agent = TraceAgent(
-        vlm, config.agent, config.env.limits, env.task_of, config.traces, config.run.seed
+        vlm, config.agent, Limits.of(config.env), env.task_of, config.traces, config.run.seed
     )
     images: dict[bytes, np.ndarray] = {}
     kept: list[Trajectory] = []

@@ -218,8 +218,7 @@ class Trainer:
 def _agent(
     vlm: VisionLanguageModel, config: AgentConfig, env: LongVideoVectorEnv, seed: int
 ) -> TransformersAgent:
-    settings = env.simulation.settings
-    limits = Limits(settings.max_crops, settings.max_crop_seconds, settings.max_turns)
+    limits = Limits.of(env.simulation.settings)
     return TransformersAgent(vlm, config, limits, seed)
 
 
