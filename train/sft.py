@@ -203,6 +203,7 @@ def fit(
     steps: int,
     stage: str,
     log: Callable[[dict[str, Any]], None],
+    freeze_vision: bool = True,
 ) -> None:
     """Train on batches drawn from streams; cosine learning rate with a warm-up.
 
@@ -213,6 +214,7 @@ def fit(
         steps: Optimizer steps.
         stage: Name in the log.
         log: Receives one record every `config.log_every` steps.
+        freeze_vision: Leave the vision tower as it is.
     """
     if not steps:
         return
@@ -226,7 +228,7 @@ def fit(
             weight_decay=config.weight_decay,
             max_grad_norm=config.grad_clip,
             micro_batch_tokens=config.micro_batch_tokens,
-            freeze_vision=stage != "frames",
+            freeze_vision=freeze_vision,
         ),
         temperature=1.0,
     )
@@ -283,7 +285,8 @@ def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
         vlm = _policy(config, folder, env)
         albums = make_albums(config, env, rng)
         frames = lessons(vlm, config, albums, rng, most=1)
-        fit(vlm, config, [(frames, config.warmup_batch)], config.warmup_steps, "frames", log)
+        frame_stream = [(frames, config.warmup_batch)]
+        fit(vlm, config, frame_stream, config.warmup_steps, "frames", log, freeze_vision=False)
         for words, share in ((1.0, config.list_batch * 2), (0.5, config.list_batch)):
             worded = lessons(vlm, config, albums, rng, config.word_frames, words)
             fit(vlm, config, [(worded, share)], config.word_steps, f"words {words:g}", log)
