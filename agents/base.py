@@ -10,13 +10,47 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from paravt_env.settings import EnvSettings
+from paravt_env.spaces import empty_action
 
 Evidence = Literal["subagent", "frames"]
+EngineName = Literal["transformers", "vllm", "vllm_server"]
+
+
+@dataclass
+class VLLMConfig:
+    """A vLLM engine; used where ``agent.engine`` is ``vllm`` or ``vllm_server``."""
+
+    url: str = ""
+    """``vllm_server``: address of a running server; empty starts one on this machine."""
+    max_model_len: int = 8192
+    """Tokens of the longest conversation."""
+    max_sequences: int = 64
+    """Completions that are drawn at the same time."""
+    max_images: int = 512
+    """Images in one conversation at most."""
+    block_size: int = 32
+    """Tokens of a block of the prefix cache; prompts shorter than one are never shared."""
+    kv_cache_gib: float = 1.0
+    """Memory for keys and values."""
+    tensor_parallel: int = 1
+    """GPUs that hold one copy of the policy."""
+    eager: bool = True
+    """Run without compiled graphs: starts in seconds."""
+    sync: Literal["memory", "nccl"] = "memory"
+    """How weights reach a server: through shared memory on one machine, or between GPUs."""
+    learner_address: str = "127.0.0.1"
+    """``nccl``: address of the learner's machine, as the server sees it."""
+    sync_deadline: float = 120.0
+    """Seconds after which a weight sync that has not finished is an error."""
+    timeout: float = 600.0
+    """Seconds that a server may take for one request."""
+    start_timeout: float = 300.0
+    """Seconds that a server may take to start."""
 
 
 @dataclass
@@ -29,6 +63,11 @@ class AgentConfig:
     """Torch device of the weights, such as ``cpu`` or ``cuda:0``."""
     dtype: str = "float32"
     """Torch dtype of the weights."""
+    engine: EngineName = "transformers"
+    """What draws the tokens: ``transformers`` in this process, ``vllm`` in this process, or
+    ``vllm_server``."""
+    vllm: VLLMConfig = field(default_factory=VLLMConfig)
+    """Settings of a vLLM engine."""
     prompt_style: str = "paravt"
     """Name of a prompt style in ``paravt_env.protocol.prompts.PROMPTS``."""
     temperature: float = 0.7
@@ -39,8 +78,9 @@ class AgentConfig:
     """Tokens that the forced-answer turn may sample."""
     subagent_tokens: int = 512
     """Tokens that one reading of a crop may sample."""
-    evidence: Evidence = "subagent"
-    """``subagent``: the same weights read crops, in text; ``frames``: they go in context."""
+    evidence: Evidence | None = None
+    """``subagent``: the same weights read crops, in text; ``frames``: they go in context; None:
+    what the environment asks for (``ParaVT-LongVideo-Frames-v0`` asks for ``frames``)."""
     forced_prefix: str = "<think>\n"
     """Text that every turn starts with; part of the completion, never trained."""
 
@@ -55,11 +95,18 @@ class Limits:
     """Seconds of video in a crop."""
     max_turns: int = 3
     """Turns that may call."""
+    evidence: Evidence = "subagent"
+    """How crops are taken in, unless the agent's own setting says otherwise."""
 
     @classmethod
     def of(cls, settings: EnvSettings) -> Limits:
         """The limits of an environment."""
-        return cls(settings.max_crops, settings.max_crop_seconds, settings.max_turns)
+        return cls(
+            settings.max_crops,
+            settings.max_crop_seconds,
+            settings.max_turns,
+            cast(Evidence, settings.evidence),
+        )
 
 
 @dataclass(frozen=True)
@@ -82,12 +129,30 @@ class Completion:
     version: int = 0
 
 
+class AgentError(RuntimeError):
+    """An agent that cannot decide: its server is gone, or answers nonsense.
+
+    Raised by ``act`` it ends the episode of every row that was asked; ``Decision.failed`` ends that
+    of one row. Both are counted and never scored as an answer of the model's.
+    """
+
+
 @dataclass(frozen=True)
 class Decision:
-    """What an agent does in one row: the action and, for text agents, the completion behind it."""
+    """What an agent does in one row: the action and, for text agents, the completion behind it.
+
+    Attributes:
+        error: Why the agent could not decide, "" where it did; the row's episode ends then.
+    """
 
     action: dict[str, Any]
     completion: Completion | None = None
+    error: str = ""
+
+    @classmethod
+    def failed(cls, reason: str, max_crops: int) -> Decision:
+        """A row that the agent could not decide, and why."""
+        return cls(empty_action(max_crops), error=reason or "no reason given")
 
 
 @dataclass(frozen=True)
@@ -166,3 +231,15 @@ class TextAgent(Agent, Protocol):
 
     def trajectories(self, row: int) -> list[Trajectory]:
         """Token-level trajectories of a row's episode so far: main first, then its sub-agents."""
+
+
+@runtime_checkable
+class MeteredAgent(Agent, Protocol):
+    """An agent that says what an episode has cost."""
+
+    def usage(self, row: int) -> Mapping[str, float]:
+        """What a row's episode has used so far, by name.
+
+        ``frames`` and ``visual_tokens`` that went into contexts, ``prompt_tokens`` and
+        ``completion_tokens``, ``requests``, ``cost``: what the agent knows of these.
+        """

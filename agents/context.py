@@ -171,6 +171,16 @@ class TokenContext:
             if start >= token
         ]
 
+    def counts(self) -> dict[str, int]:
+        """Frames, image tokens, sampled tokens, and all tokens that were not sampled."""
+        sampled = sum(self._sampled)
+        return {
+            "frames": len(self.images),
+            "visual_tokens": self.ids.count(self.vlm.image_pad_id),
+            "prompt_tokens": len(self.ids) - sampled,
+            "completion_tokens": sampled,
+        }
+
     def freeze(self) -> Trajectory:
         """The conversation so far as an immutable trajectory.
 

@@ -37,6 +37,7 @@ from paravt_env.protocol.prompts import (
     system_text,
 )
 from paravt_env.protocol.tags import Role
+from paravt_env.subtitles import lines_of
 
 _OK = 1 + CROP_STATUSES.index(CropStatus.ok)
 
@@ -96,6 +97,7 @@ class ConversationAgent(ABC):
         self.vlm = vlm
         self.config = config
         self.limits = limits or Limits()
+        self.evidence = config.evidence or self.limits.evidence
         self.style = PROMPTS[config.prompt_style]
         self.version = 0
         self.stop_id: int = vlm.tokenizer.eos_token_id
@@ -136,12 +138,20 @@ class ConversationAgent(ABC):
             return []
         return [state.context.freeze(), *(reading.freeze() for reading in state.readings)]
 
+    def usage(self, row: int) -> dict[str, float]:
+        """Frames and tokens of a row's episode so far, its sub-agents' included."""
+        state = self._rows[row]
+        contexts = [*([state.context] if state.context else []), *state.readings]
+        counts = [context.counts() for context in contexts]
+        names = ("frames", "visual_tokens", "prompt_tokens", "completion_tokens")
+        return {name: float(sum(count[name] for count in counts)) for name in names}
+
     def _read_crops(self, views: Mapping[int, Mapping[str, Any]]) -> dict[int, list[str]]:
         """Sub-agent texts by row and call ("" for a call that did not run)."""
         readings: list[Reading] = []
         for row, view in views.items():
             state = self._rows.get(row)
-            if state is None or state.action is None or self.config.evidence == "frames":
+            if state is None or state.action is None or self.evidence == "frames":
                 continue
             for call in np.flatnonzero(view["crop_status"] == _OK):
                 context = self._reading_context(view, int(call), state.action["crops"][call])
@@ -162,7 +172,8 @@ class ConversationAgent(ABC):
         """The prompt of a sub-agent: the crop's frames with their times, then the question."""
         shown = view["window"] == call + 1
         span = (float(window[0]), float(window[1]))
-        parts = subagent_parts(self.style, view["question"], span, view["timestamps"][shown])
+        said = lines_of(view["subtitles"], call + 1)
+        parts = subagent_parts(self.style, view["question"], span, view["timestamps"][shown], said)
         context = TokenContext(self.vlm, kind="subagent")
         context.ask(parts, view["frames"][shown])
         return context
@@ -185,7 +196,7 @@ class ConversationAgent(ABC):
             context.close_prompt()
         else:
             context = state.context
-            shown = texts if self.config.evidence == "subagent" else None
+            shown = texts if self.evidence == "subagent" else None
             parts = evidence_parts(self.style, view, state.action["crops"], shown)
             context.append_text(NEXT_TURN + USER_OPEN, Role.response)
             context.append_parts(parts, view["frames"], Role.response)

@@ -21,7 +21,7 @@ import torch
 
 @dataclass(frozen=True)
 class LossInputs:
-    """What a policy loss may look at; every tensor is float32 (T,)."""
+    """What a policy loss may look at; every tensor is float32 (T,) where nothing else is said."""
 
     logprobs: torch.Tensor
     """Of the policy that is trained now; carries the gradient."""
@@ -30,9 +30,13 @@ class LossInputs:
     behaviour: torch.Tensor
     """Recorded when the token was sampled (pi_behave); no gradient."""
     advantages: torch.Tensor
+    sequence: torch.Tensor
+    """(T,) int64, which sequence each token belongs to. All trained tokens of a sequence are in the
+    same call: packing never divides a branch."""
     clip_low: float = 0.2
     clip_high: float = 0.2
     behaviour_cap: float = 5.0
+    ratio_cap: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,8 @@ class LossOutputs:
     metrics: dict[str, torch.Tensor]
 
 
-def clipped(inputs: LossInputs) -> LossOutputs:
-    """-min(r A, clip(r, 1 - low, 1 + high) A), r = pi / pi_prox.
-
-    PPO (arXiv 1707.06347); unequal bounds as in DAPO (arXiv 2503.14476).
-    """
-    ratio_T = torch.exp(inputs.logprobs - inputs.proximal)
+def _clipped(ratio_T: torch.Tensor, inputs: LossInputs) -> LossOutputs:
+    """-min(r A, clip(r, 1 - low, 1 + high) A) of any ratio r."""
     bounded_T = ratio_T.clamp(1 - inputs.clip_low, 1 + inputs.clip_high)
     objective_T = ratio_T * inputs.advantages
     bounded_objective_T = bounded_T * inputs.advantages
@@ -57,6 +57,41 @@ def clipped(inputs: LossInputs) -> LossOutputs:
         "ratio": ratio_T.detach(),
     }
     return LossOutputs(-torch.minimum(objective_T, bounded_objective_T), metrics)
+
+
+def clipped(inputs: LossInputs) -> LossOutputs:
+    """-min(r A, clip(r, 1 - low, 1 + high) A), r = pi / pi_prox.
+
+    PPO (arXiv 1707.06347); unequal bounds as in DAPO (arXiv 2503.14476).
+    """
+    return _clipped(torch.exp(inputs.logprobs - inputs.proximal), inputs)
+
+
+def gspo(inputs: LossInputs) -> LossOutputs:
+    """The clipped loss with one ratio a sequence, s = (pi(y) / pi_prox(y))^(1 / |y|).
+
+    GSPO (arXiv 2507.18071) in its token form, s_t = stopgrad(s) pi_t / stopgrad(pi_t): the value is
+    that of s, the gradient of each token is weighed by its own advantage. With
+    `aggregation=sequence_mean` and one advantage a sequence it is the sequence form exactly. The
+    paper clips at 3e-4 below and 4e-4 above.
+    """
+    _, sequence_T = torch.unique(inputs.sequence, return_inverse=True)
+    lengths_N = torch.bincount(sequence_T)
+    difference_T = (inputs.logprobs - inputs.proximal).detach()
+    sums_N = difference_T.new_zeros(len(lengths_N)).index_add(0, sequence_T, difference_T)
+    ratio_T = torch.exp(sums_N / lengths_N)[sequence_T]
+    return _clipped(ratio_T * torch.exp(inputs.logprobs - inputs.logprobs.detach()), inputs)
+
+
+def cispo(inputs: LossInputs) -> LossOutputs:
+    """-stopgrad(min(r, ratio_cap)) A log pi, r = pi / pi_prox (CISPO, arXiv 2506.13585).
+
+    The weight is clipped and not the objective, so that every token keeps a gradient.
+    """
+    ratio_T = torch.exp(inputs.logprobs - inputs.proximal).detach()
+    metrics = {"clip_fraction": (ratio_T > inputs.ratio_cap).float(), "ratio": ratio_T}
+    weight_T = ratio_T.clamp(max=inputs.ratio_cap)
+    return LossOutputs(-weight_T * inputs.advantages * inputs.logprobs, metrics)
 
 
 def decoupled(inputs: LossInputs) -> LossOutputs:
@@ -70,6 +105,20 @@ def decoupled(inputs: LossInputs) -> LossOutputs:
     kept_T = weight_T <= inputs.behaviour_cap
     weight_T = torch.where(kept_T, weight_T, 0.0)
     metrics = {"behaviour_weight": weight_T, "behaviour_dropped": (~kept_T).float()}
+    return LossOutputs(outputs.loss * weight_T, outputs.metrics | metrics)
+
+
+def tis(inputs: LossInputs) -> LossOutputs:
+    """The clipped loss times min(pi_prox / pi_behave, behaviour_cap).
+
+    Truncated importance sampling, for a sampler whose numbers differ from the trainer's (F. Yao et
+    al., "Your efficient RL framework secretly brings you off-policy RL training", 2025; cap 2).
+    """
+    outputs = clipped(inputs)
+    weight_T = torch.exp(inputs.proximal - inputs.behaviour)
+    truncated_T = weight_T > inputs.behaviour_cap
+    weight_T = weight_T.clamp(max=inputs.behaviour_cap)
+    metrics = {"behaviour_weight": weight_T, "behaviour_truncated": truncated_T.float()}
     return LossOutputs(outputs.loss * weight_T, outputs.metrics | metrics)
 
 
@@ -90,8 +139,13 @@ def likelihood(inputs: LossInputs) -> LossOutputs:
 LOSSES: dict[str, Callable[[LossInputs], LossOutputs]] = {
     "likelihood": likelihood,
     "clipped": clipped,
+    "gspo": gspo,
+    "cispo": cispo,
     "decoupled": decoupled,
+    "tis": tis,
 }
+WEIGH_BY_BEHAVIOUR = ("decoupled", "tis")
+"""Losses that correct for the sampler by a weight of their own: their pi_prox is the trainer's."""
 
 
 def token_mean(lengths_N: np.ndarray, limit: int) -> np.ndarray:

@@ -35,12 +35,12 @@ ADDED_TOKENS = (
     "</tool_call>",
     "<tool_response>",
     "</tool_response>",
-    '{"name": "crop_video", "arguments": {"start_time": ',
-    ', "end_time": ',
+    '{"name": "crop_video", "arguments": {"start_time":',
+    ', "end_time":',
 )
 """Qwen3's tags, and the two fixed stretches of a call: a small model need not spell them out."""
 
-COPY_SCALE, EMBEDDING_SCALE = 0.7, 2.5
+COPY_SCALE, EMBEDDING_SCALE = 0.7, 5.0
 
 
 @dataclass
@@ -59,7 +59,8 @@ class MiniConfig:
     vocabulary: int = 1024
     """Upper bound on the tokens that the byte-level BPE learns."""
     numbers: int = 1300
-    """Whole numbers below this are one token each: a small model copies a time in one step."""
+    """Whole numbers below this are one token each, and one more with the space before them: a small
+    model copies a time in one step, and finds it right beside the word it belongs to."""
 
 
 def train_tokenizer(
@@ -84,9 +85,9 @@ def train_tokenizer(
     )
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in ADDED_TOKENS])
-    tokenizer.add_tokens(
-        [AddedToken(str(n), normalized=False, single_word=True) for n in range(10, numbers)]
-    )
+    plain = [AddedToken(str(n), normalized=False, single_word=True) for n in range(numbers)]
+    spaced = [AddedToken(f" {n}", normalized=False) for n in range(numbers)]
+    tokenizer.add_tokens(plain + spaced)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )

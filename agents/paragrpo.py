@@ -5,7 +5,7 @@ turn their rewards into advantages, and update the policy on the packed groups. 
 apart from GRPO is two mechanisms and a reward, each a setting: exploration anchoring
 (`forced_prefix` of the agent and `credit` below), frame-budget gating (`frame_budget` of the
 environment) and the tool term of the reward preset. Vanilla GRPO is this file with an empty prefix,
-trajectory credit and one fixed budget.
+trajectory credit and one fixed budget; `docs/methods.md` lists the other methods that are settings.
 
 Playing and learning are injected, so that this file is the algorithm and nothing else. Train with
 `python agents/paragrpo.py --config train/recipes/demo.yaml`, or `paravt train`.
@@ -22,118 +22,20 @@ import numpy as np
 
 from agents.advantages import (
     ADVANTAGES,
-    Credit,
+    FORMAT_TERM,
+    NEED_TOOL_TERM,
+    TOOL_TERM,
+    Scores,
     normalise_batch,
     token_credit,
     zero_variance,
 )
 from agents.base import Trajectory
-from agents.losses import AGGREGATIONS, LOSSES
+from agents.paragrpo_config import PARAGRPOConfig
 from paravt_env.protocol import Role
 
-FORMAT_TERM = "format_anchor"
-
-
-@dataclass
-class PARAGRPOConfig:
-    """Settings of the algorithm; the defaults are ParaVT's published ones."""
-
-    groups: int = 7
-    """Groups (starts) collected for one update."""
-    group_size: int = 8
-    """Rollouts that share one start."""
-    advantage: str = "grpo"
-    """Name in `ADVANTAGES`: grpo, centered or leave_one_out."""
-    batch_normalise: bool = True
-    """Normalise the advantages once more, over the trained tokens of the batch."""
-    credit: Credit = "trajectory"
-    """trajectory: one advantage a rollout; token: the format term's only on structural tokens."""
-    train_subagents: bool = True
-    """Train the readings of the crops too, with the advantage of their main rollout."""
-    loss: str = "decoupled"
-    """Name in `LOSSES`: clipped, decoupled or likelihood (supervised)."""
-    clip_low: float = 0.2
-    """The ratio is clipped below at 1 - clip_low."""
-    clip_high: float = 0.2
-    """The ratio is clipped above at 1 + clip_high."""
-    behaviour_cap: float = 5.0
-    """decoupled: tokens whose pi_prox / pi_behave is above this are dropped."""
-    aggregation: str = "token_mean"
-    """Name in `AGGREGATIONS`: token_mean, sequence_mean or dr_grpo."""
-    length_limit: int = 2048
-    """dr_grpo: the constant number of tokens that a sequence's sum is divided by."""
-    kl_coefficient: float = 0.01
-    """Weight of the k3 divergence from the frozen starting policy; 0 loads no second copy."""
-    learning_rate: float = 2e-6
-    """Adam's step size after the warm-up; constant."""
-    warmup_steps: int = 0
-    """Optimizer steps over which the learning rate rises linearly."""
-    adam_betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of Adam's first and second moments."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay (AdamW)."""
-    max_grad_norm: float = 1.0
-    """Gradients are clipped to this global norm."""
-    epochs: int = 1
-    """Passes over one batch of rollouts."""
-    minibatches: int = 1
-    """Optimizer steps in one pass; groups are kept whole."""
-    freeze_vision: bool = False
-    """Leave the vision tower as it is."""
-    micro_batch_tokens: int = 16384
-    """Padded tokens of one forward and backward pass."""
-    logit_chunk: int = 4096
-    """Tokens whose vocabulary logits exist at the same time."""
-    attention: str = "auto"
-    """How packed trees attend: auto, split, dense or flex (`train/tree_attention.py`)."""
-
-    def __post_init__(self) -> None:
-        """Check names and ranges; a mistake is an error that says what is allowed."""
-        tables: dict[str, Mapping[str, object]] = {
-            "advantage": ADVANTAGES,
-            "loss": LOSSES,
-            "aggregation": AGGREGATIONS,
-            "credit": dict.fromkeys(("trajectory", "token")),
-            "attention": dict.fromkeys(("auto", "split", "dense", "flex")),
-        }
-        for field, table in tables.items():
-            if getattr(self, field) not in table:
-                raise ValueError(
-                    f"algorithm.{field}={getattr(self, field)!r}: choose from {', '.join(table)}"
-                )
-        for field in (
-            "groups",
-            "epochs",
-            "minibatches",
-            "micro_batch_tokens",
-            "logit_chunk",
-            "length_limit",
-        ):
-            if getattr(self, field) < 1:
-                raise ValueError(
-                    f"algorithm.{field} must be at least 1, not {getattr(self, field)}"
-                )
-        if self.group_size < 2:
-            raise ValueError(
-                "algorithm.group_size must be at least 2: a group compares its members"
-            )
-        if self.minibatches > self.groups:
-            raise ValueError("algorithm.minibatches cannot exceed algorithm.groups")
-        if not 0 < self.clip_low < 1 or self.clip_high <= 0:
-            raise ValueError(
-                "algorithm.clip_low must be in (0, 1) and algorithm.clip_high positive"
-            )
-        for field in ("learning_rate", "max_grad_norm", "behaviour_cap"):
-            if getattr(self, field) <= 0:
-                raise ValueError(f"algorithm.{field} must be positive, not {getattr(self, field)}")
-        for field in ("kl_coefficient", "weight_decay", "warmup_steps"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"algorithm.{field} must not be negative: {getattr(self, field)}")
-
-    @property
-    def updates_per_batch(self) -> int:
-        """Optimizer steps taken on one batch of rollouts."""
-        return self.epochs * self.minibatches
+KL_TERM = "kl"
+"""The divergence from the reference where it is part of the reward (`kl_in=reward`)."""
 
 
 class ScoredRollout(Protocol):
@@ -146,6 +48,10 @@ class ScoredRollout(Protocol):
     @property
     def terms(self) -> Mapping[str, float]:
         """Unweighted value of each reward term."""
+
+    @property
+    def executed(self) -> int:
+        """Calls that ran."""
 
     @property
     def trajectories(self) -> tuple[Trajectory, ...]:
@@ -170,9 +76,10 @@ class PARAGRPO(Generic[R]):
 
     Args:
         config: Its settings.
-        reward_weights: The environment's weight of every reward term, by name.
-        collect: Plays and returns groups of rollouts with one start each.
+        reward_weights: The weight of every reward term, by name.
+        collect: Plays, selects and returns groups of rollouts with one start each.
         update: Takes the credited batch, changes the weights and returns metrics.
+        divergence: The divergence of each trajectory from the reference; for `kl_in=reward`.
     """
 
     def __init__(
@@ -181,13 +88,19 @@ class PARAGRPO(Generic[R]):
         reward_weights: Mapping[str, float],
         collect: Callable[[], Sequence[Sequence[R]]],
         update: Callable[[Batch], dict[str, float]],
+        divergence: Callable[[Sequence[Trajectory]], np.ndarray] | None = None,
     ) -> None:
         if config.credit == "token" and FORMAT_TERM not in reward_weights:
             raise ValueError(f"credit=token needs the reward term {FORMAT_TERM!r} in the preset")
+        if config.advantage in NEED_TOOL_TERM and not reward_weights.get(TOOL_TERM):
+            raise ValueError(
+                f"advantage={config.advantage} needs the reward term {TOOL_TERM!r} in the preset"
+            )
         self.config = config
         self.reward_weights = reward_weights
         self.collect = collect
         self.update = update
+        self.divergence = divergence
 
     def step(self) -> tuple[Sequence[Sequence[R]], dict[str, float]]:
         """One round of the method: collect groups, compute advantages, update."""
@@ -208,46 +121,94 @@ class PARAGRPO(Generic[R]):
         """
         config = self.config
         members = [(g, r) for g, group in enumerate(groups) for r in group if r.trajectories]
-        groups_N = np.array([g for g, _ in members], dtype=np.int64)
-        rewards_N = np.array([r.reward for _, r in members], dtype=np.float64)
+        scores, metrics = self._scores(members), self._counts(groups, members)
+        if config.kl_in == "reward" and config.kl_coefficient:
+            divergence_N = self._divergence([rollout for _, rollout in members])
+            scores = scores.with_term(KL_TERM, -config.kl_coefficient, divergence_N)
+            metrics["kl_of_rollout"] = float(divergence_N.mean()) if len(divergence_N) else 0.0
         estimate = ADVANTAGES[config.advantage]
         if config.credit == "token":
+            main, form = scores.split(FORMAT_TERM)
             format_weight = self.reward_weights[FORMAT_TERM]
-            format_N = np.array([r.terms[FORMAT_TERM] for _, r in members], dtype=np.float64)
-            format_advantages_N = estimate(format_N, groups_N)
-            main_advantages_N = estimate(rewards_N - format_weight * format_N, groups_N)
+            main_N, format_N = estimate(main), estimate(form)
         else:
             format_weight = 0.0
-            format_advantages_N = np.zeros_like(rewards_N)
-            main_advantages_N = estimate(rewards_N, groups_N)
+            main_N, format_N = estimate(scores), np.zeros(len(members))
 
         batch = Batch([], [], [])
         for n, (group, rollout) in enumerate(members):
-            for trajectory in rollout.trajectories:
-                if trajectory.kind == "subagent" and not config.train_subagents:
-                    continue
+            for trajectory in self._trained(rollout):
+                structural_C = trajectory.roles == Role.tag
                 batch.trajectories.append(trajectory)
                 batch.groups.append(group)
                 batch.advantages.append(
-                    token_credit(
-                        main_advantages_N[n],
-                        format_advantages_N[n],
-                        format_weight,
-                        trajectory.roles == Role.tag,
-                    )
+                    token_credit(main_N[n], format_N[n], format_weight, structural_C)
                 )
         advantages = batch.advantages
         if config.batch_normalise:
-            advantages = normalise_batch(advantages, [t.loss_mask for t in batch.trajectories])
+            masks = [trajectory.loss_mask for trajectory in batch.trajectories]
+            advantages = normalise_batch(advantages, masks, batch.groups)
         batch.advantages[:] = [a.astype(np.float32) for a in advantages]
-        live = {int(g) for g in groups_N}
-        flat = zero_variance(rewards_N, groups_N)
-        metrics = {
+        return batch, metrics | self._shares(batch)
+
+    def _scores(self, members: Sequence[tuple[int, ScoredRollout]]) -> Scores:
+        config, rollouts = self.config, [rollout for _, rollout in members]
+        return Scores(
+            rewards=np.array([rollout.reward for rollout in rollouts], dtype=np.float64),
+            groups=np.array([group for group, _ in members], dtype=np.int64),
+            terms={
+                name: np.array([rollout.terms[name] for rollout in rollouts], dtype=np.float64)
+                for name in self.reward_weights
+            },
+            weights=self.reward_weights,
+            called=np.array([rollout.executed > 0 for rollout in rollouts], dtype=bool),
+            right_from=config.right_from,
+            shrinkage=config.shrinkage,
+        )
+
+    def _trained(self, rollout: ScoredRollout) -> list[Trajectory]:
+        """The trajectories of a rollout that are trained."""
+        kinds = ("main", "subagent") if self.config.train_subagents else ("main",)
+        return [trajectory for trajectory in rollout.trajectories if trajectory.kind in kinds]
+
+    def _divergence(self, rollouts: Sequence[ScoredRollout]) -> np.ndarray:
+        """The divergence of each rollout, (N,): the sum over its trained trajectories."""
+        if self.divergence is None:
+            raise ValueError("kl_in=reward needs the divergence from a reference policy")
+        trained = [(n, one) for n, rollout in enumerate(rollouts) for one in self._trained(rollout)]
+        sums_N = np.zeros(len(rollouts))
+        np.add.at(sums_N, [n for n, _ in trained], self.divergence([one for _, one in trained]))
+        return sums_N
+
+    def _counts(
+        self,
+        groups: Sequence[Sequence[ScoredRollout]],
+        members: Sequence[tuple[int, ScoredRollout]],
+    ) -> dict[str, float]:
+        """How many groups there are, and which share of the readable ones has equal rewards."""
+        groups_N = np.array([group for group, _ in members], dtype=np.int64)
+        flat_N = zero_variance(np.array([rollout.reward for _, rollout in members]), groups_N)
+        readable = len(set(groups_N.tolist()))
+        return {
             "groups/collected": float(len(groups)),
-            "groups/unreadable": float(len(groups) - len(live)),
-            "groups/zero_variance": len({int(g) for g in groups_N[flat]}) / max(len(live), 1),
+            "groups/unreadable": float(len(groups) - readable),
+            "groups/zero_variance": len(set(groups_N[flat_N].tolist())) / max(readable, 1),
         }
-        return batch, metrics
+
+    def _shares(self, batch: Batch) -> dict[str, float]:
+        """Groups without any advantage, and the shares of trained tokens that carry the format."""
+        moved = {g for g, a in zip(batch.groups, batch.advantages, strict=True) if a.any()}
+        readable = set(batch.groups)
+        tokens = sum(int(one.loss_mask.sum()) for one in batch.trajectories)
+        tags = sum(
+            int((one.loss_mask & (one.roles == Role.tag)).sum()) for one in batch.trajectories
+        )
+        structural = tags / max(tokens, 1)
+        return {
+            "groups/no_advantage": len(readable - moved) / max(len(readable), 1),
+            "tokens/structural": structural,
+            "tokens/format_credit": structural if self.config.credit == "token" else 1.0,
+        }
 
 
 if __name__ == "__main__":

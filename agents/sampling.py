@@ -8,7 +8,6 @@ computed once and their keys and values copied. An image is encoded once per ver
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -50,21 +49,18 @@ class TransformersSampler:
     Args:
         vlm: The checkpoint.
         seed: Seed of the sampling generator.
-        feature_cache: Images whose features are kept, at most.
     """
 
-    def __init__(self, vlm: VisionLanguageModel, seed: int = 0, feature_cache: int = 4096) -> None:
+    def __init__(self, vlm: VisionLanguageModel, seed: int = 0) -> None:
         self.vlm = vlm
         self.generator = torch.Generator(device=vlm.device)
         self.generator.manual_seed(seed)
         self.stats = AgentStats()
         self.stop_id = vlm.tokenizer.eos_token_id
-        self._features: OrderedDict[bytes, torch.Tensor] = OrderedDict()
-        self._feature_cache = feature_cache
 
     def clear(self) -> None:
         """Forget everything computed by older weights."""
-        self._features.clear()
+        self.vlm.features.weights_changed()
 
     def _timed(self, stage: str, since: float) -> None:
         seconds = self.stats.seconds
@@ -74,17 +70,11 @@ class TransformersSampler:
         """Features (N, hidden * (1 + levels)) of images in order, each encoded at most once."""
         if not images:
             return None
-        since = time.perf_counter()
-        keys = [image_key(image) for image in images]
-        missing = {k: i for k, i in zip(keys, images, strict=True) if k not in self._features}
-        encoded = self.vlm.encode_images(list(missing.values()))
-        fresh = dict(zip(missing, encoded, strict=True))
-        self.stats.frames_encoded += len(fresh)
-        self.stats.frames_reused += len(keys) - len(fresh)
-        features = [fresh[k] if k in fresh else self._features[k] for k in keys]
-        self._features.update(fresh)
-        while len(self._features) > self._feature_cache:
-            self._features.popitem(last=False)
+        since, cache = time.perf_counter(), self.vlm.features
+        encoded, reused = cache.encoded, cache.reused
+        features = cache.encode(images)
+        self.stats.frames_encoded += cache.encoded - encoded
+        self.stats.frames_reused += cache.reused - reused
         self._timed("encode", since)
         return torch.cat(features)
 

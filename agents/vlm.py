@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from agents.features import FeatureCache
+
 Grid = tuple[int, int, int]
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 """Folder of the checkpoints that ship with the project; each is known by its name."""
@@ -81,6 +83,7 @@ class VisionLanguageModel:
         model: The Hugging Face module (``...ForConditionalGeneration``).
         tokenizer: Its tokenizer.
         forbidden_ids: Vision tokens, which a policy may never sample: their features do not exist.
+        features: Features of the images that were looked at, for as long as the tower stays as it is.
     """
 
     def __init__(self, model: Any, tokenizer: Any, image_processor: Any) -> None:
@@ -109,6 +112,7 @@ class VisionLanguageModel:
         self._inverse_std = 1.0 / (torch.tensor(std).view(3, 1, 1) * 255.0)
         embed = model.model.visual.patch_embed
         embed.forward = partial(_embed_patches, embed.proj)
+        self.features = FeatureCache(self)
 
     @classmethod
     def load(
@@ -135,9 +139,13 @@ class VisionLanguageModel:
                 f"{path}: a {config.model_type} checkpoint has no Qwen-VL vision tower; "
                 "use a Qwen3-VL or Qwen2.5-VL style checkpoint"
             )
-        model: Any = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=getattr(torch, dtype), attn_implementation="sdpa"
-        )
+        if device == "meta":  # tokenizer and image geometry alone: an engine holds the weights
+            with torch.device("meta"):
+                model: Any = AutoModelForImageTextToText.from_config(config)
+        else:
+            model = AutoModelForImageTextToText.from_pretrained(
+                path, dtype=getattr(torch, dtype), attn_implementation="sdpa"
+            )
         tokenizer = AutoTokenizer.from_pretrained(path)
         return cls(
             model.to(device).eval(), tokenizer, Qwen2VLImageProcessorPil.from_pretrained(path)

@@ -20,6 +20,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ParaVT-LongVideo-v0": {},
     "ParaVT-LongVideo-Sequential-v0": {"max_crops": 1, "max_turns": 5},
     "ParaVT-LongVideo-OnDemand-v0": {"frame_budget": 0},
+    "ParaVT-LongVideo-Frames-v0": {"evidence": "frames"},
+    "ParaVT-LongVideo-Text-v0": {},
+}
+
+# id -> entry points of the single and the vector environment, where they are not the usual ones
+ENTRY_POINTS: dict[str, tuple[str, str]] = {
+    "ParaVT-LongVideo-Text-v0": (
+        "paravt_env.wrappers:LongVideoTextEnv",
+        "paravt_env.wrappers:make_text_vector",
+    ),
 }
 
 
@@ -27,12 +37,8 @@ def register_all() -> None:
     """Register every variant with Gymnasium; a second call changes nothing."""
     for env_id, kwargs in VARIANTS.items():
         if env_id not in gym.registry:
-            gym.register(
-                env_id,
-                entry_point=ENTRY_POINT,
-                vector_entry_point=VECTOR_ENTRY_POINT,
-                kwargs=dict(kwargs),
-            )
+            single, vector = ENTRY_POINTS.get(env_id, (ENTRY_POINT, VECTOR_ENTRY_POINT))
+            gym.register(env_id, entry_point=single, vector_entry_point=vector, kwargs=dict(kwargs))
 
 
 register_all()

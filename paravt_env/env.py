@@ -12,13 +12,15 @@ import gymnasium as gym
 
 from paravt_env.episode import Episode
 from paravt_env.names import known_name
-from paravt_env.render import RENDER_MODES, render_row
+from paravt_env.render import RENDER_MODES, contact_sheet, describe, render_row
 from paravt_env.rewards import Transcript
 from paravt_env.settings import make_settings
 from paravt_env.simulation import Failure, Simulation
 from paravt_env.spaces import Action, Observation, unbatch
 from paravt_env.task import Task, TaskSet
+from paravt_env.window import Window
 
+HUMAN = "human"
 RESET_OPTIONS = ("task_id", "frame_budget")
 
 
@@ -32,6 +34,13 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     once, each of which comes back as frames at a higher rate, and then it answers. Cropping
     everything is not a policy: windows are short, calls and turns are few.
 
+    ## Mission Space
+
+    The mission is the question, `observation["question"]`: text, with one line `A. ...` for each
+    option where it has options. Its kind is `mcq` (the answer is a letter), `open` (a few words) or
+    `grounding` (`start-end` in seconds). Which questions there are is the task set's business:
+    `tasks` names one, and `env.unwrapped.simulation.tasks` holds them.
+
     ## Action Space
 
     `Dict` (P is `max_crops`):
@@ -42,7 +51,9 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     - `answer`: text, "" for none.
     - `completion`: the text that crops and answer were parsed from, "" for agents that write none.
       It is parsed again, and an action that contradicts it raises `ValueError`.
-      `wrappers.CompletionAction` takes such a text as the action.
+      `ParaVT-LongVideo-Text-v0` and `wrappers.CompletionAction` take such a text as the action.
+
+    Libraries that act with arrays alone: `ArrayObservation(ArrayAction(env))` of `wrappers`.
 
     ## Observation Space
 
@@ -57,6 +68,8 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     - `crop_status`: int8 (P,), 0 for no call, else 1 + the index of the status in
       `crops.CROP_STATUSES`.
     - `feedback`: one line for each call that did not run, "" when all did.
+    - `subtitles`: with the argument `subtitles=True`, what is said at the overview's times and
+      inside the crops, one line each: window, start, end (seconds), words, between tabs; else "".
 
     ## Rewards
 
@@ -75,6 +88,10 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     `reward_terms`, `stop_reason`, `answer` (the one that counted), `correct` (the answer term),
     `compliant` (`rewards.compliance`) and `evidence_recall` (the share of the gold seconds that the
     crops covered; NaN for a task without gold evidence).
+
+    Where an LLM judge gave no verdict on the answer, nothing is scored: the reward is 0,
+    `stop_reason` is `judge_error`, `reward_terms` and `correct` are NaN, and `error` says why.
+    Training masks such an episode out; an evaluation counts it as an error.
 
     ## Termination
 
@@ -96,17 +113,27 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     - `ParaVT-LongVideo-v0`: parallel crops, K one of 4, 8, 16, 32, 64.
     - `ParaVT-LongVideo-Sequential-v0`: one crop a turn, five turns.
     - `ParaVT-LongVideo-OnDemand-v0`: no overview (K = 0); frames come only from crops.
+    - `ParaVT-LongVideo-Frames-v0`: asks agents to take the frames of crops into their context
+      (`evidence="frames"`) where the others ask for a sub-agent's text. What becomes of frames is
+      the agent's business, so observations and rewards are those of `ParaVT-LongVideo-v0`; agents
+      whose own setting is None do as `env.unwrapped.simulation.settings.evidence` asks.
+    - `ParaVT-LongVideo-Text-v0`: the action is a completion, `env.step(text)`, with the tags and
+      the tool call of `protocol`; in `gym.make_vec` a sequence with one text a row.
+
+    Every keyword argument below replaces a variant's own: the ids differ in nothing else.
 
     Args:
         tasks: Name of a task set, path of a `.jsonl` manifest, or a `TaskSet`.
-        render_mode: None, "rgb_array" (a contact sheet of the observation's frames) or "ansi".
+        render_mode: None; "rgb_array", a contact sheet of the observation's frames; "ansi", the
+            observation in words; "html", both as a piece of HTML; "human", both in a window that
+            follows `reset` and `step` (needs pygame: `pip install 'paravt[human]'`).
         **settings: See `settings.EnvSettings`, which lists every further argument and its default.
 
     Raises:
         ValueError: An unknown argument, or a value of the wrong type or range.
     """
 
-    metadata = {"render_modes": list(RENDER_MODES), "render_fps": 1}  # noqa: RUF012
+    metadata = {"render_modes": [*RENDER_MODES, HUMAN], "render_fps": 1}  # noqa: RUF012
 
     def __init__(
         self, tasks: str | TaskSet = "synthetic", *, render_mode: str | None = None, **settings: Any
@@ -115,8 +142,9 @@ class LongVideoEnv(gym.Env[Observation, Action]):
         self.observation_space = self.simulation.observation_space
         self.action_space = self.simulation.action_space
         if render_mode is not None:
-            known_name("render_mode", render_mode, RENDER_MODES)
+            known_name("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
+        self._window = Window(self.metadata["render_fps"]) if render_mode == HUMAN else None
         self._episode: Episode | None = None
 
     @property
@@ -154,7 +182,7 @@ class LongVideoEnv(gym.Env[Observation, Action]):
         if isinstance(row, Failure):
             raise row.error
         self._episode = row
-        return self._observe(), row.info()
+        return self._shown(), row.info()
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play one turn.
@@ -165,17 +193,32 @@ class LongVideoEnv(gym.Env[Observation, Action]):
         """
         episode = self._running()
         result = self.simulation.step({0: episode}, {0: action})[0]
-        return self._observe(), result.reward, result.terminated, result.truncated, result.info
+        return self._shown(), result.reward, result.terminated, result.truncated, result.info
 
     def render(self) -> Any:
-        """The current observation as an image or as text, by `render_mode`."""
+        """The current observation as an image or as text, by `render_mode`; "human" gives None.
+
+        In that mode the window follows `reset` and `step` by itself.
+        """
         if self.render_mode is None:
+            return None
+        if self._window is not None:
+            self._shown()
             return None
         return render_row(self.render_mode, self._observe())
 
     def close(self) -> None:
-        """Stop the decoding threads."""
+        """Stop the decoding threads and close the window."""
         self.simulation.close()
+        if self._window is not None:
+            self._window.close()
+
+    def _shown(self) -> Observation:
+        """The current observation, which the window shows, where there is one."""
+        observation = self._observe()
+        if self._window is not None:
+            self._window.show(contact_sheet(observation), describe(observation))
+        return observation
 
     def _running(self) -> Episode:
         if self._episode is None:

@@ -25,6 +25,7 @@ from paravt_env.actions import TurnPlan
 from paravt_env.crops import CROP_STATUSES, CropResult, CropStatus
 from paravt_env.rewards import Transcript, Turn
 from paravt_env.spaces import OVERVIEW, PADDING
+from paravt_env.subtitles import as_text, at_times, in_window
 from paravt_env.task import Task
 from paravt_env.video.types import Frames, VideoInfo
 
@@ -40,6 +41,7 @@ class StopReason(StrEnum):
         "turn_limit"  # force_answer=False and the last calling turn called again: truncated
     )
     video_error = "video_error"  # the video could not be read at reset: never scored
+    judge_error = "judge_error"  # the scorer gave no verdict on the answer: never scored
 
 
 class Outcome(NamedTuple):
@@ -61,6 +63,7 @@ class Episode:
         max_turns: Turns that may call.
         max_crops: P.
         force_answer: Whether a forced-answer turn follows.
+        subtitle_characters: Budget of the subtitles of the overview and of each crop; 0 for none.
         turn: Turns taken so far.
         must_answer: Whether the next turn is the forced one.
         turns: What was said and executed so far.
@@ -75,6 +78,7 @@ class Episode:
     max_turns: int
     max_crops: int
     force_answer: bool
+    subtitle_characters: int = 0
     turn: int = 0
     must_answer: bool = False
     turns: list[Turn] = field(default_factory=list)
@@ -150,6 +154,20 @@ class Episode:
         for i, crop in enumerate(self.crops[: self.max_crops]):
             batch["crop_status"][row, i] = 1 + CROP_STATUSES.index(crop.status)
         batch["feedback"][row] = feedback(self.crops)
+        batch["subtitles"][row] = self._subtitles()
+
+    def _subtitles(self) -> str:
+        """What is said at the times of the frames that the current observation shows."""
+        if not self.subtitle_characters:
+            return ""
+        said = self.task.subtitles
+        sections = [(OVERVIEW, at_times(said, self.overview.timestamps))] if self.turn == 0 else []
+        sections += [
+            (i, in_window(said, crop.clipped))
+            for i, crop in enumerate(self.crops, 1)
+            if crop.clipped is not None
+        ]
+        return as_text(sections, self.subtitle_characters, self.video.duration)
 
     def info(self) -> dict[str, Any]:
         """What an evaluator may know and an agent may not; `crops` are those of the latest turn."""

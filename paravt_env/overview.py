@@ -12,7 +12,7 @@ from concurrent.futures import Future, InvalidStateError, wait
 from typing import NamedTuple
 
 from paravt_env.video.pool import DecodePool, Job
-from paravt_env.video.sampler import overview_times
+from paravt_env.video.sampler import SNAP, overview_times
 from paravt_env.video.store import POLL, FrameStore
 from paravt_env.video.types import Frames, Size, VideoError, VideoInfo, VideoTimeoutError
 
@@ -41,10 +41,16 @@ class _Opening:
     """One overview on its way; the pool writes off a hung file, and its late result is dropped."""
 
     def __init__(
-        self, store: FrameStore, path: str, frame_budget: int, size: Size, timeout: float
+        self,
+        store: FrameStore,
+        path: str,
+        frame_budget: int,
+        size: Size,
+        timeout: float,
+        snap: bool,
     ) -> None:
         self.store, self.path, self.frame_budget, self.size = store, path, frame_budget, size
-        self.timeout = timeout
+        self.timeout, self.snap = timeout, snap
         self.future: Future[Overview] = Future()
 
     def run(self, deadline: float | None) -> None:
@@ -52,6 +58,9 @@ class _Opening:
         try:
             video = self.store.info(self.path, deadline)
             times = overview_times(video.duration, self.frame_budget)
+            if self.snap and len(times):
+                within = SNAP * video.duration / len(times)
+                times = self.store.snap(self.path, times, within, deadline)
             self._settle(Overview(video, self.store.frames(self.path, times, self.size, deadline)))
         except VideoTimeoutError:
             self.give_up()
@@ -80,6 +89,7 @@ def open_overviews(
     *,
     size: Size,
     timeout: float,
+    snap: bool = False,
 ) -> list[Overview | VideoError]:
     """Open videos and decode their overviews.
 
@@ -89,11 +99,12 @@ def open_overviews(
         pool: The threads that open files and wait for the store.
         size: Height and width of the frames in pixels.
         timeout: Seconds that one overview may take, counted from when its own opening starts.
+        snap: Whether a frame moves to a key frame close to it: `sampler.snap_times`.
 
     Returns:
         One outcome a request, in order; equal requests share one object.
     """
-    openings = {key: _Opening(store, *key, size, timeout) for key in dict.fromkeys(requests)}
+    openings = {key: _Opening(store, *key, size, timeout, snap) for key in dict.fromkeys(requests)}
     for opening in openings.values():
         pool.submit(Job(opening.run, opening.give_up, timeout=timeout))
     waiting = {opening.future for opening in openings.values()}

@@ -1,18 +1,21 @@
-"""Render an observation: a contact sheet of its frames with their times, or a few lines of text.
+"""Render an observation: a contact sheet of its frames with their times, a few lines of text, HTML.
 
 `env.render()` and the vector environment's call `render_row`; a new mode is one function and one
-entry of `RENDER_MODES`. The digits are drawn from a 3 x 5 pixel font, so that no font library is
-needed. Run the example with `python -m doctest paravt_env/render.py`.
+entry of `RENDER_MODES`. (`human`, the window of the single environment, is in `window.py`.) The
+digits are drawn from a 3 x 5 pixel font, so that no font library is needed. Run the example with
+`python -m doctest paravt_env/render.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import numpy as np
 
+from paravt_env.images import data_uri
 from paravt_env.names import known_name
 from paravt_env.spaces import OVERVIEW, PADDING, Observation
 
@@ -90,14 +93,23 @@ def describe(observation: Observation) -> str:
         lines.append(
             f"{name}: {len(inside)} frames, {clock(inside.min())} to {clock(inside.max())}"
         )
-    if observation["feedback"]:
-        lines.append(str(observation["feedback"]))
+    lines += filter(None, (str(observation["feedback"]), str(observation["subtitles"])))
     return "\n".join(lines)
+
+
+def fragment(observation: Observation) -> str:
+    """The contact sheet and the text as a piece of HTML that needs no other file; text is escaped.
+
+    In a notebook: `IPython.display.HTML(env.render())`.
+    """
+    sheet = data_uri(contact_sheet(observation), "png")
+    return f'<figure><img alt="" src="{sheet}"><pre>{escape(describe(observation))}</pre></figure>'
 
 
 RENDER_MODES: dict[str, Callable[[Observation], Any]] = {
     "rgb_array": contact_sheet,
     "ansi": describe,
+    "html": fragment,
 }
 
 

@@ -16,7 +16,13 @@ from paravt_env.budget import FrameBudget, make_budget
 from paravt_env.names import known_name
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
-from paravt_env.video.store import BACKENDS
+from paravt_env.video.backends import ISOLATION, check_backend
+
+OVERVIEW_SAMPLING = ("exact", "snap")
+"""How overview frames are chosen: the frame on screen, or a key frame near it."""
+
+EVIDENCE = ("subagent", "frames")
+"""Ways in which an agent may take crop frames in."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,9 @@ class EnvSettings:
     Attributes:
         tasks: Name of a task set, path of a `.jsonl` manifest, or a `TaskSet`.
         split: Split of the task set; ignored for a `TaskSet` object, which is one split already.
-        tasks_kwargs: Further arguments of the task set's factory.
+        tasks_kwargs: Further arguments of the task set's factory; a `split` among them wins.
+        subtitles: Whether observations hold the task's subtitles of the times that they show.
+        subtitle_characters: Most characters of subtitles of the overview, and of each crop.
         frame_size: Height and width in pixels that frames are decoded to.
         max_turns: Turns that may call; 0 asks for the answer at once.
         max_crops: Crops of one turn (P); 1 is sequential tool calling.
@@ -35,12 +43,23 @@ class EnvSettings:
         max_crop_seconds: A longer crop is refused.
         frame_budget: See `budget.make_budget`; None is the default choice, 0 is on-demand context.
         force_answer: Whether the calling turns are followed by one turn that must answer.
-        reward: Name of a preset, or a mapping with `preset` and what differs from it.
-        scorer: Supplies the answer term's value in place of the built-in comparison (an LLM judge,
-        for example). crop_timeout: Seconds that the crops of one step may take.
+        evidence: How agents are asked to take crops in: `subagent` (the same weights read each crop
+            and pass on text) or `frames` (the frames go into the context). Advice to the agent:
+            observations and rewards do not depend on it.
+        reward: Name of a preset, or a mapping with `preset` and what differs from it, an LLM
+            `judge` for example; see `rewards.make_preset`.
+        scorer: Supplies the answer term's value in place of the built-in comparison.
+        crop_timeout: Seconds that the crops of one step may take.
         reset_timeout: Seconds that decoding the overview may take.
+        overview_sampling: `exact`, or `snap`: an overview frame moves to a key frame when one lies
+            within a tenth of the distance between two of them; many times as fast. Timestamps are
+            those of the frames delivered, either way. Crops are always exact.
         video_workers: Decoding threads, shared by all rows.
-        backend: Video back end.
+        video_isolation: `thread`; `process`, where a decoder that hangs or crashes is killed and
+            costs one window; `auto`, a process for the back ends that need it (decord).
+        backend: Video back end: `pyav`, `decord`, `torchcodec` or `auto`.
+        disk_cache_bytes: The most that decoded frames may take under `$PARAVT_CACHE`, shared by all
+            processes of the machine; 0 keeps them in memory only.
 
     >>> EnvSettings(tasks="synthetic", max_crop=3)
     Traceback (most recent call last):
@@ -51,6 +70,8 @@ class EnvSettings:
     tasks: str | TaskSet = "synthetic"
     split: str = "train"
     tasks_kwargs: Mapping[str, Any] | None = None
+    subtitles: bool = False
+    subtitle_characters: int = 4000
     frame_size: tuple[int, int] = (160, 288)
     max_turns: int = 3
     max_crops: int = 5
@@ -59,12 +80,16 @@ class EnvSettings:
     max_crop_seconds: float = 45.0
     frame_budget: int | Mapping[str, Any] | FrameBudget | None = None
     force_answer: bool = True
+    evidence: str = "subagent"
     reward: str | Mapping[str, Any] = "paravt"
     scorer: Callable[..., float] | None = None
     crop_timeout: float = 20.0
     reset_timeout: float = 120.0
+    overview_sampling: str = "exact"
     video_workers: int = 2
+    video_isolation: str = "auto"
     backend: str = "pyav"
+    disk_cache_bytes: int = 0
 
     def __post_init__(self) -> None:
         """Check types and ranges; JSON lists become tuples."""
@@ -79,12 +104,19 @@ class EnvSettings:
         for name in ("crop_fps", "max_crop_seconds", "crop_timeout", "reset_timeout"):
             _check(name, getattr(self, name), float, 0.0)
         _check("max_turns", self.max_turns, int, 0)
+        _check("subtitle_characters", self.subtitle_characters, int, 1)
+        if not isinstance(self.subtitles, bool):
+            raise ValueError(f"subtitles must be True or False, not {self.subtitles!r}")
         if self.max_turns == 0 and not self.force_answer:
             raise ValueError(
                 "max_turns=0 leaves no turn at all: set force_answer=True or max_turns >= 1"
             )
         make_budget(self.frame_budget)
-        known_name("backend", self.backend, BACKENDS)
+        check_backend(self.backend)
+        known_name("video_isolation", self.video_isolation, ISOLATION)
+        known_name("overview_sampling", self.overview_sampling, OVERVIEW_SAMPLING)
+        _check("disk_cache_bytes", self.disk_cache_bytes, int, 0)
+        known_name("evidence", self.evidence, EVIDENCE)
         if not isinstance(self.tasks, str) and self.tasks_kwargs:
             raise ValueError(
                 "tasks_kwargs belong to a task set given by name; build the TaskSet with them"
@@ -94,7 +126,7 @@ class EnvSettings:
         """The task set; a name is loaded with `split` and `tasks_kwargs`."""
         if not isinstance(self.tasks, str):
             return self.tasks
-        return load_tasks(self.tasks, split=self.split, **dict(self.tasks_kwargs or {}))
+        return load_tasks(self.tasks, **{"split": self.split, **(self.tasks_kwargs or {})})
 
     @property
     def capacity(self) -> int:

@@ -20,10 +20,12 @@ from paravt_env.budget import make_budget
 from paravt_env.crops import CropRequest, CropResult, run_crops
 from paravt_env.episode import Episode, StopReason
 from paravt_env.overview import TaskVideoError, open_overviews
-from paravt_env.rewards import compliance, make_preset, score, transcript_recall
+from paravt_env.rewards import Scored, compliance, make_preset, score_all, transcript_recall
+from paravt_env.rewards.judge import LLMJudge
 from paravt_env.settings import EnvSettings
 from paravt_env.spaces import action_space, empty_batch, observation_space, seal_batch
 from paravt_env.task import Task
+from paravt_env.tasksets.base import relinked
 from paravt_env.video.pool import DecodePool
 from paravt_env.video.store import FrameStore
 from paravt_env.video.types import VideoError
@@ -94,6 +96,12 @@ class Simulation:
         self.tasks = settings.load_tasks()
         if not len(self.tasks):
             raise ValueError(f"the task set {self.tasks.name!r} holds no task")
+        every = range(len(self.tasks))
+        if settings.subtitles and not any(len(self.tasks[i].subtitles) for i in every):
+            raise ValueError(
+                f"subtitles=True, but no task of {self.tasks.name!r} has any: check its folder of "
+                "subtitles, or leave the argument out"
+            )
         self.budget = make_budget(settings.frame_budget)
         self.preset = make_preset(settings.reward, settings.scorer)
         self.observation_space = observation_space(
@@ -110,7 +118,12 @@ class Simulation:
         """The decoder of this process, made on first use."""
         if self._video is None or self._video.process != os.getpid():
             self._video = VideoPools(
-                FrameStore(self.settings.backend, workers=self.settings.video_workers),
+                FrameStore(
+                    self.settings.backend,
+                    workers=self.settings.video_workers,
+                    isolation=self.settings.video_isolation,
+                    disk_bytes=self.settings.disk_cache_bytes,
+                ),
                 DecodePool(self.settings.video_workers),
                 os.getpid(),
             )
@@ -149,14 +162,19 @@ class Simulation:
         """Open the videos and decode the overviews of all rows at once, each distinct one once."""
         settings = self.settings
         began = time.perf_counter()
+        moved = [relinked(self.tasks, start.task.video) for start in starts]
+        asked = zip(starts, moved, strict=True)
         opened = open_overviews(
-            [(start.task.video, start.frame_budget) for start in starts],
+            [(start.task.video, start.frame_budget) for start, error in asked if not error],
             self.video.store,
             self.video.openers,
             size=settings.frame_size,
             timeout=settings.reset_timeout,
+            snap=settings.overview_sampling == "snap",
         )
         self.video_seconds += time.perf_counter() - began
+        decoded = iter(opened)
+        outcomes = [error or next(decoded) for error in moved]
         return [
             Failure(start, TaskVideoError(start.task.id, outcome.path, outcome.reason))
             if isinstance(outcome, VideoError)
@@ -167,8 +185,9 @@ class Simulation:
                 max_turns=settings.max_turns,
                 max_crops=settings.max_crops,
                 force_answer=settings.force_answer,
+                subtitle_characters=settings.subtitle_characters if settings.subtitles else 0,
             )
-            for start, outcome in zip(starts, opened, strict=True)
+            for start, outcome in zip(starts, outcomes, strict=True)
         ]
 
     def step(
@@ -196,27 +215,28 @@ class Simulation:
             call for plan in plans.values() for call in plan.calls if isinstance(call, CropRequest)
         ]
         done = iter(self._run(requests))
-        steps = {}
+        outcomes = {}
         for row, episode in rows.items():
             crops = [
                 next(done) if isinstance(call, CropRequest) else call for call in plans[row].calls
             ]
-            outcome = episode.advance(plans[row], crops)
-            info = episode.info()
-            reward = 0.0
-            if episode.stop_reason is not None:
-                terms = score(episode.transcript, self.preset)
-                reward = terms["total"]
-                info |= {
-                    "reward_terms": terms,
-                    "stop_reason": episode.stop_reason,
-                    "answer": episode.answer,
-                    "correct": terms["answer"],
-                    "compliant": compliance(episode.transcript),
-                    "evidence_recall": transcript_recall(episode.transcript),
-                }
-            steps[row] = Step(reward, *outcome, info)
+            outcomes[row] = episode.advance(plans[row], crops)
+        ended = [row for row, episode in rows.items() if episode.stop_reason is not None]
+        results = score_all([rows[row].transcript for row in ended], self.preset)
+        scored = dict(zip(ended, results, strict=True))
+        steps = {}
+        for row, episode in rows.items():
+            reward, info = 0.0, episode.info()
+            if row in scored:
+                reward = 0.0 if scored[row].error else scored[row].terms["total"]
+                info |= _final_info(episode, scored[row])
+            steps[row] = Step(reward, *outcomes[row], info)
         return steps
+
+    def judge_totals(self) -> dict[str, float]:
+        """Counters of the LLM judge so far, as metrics named `judge/...`; empty without one."""
+        scorer = self.preset.options.scorer
+        return scorer.totals() if isinstance(scorer, LLMJudge) else {}
 
     def observe(self, rows: Sequence[Episode | None]) -> dict[str, Any]:
         """The batched observation of `rows`; None is a row of zeros."""
@@ -241,3 +261,18 @@ class Simulation:
         )
         self.video_seconds += time.perf_counter() - began
         return results
+
+
+def _final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
+    """What the info says in addition at the end; `error` is there where nothing was scored."""
+    info = {
+        "reward_terms": scored.terms,
+        "stop_reason": episode.stop_reason,
+        "answer": episode.answer,
+        "correct": scored.terms["answer"],
+        "compliant": compliance(episode.transcript),
+        "evidence_recall": transcript_recall(episode.transcript),
+    }
+    if scored.error:
+        info |= {"stop_reason": StopReason.judge_error, "error": scored.error}
+    return info

@@ -8,7 +8,7 @@ Action (`Dict`): `crops` float64 (P, 2), start and end in seconds; `crop_mask` i
 and `completion` text. Observation (`Dict`): `frames` uint8 (F, H, W, 3), `timestamps` seconds (F,),
 `window` int16 (F,) (-1 padding, 0 overview, i the i-th crop of the turn), `question`, `video`
 (duration in seconds, fps, width and height in pixels), `turn`, `must_answer`, `crop_status` int8
-(P,) (0 no call, else 1 + index in `CROP_STATUSES`), `feedback`.
+(P,) (0 no call, else 1 + index in `CROP_STATUSES`), `feedback`, `subtitles` (see `subtitles.py`).
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ def observation_space(
             "must_answer": spaces.Discrete(2),
             "crop_status": spaces.Box(0, len(CROP_STATUSES), (max_crops,), np.int8),
             "feedback": UnicodeText(),
+            "subtitles": UnicodeText(),
         }
     )
 

@@ -1,14 +1,13 @@
 """One question about one video, and the protocol of a set of them.
 
 First stop of the journey: a task set yields `Task`s, `env.reset` opens the video of one of them,
-    and the reward terms
-compare the final answer with `Task.answer`. Run the examples with `python -m doctest
-paravt_env/task.py`.
+and the reward terms compare the final answer with `Task.answer`. Run the examples with `python -m
+doctest paravt_env/task.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -23,11 +22,30 @@ class TaskError(ValueError):
 
 @dataclass(frozen=True)
 class Subtitle:
-    """One subtitle line, shown from `start` to `end` (seconds)."""
+    """One subtitle line, shown from `start` to `end` (seconds; infinity: to the end)."""
 
     start: float
     end: float
     text: str
+
+
+def task_problems(kind: str, options: Sequence[str], answer: str) -> list[tuple[str, str]]:
+    """What no reward term could score, as (field, message); empty for a sound task.
+
+    >>> task_problems("mcq", ("red", "blue"), "C")
+    [('answer', "gold answer 'C' is not one of AB")]
+    """
+    if kind not in TASK_KINDS:
+        return [("kind", f"kind {kind!r} is not one of {', '.join(TASK_KINDS)}")]
+    if (kind == "mcq") != bool(options):
+        return [("options", f"a {kind} task has {len(options)} options")]
+    problems = []
+    if len(options) > len(OPTION_LETTERS):
+        problems.append(("options", f"{len(options)} options, {len(OPTION_LETTERS)} at most"))
+    letters = OPTION_LETTERS[: len(options)]
+    if kind == "mcq" and (len(answer) != 1 or answer not in letters):
+        problems.append(("answer", f"gold answer {answer!r} is not one of {letters}"))
+    return problems
 
 
 @dataclass(frozen=True)
@@ -42,7 +60,7 @@ class Task:
         options: Option texts without letters (mcq only; at most ten).
         answer: Letter (mcq), text (open) or `"12.0-19.5"`, seconds (grounding).
         evidence: Gold (start, end) spans in seconds; may be empty.
-        subtitles: Subtitle lines in time order.
+        subtitles: Subtitle lines by start time; may be read from a file when first looked at.
         category: Question category of the source, for per-category accuracy.
         source: Data set the task comes from.
         family: Question template or generator.
@@ -66,7 +84,7 @@ class Task:
     options: tuple[str, ...] = ()
     answer: str = ""
     evidence: tuple[tuple[float, float], ...] = ()
-    subtitles: tuple[Subtitle, ...] = ()
+    subtitles: Sequence[Subtitle] = ()
     category: str = ""
     source: str = ""
     family: str = ""
@@ -74,21 +92,8 @@ class Task:
 
     def __post_init__(self) -> None:
         """Reject what no reward term could score."""
-        if self.kind not in TASK_KINDS:
-            raise TaskError(
-                f"task {self.id!r}: kind {self.kind!r} is not one of {', '.join(TASK_KINDS)}"
-            )
-        if (self.kind == "mcq") != bool(self.options):
-            raise TaskError(f"task {self.id!r}: a {self.kind} task has {len(self.options)} options")
-        if len(self.options) > len(OPTION_LETTERS):
-            raise TaskError(
-                f"task {self.id!r}: {len(self.options)} options, {len(OPTION_LETTERS)} at most"
-            )
-        letters = OPTION_LETTERS[: len(self.options)]
-        if self.kind == "mcq" and (len(self.answer) != 1 or self.answer not in letters):
-            raise TaskError(
-                f"task {self.id!r}: gold answer {self.answer!r} is not one of {letters}"
-            )
+        for _, message in task_problems(self.kind, self.options, self.answer):
+            raise TaskError(f"task {self.id!r}: {message}")
 
     @property
     def prompt(self) -> str:

@@ -1,25 +1,44 @@
-"""Other shapes of the environment: completion texts as actions, and only arrays for classic RL.
+"""Other shapes of the environment: completion texts as actions, statistics of the reward terms.
 
-Between an agent and `LongVideoEnv`. `CompletionAction` (and `VectorCompletionAction`) make
-`env.step(text)` work; `ArrayObservation(ArrayAction(env))` is what libraries such as
-Stable-Baselines3 accept. Run the tests with `pytest tests/test_wrappers.py`.
+Between an agent and `LongVideoEnv`. `CompletionAction`, and `LongVideoTextEnv` behind
+`ParaVT-LongVideo-Text-v0`, make `env.step(text)` work; `RecordRewardTerms` is for users of
+Gymnasium's `RecordEpisodeStatistics`. The wrappers for classic RL live in `arrays.py`, those that
+write episodes to a folder in `recorders.py`; all of them can be imported from here. Run the tests
+with `pytest tests/test_wrappers.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
+from paravt_env.arrays import ArrayAction, ArrayCodec, ArrayObservation
 from paravt_env.env import LongVideoEnv
 from paravt_env.protocol import action_from_completion
-from paravt_env.spaces import Action, Observation, UnicodeText, batch_actions, empty_action
-from paravt_env.task import OPTION_LETTERS
+from paravt_env.recorders import RecordEpisodes, VectorRecordEpisodes
+from paravt_env.rewards.presets import TERMS
+from paravt_env.spaces import Action, Observation, UnicodeText, batch_actions
 from paravt_env.vector import LongVideoVectorEnv
+
+__all__ = [
+    "ArrayAction",
+    "ArrayCodec",
+    "ArrayObservation",
+    "CompletionAction",
+    "LongVideoTextEnv",
+    "RecordEpisodes",
+    "RecordRewardTerms",
+    "VectorCompletionAction",
+    "VectorRecordEpisodes",
+    "VectorRecordRewardTerms",
+    "make_text_vector",
+]
 
 
 class CompletionAction(gym.ActionWrapper[Observation, str, Action]):
@@ -45,135 +64,134 @@ class VectorCompletionAction(gym.vector.VectorActionWrapper):
         self._max_crops = _simulation(env).settings.max_crops
 
     def actions(self, actions: Sequence[str]) -> Action:
-        """Parse every row's text."""
+        """Parse every row's text.
+
+        Raises:
+            ValueError: Not one text a row.
+        """
+        if isinstance(actions, str) or len(actions) != self.num_envs:
+            raise ValueError(
+                f"the action is a sequence of {self.num_envs} texts, one a row; "
+                'give "" to a row that idles'
+            )
         return batch_actions(
             [action_from_completion(text, self._max_crops) if text else None for text in actions],
             self._max_crops,
         )
 
 
-class ArrayAction(gym.ActionWrapper[Observation, np.ndarray, Action]):
-    """A `MultiDiscrete` action: P choices of a segment of the video, then the letter of the answer.
+class LongVideoTextEnv(LongVideoEnv):
+    """`LongVideoEnv` whose action is a completion: `gym.make("ParaVT-LongVideo-Text-v0")`."""
 
-    The video is cut into `segments` equal parts; entry i < P is 0 for no call, else 1 + the part to
-    crop (its middle, where the part is longer than a crop may be). The last entry is 0 for no
-    answer, else 1 + the option. For mcq task sets.
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.action_space = UnicodeText()  # type: ignore[assignment]
+
+    def step(  # type: ignore[override]
+        self, action: str
+    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Play one turn, given the text that a model wrote."""
+        return super().step(action_from_completion(action, self.simulation.settings.max_crops))
+
+
+def make_text_vector(num_envs: int = 1, **settings: Any) -> VectorCompletionAction:
+    """The vector environment of `ParaVT-LongVideo-Text-v0`: a sequence with one text a row."""
+    return VectorCompletionAction(LongVideoVectorEnv(num_envs, **settings))
+
+
+class _TermQueues:
+    """The latest values of each reward term, and how many episodes had none."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.queues: dict[str, deque[float]] = {}
+        self.unscored = 0
+
+    def add(self, terms: Mapping[str, Any]) -> dict[str, float]:
+        """Keep the terms of one finished episode (none, or NaN: unscored); returns them."""
+        values = {name: float(value) for name, value in terms.items() if name != "total"}
+        if not values or any(math.isnan(value) for value in values.values()):
+            self.unscored += 1
+            return values
+        for name, value in values.items():
+            self.queues.setdefault(name, deque(maxlen=self.length)).append(value)
+        return values
+
+
+class RecordRewardTerms(gym.wrappers.RecordEpisodeStatistics):
+    """Gymnasium's `RecordEpisodeStatistics` with every reward term beside the return.
+
+    Use it in its place. At the end of an episode `info["episode"]` holds, besides `r`, `l` and `t`,
+    the unweighted value of each term (`answer`, `format_anchor`, `tool_gain`; their weighted sum is
+    `r`). `term_queues` keeps the latest values by term, as `return_queue` does for returns.
+    `unscored` counts episodes that a judge could not score: they are in no term's queue.
 
     Args:
         env: The environment.
-        segments: Parts that the video is cut into.
-        options: Answer letters, ten at most.
+        buffer_length: Length of the queues.
+        stats_key: Key of the statistics in `info`.
+    """
+
+    def __init__(self, env: gym.Env, buffer_length: int = 100, stats_key: str = "episode") -> None:
+        super().__init__(env, buffer_length, stats_key)
+        self._terms = _TermQueues(buffer_length)
+
+    @property
+    def term_queues(self) -> dict[str, deque[float]]:
+        """The latest values of each term."""
+        return self._terms.queues
+
+    @property
+    def unscored(self) -> int:
+        """Episodes without a score."""
+        return self._terms.unscored
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, and add the terms where the episode ended."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        if terminated or truncated:
+            info[self._stats_key] |= self._terms.add(info["reward_terms"])
+        return observation, reward, terminated, truncated, info
+
+
+class VectorRecordRewardTerms(gym.wrappers.vector.RecordEpisodeStatistics):
+    """The same over a `LongVideoVectorEnv`: `infos["episode"]` holds an array (B,) for each term.
+
+    An entry is NaN in rows that did not end in this step, and in those that ended without a score
+    (a video that cannot be read, a judge that failed), which `unscored` counts.
     """
 
     def __init__(
-        self,
-        env: gym.Env[Observation, Action],
-        segments: int = 32,
-        options: int = len(OPTION_LETTERS),
+        self, env: gym.vector.VectorEnv, buffer_length: int = 100, stats_key: str = "episode"
     ) -> None:
-        super().__init__(env)
-        if segments < 1 or not 1 <= options <= len(OPTION_LETTERS):
-            raise ValueError(
-                f"segments must be at least 1 and options 1 to {len(OPTION_LETTERS)}, "
-                f"not {segments} and {options}"
-            )
-        self._settings = _simulation(env).settings
-        self.segments = segments
-        self.action_space = spaces.MultiDiscrete(
-            [segments + 1] * self._settings.max_crops + [options + 1]
-        )
-        self._duration = 0.0
+        super().__init__(env, buffer_length, stats_key)
+        self._terms = _TermQueues(buffer_length)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Reset, and remember how long the video is."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._duration = float(observation["video"]["duration"])
-        return observation, info
+    @property
+    def term_queues(self) -> dict[str, deque[float]]:
+        """The latest values of each term."""
+        return self._terms.queues
 
-    def action(self, action: np.ndarray) -> Action:
-        """Segments to windows in seconds, the last entry to a letter."""
-        *parts, letter = (int(entry) for entry in action)
-        full = empty_action(self._settings.max_crops)
-        length = self._duration / self.segments
-        half = min(length, self._settings.max_crop_seconds) / 2
-        for row, part in enumerate(part for part in parts if part):
-            middle = (part - 0.5) * length
-            full["crops"][row] = middle - half, middle + half
-            full["crop_mask"][row] = 1
-        full["answer"] = OPTION_LETTERS[letter - 1] if letter else ""
-        return full
+    @property
+    def unscored(self) -> int:
+        """Episodes without a score."""
+        return self._terms.unscored
 
-
-class ArrayObservation(gym.ObservationWrapper[dict[str, np.ndarray], Any, Observation]):
-    """A flat `Dict` of arrays: no text; the question is its family and its options, one-hot.
-
-    Adds `family` (one of the task set's question families) and `options` (10 * V,), for each letter
-    one of the V option texts of the task set; drops `question` and `feedback`; `video` becomes four
-    arrays of shape (1,). What the question says beyond its family is lost: this is for classic RL
-    baselines, not for reading.
-
-    Frames are stacked along the height, uint8 (F * H, W, 3), because image libraries take one
-    picture.
-    """
-
-    def __init__(self, env: gym.Env[Observation, Any]) -> None:
-        super().__init__(env)
-        tasks = [_simulation(env).tasks[i] for i in range(len(_simulation(env).tasks))]
-        self.families = tuple(sorted({task.family for task in tasks}))
-        self.option_texts = tuple(sorted({text for task in tasks for text in task.options}))
-        inner = _simulation(env).observation_space
-        count, height, width, _ = inner["frames"].shape
-        self._vocabulary = max(1, len(self.option_texts))
-        self.observation_space = spaces.Dict(  # type: ignore[assignment]
-            {
-                "frames": spaces.Box(0, 255, (count * height, width, 3), np.uint8),
-                "family": spaces.Box(0, 1, (len(self.families),), np.int8),
-                "options": spaces.Box(0, 1, (len(OPTION_LETTERS) * self._vocabulary,), np.int8),
-                **{
-                    key: inner[key]
-                    for key in ("timestamps", "window", "crop_status", "turn", "must_answer")
-                },
-                **{
-                    key: spaces.Box(0, np.inf, (1,), np.float32)
-                    for key in ("duration", "fps", "width", "height")
-                },
-            }
-        )
-
-    def observation(self, observation: Observation) -> dict[str, np.ndarray]:
-        """Arrays only."""
-        task = _long_video(self.env).task
-        family = np.zeros(len(self.families), np.int8)
-        family[self.families.index(task.family)] = 1
-        options = np.zeros((len(OPTION_LETTERS), self._vocabulary), np.int8)
-        for row, text in enumerate(task.options):
-            options[row, self.option_texts.index(text)] = 1
-        kept = {
-            key: observation[key]
-            for key in ("timestamps", "window", "crop_status", "turn", "must_answer")
-        }
-        numbers = {
-            key: np.array([value], np.float32) for key, value in observation["video"].items()
-        }
-        frames = observation["frames"]
-        return {
-            "frames": frames.reshape(-1, *frames.shape[2:]),
-            "family": family,
-            "options": options.ravel(),
-            **kept,
-            **numbers,
-        }
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step, and add the terms of the rows that ended."""
+        observations, rewards, terminated, truncated, infos = super().step(actions)
+        ended = np.flatnonzero(terminated | truncated)
+        if len(ended):
+            statistics = infos[self._stats_key]
+            statistics |= {name: np.full(self.num_envs, np.nan) for name in TERMS}
+            for row in ended.tolist():
+                scored = infos.get("_reward_terms", np.zeros(self.num_envs, bool))[row]
+                terms = {name: infos["reward_terms"][name][row] for name in TERMS if scored}
+                for name, value in self._terms.add(terms).items():
+                    statistics[name][row] = value
+        return observations, rewards, terminated, truncated, infos
 
 
 def _simulation(env: Any) -> Any:
     """The simulation under any wrappers."""
     return env.unwrapped.simulation
-
-
-def _long_video(env: gym.Env) -> LongVideoEnv:
-    unwrapped = env.unwrapped
-    if not isinstance(unwrapped, LongVideoEnv):
-        raise TypeError(f"ArrayObservation wraps a LongVideoEnv, not {type(unwrapped).__name__}")
-    return unwrapped

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from builders import SIZE, ListTasks, make_clip, make_task
 
 from paravt_env.env import LongVideoEnv
 from paravt_env.vector import LongVideoVectorEnv
+
+# Examples of a property test: few and always the same, or many new ones (`make test-nightly`).
+hypothesis.settings.register_profile(
+    "quick", max_examples=2_000, deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.register_profile(
+    "nightly", max_examples=100_000, deadline=None, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")

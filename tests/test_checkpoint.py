@@ -14,7 +14,7 @@ from agents.base import AgentConfig
 from agents.mini import MiniConfig, build_mini
 from agents.paragrpo import PARAGRPOConfig
 from agents.vlm import VisionLanguageModel
-from train import checkpoint, rollout, trainer
+from train import asynchronous, checkpoint, players, rollout
 from train.config import EnvConfig, EvalConfig, RunConfig, TrainConfig
 from train.errors import ConfigError
 from train.interrupt import Interrupt
@@ -166,20 +166,21 @@ def settings(clip, other_clip, tmp_path_factory):
 def varied_rewards():
     """A random policy earns nothing; a reward made of its text gives every group a variance."""
 
-    def play(env, agent, starts):
-        rollouts = rollout.play(env, agent, starts)
+    def play(env, agent, starts, progress=None):
+        rollouts = rollout.play(env, agent, starts, progress)
         texts = ["".join(turn["completion"] for turn in one.turns) for one in rollouts]
         rewards = [float(sum(map(ord, text)) % 101) for text in texts]
         return [replace(one, reward=r) for one, r in zip(rollouts, rewards, strict=True)]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "play", play)
+        for module in (players, asynchronous):
+            patch.setattr(module, "play", play)
         yield
 
 
 def numbers(config):
     """What was logged, without clocks and counters that depend on caches."""
-    left_out = ("time/", "frames_decoded")
+    left_out = ("time/", "frames_decoded", "frames_encoded_sampling", "staleness/")
     return [
         {k: v for k, v in step.items() if not k.startswith(left_out)}
         for step in read_metrics(config.run.path)
@@ -229,10 +230,14 @@ def test_training_changes_the_policy_and_logs_every_step(settings, whole):
     }  # fmt: skip
     assert expected <= steps[0].keys()
     assert all(step["optimizer_steps"] == 4 and step["grad_norm"] > 0 for step in steps)
-    assert ["validation/accuracy" in step for step in steps] == [False, True, False, True]
     before, after = weights(config.agent.checkpoint), weights(folder)
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert not torch.allclose(torch.tensor(steps[0]["kl"]), torch.tensor(steps[3]["kl"]))
+
+
+def test_defect_24_the_policy_is_validated_during_training(whole):
+    steps = read_metrics(whole[0].run.path)
+    assert ["validation/accuracy" in step for step in steps] == [False, True, False, True]
 
 
 @pytest.mark.parametrize("method", ["collect", "_update"])
@@ -266,6 +271,32 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(settings, whole, monkeypa
             train(config)
     train(settings("killed", checkpoint_every=1, resume=True))
     assert numbers(config) == numbers(whole[0])
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_asynchronous_with_staleness_0_is_the_synchronous_run(settings, whole, lanes):
+    config = settings(f"turns-{lanes}", asynchronous=True, staleness=0, lanes=lanes)
+    folder = train(config)
+    if lanes == 1:
+        assert numbers(config) == numbers(whole[0])
+        one, other = weights(folder), weights(whole[1])
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [step["staleness/max"] for step in read_metrics(config.run.path)] == [0.0] * 4
+
+
+def test_asynchronous_updates_use_rollouts_within_the_bound_and_resume(settings, monkeypatch):
+    config = settings("ahead", asynchronous=True, staleness=1)
+    with monkeypatch.context() as patch:
+        stop_in(patch, "_update", 2)
+        with pytest.raises(SystemExit):
+            train(config)
+    folder = train(settings("ahead", asynchronous=True, staleness=1, resume=True))
+    steps = read_metrics(config.run.path)
+    assert [step["step"] for step in steps] == [0, 1, 2, 3]
+    assert [step["staleness/max"] for step in steps] == [0.0, 1.0, 0.0, 1.0]
+    assert all(step["behaviour_mismatch_max"] >= 0 for step in steps)
+    before, after = weights(config.agent.checkpoint), weights(folder)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_run_in_the_way_and_nothing_to_resume_are_errors(settings, whole):

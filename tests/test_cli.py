@@ -27,7 +27,7 @@ def test_help_lists_every_command_and_loads_nothing_heavy():
         "print([m for m in ('torch', 'transformers', 'av', 'jsonargparse') if m in sys.modules])"
     )
     out = python(code).stdout
-    for command in ("play", "data", "sft", "train", "eval", "report", "demo"):
+    for command in ("play", "data", "sft", "train", "eval", "report", "replay", "demo"):
         assert f"\n    {command}" in out
     assert out.splitlines()[-1] == "[]"
 
@@ -43,17 +43,17 @@ def test_help_of_a_command_with_a_recipe(command, capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        ["train", "vanilla_mini", "--run.steps", "7", "--print-config"],
-        ["train", "--config", "vanilla_mini", "--print-config", "--run.steps=7"],
-        ["train", "--print-config", "--config=vanilla_mini", "run.steps=7"],
+        ["train", "vanilla_grpo_mini", "--run.steps", "7", "--print-config"],
+        ["train", "--config", "vanilla_grpo_mini", "--print-config", "--run.steps=7"],
+        ["train", "--print-config", "--config=vanilla_grpo_mini", "run.steps=7"],
     ],
 )
 def test_print_config_prints_what_would_run(words, capsys):
     assert cli.main(words) == 0
     settings = yaml.safe_load(capsys.readouterr().out)
     assert settings["run"]["steps"] == 7
-    assert settings["run"]["name"] == "vanilla_mini"
-    assert settings["env"]["frame_budget"] == 32
+    assert settings["run"]["name"] == "vanilla_grpo_mini"
+    assert settings["env"]["frame_budget"] == 16
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,9 @@ def test_the_constraints_pin_every_direct_dependency_of_make_test():
         if not line.startswith("#")
     }
     extras = PROJECT["project"]["optional-dependencies"]
-    wanted = PROJECT["project"]["dependencies"] + extras["train"] + extras["sb3"] + extras["dev"]
+    wanted = list(PROJECT["project"]["dependencies"])
+    for extra in ("train", "sb3", "human", "dev"):
+        wanted += extras[extra]
     names = {item.split("[")[0].split(">")[0].split("=")[0] for item in wanted}
     assert names <= pinned
     assert not [line for line in pinned if "+" in line]

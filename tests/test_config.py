@@ -5,7 +5,14 @@ from typing import Any, Literal
 
 import pytest
 
-from train.config import EnvConfig, EvalConfig, RunConfig, SFTConfig, TrainConfig
+from train.config import (
+    EnvConfig,
+    EvalConfig,
+    LessonConfig,
+    RunConfig,
+    SFTConfig,
+    TrainConfig,
+)
 from train.errors import ConfigError
 from train.recipe import as_yaml, load, recipe_names, save
 
@@ -126,24 +133,6 @@ def test_what_is_saved_loads_as_the_same_settings(name, tmp_path):
     assert as_yaml(load(kind, save(config, tmp_path))) == as_yaml(config)
 
 
-def test_vanilla_differs_from_paragrpo_by_the_two_mechanisms_alone():
-    ours, vanilla = load(TrainConfig, "paragrpo_mini"), load(TrainConfig, "vanilla_mini")
-    assert (vanilla.agent.forced_prefix, vanilla.env.frame_budget) == ("", 32)
-    assert (ours.algorithm.credit, vanilla.algorithm.credit) == ("token", "trajectory")
-    restored = load(
-        TrainConfig,
-        "vanilla_mini",
-        [
-            "--agent.forced_prefix=<think>\n",
-            "--algorithm.credit=token",
-            "--run.name=paragrpo_mini",
-            "--env.reward=paravt",
-            "--env.frame_budget={kind: choice, values: [4, 8, 16, 32]}",
-        ],
-    )
-    assert restored == ours
-
-
 def test_the_published_recipe_holds_the_published_numbers():
     config = load(TrainConfig, "paragrpo_8b")
     algorithm = config.algorithm
@@ -169,7 +158,8 @@ def test_the_published_recipe_holds_the_published_numbers():
         (lambda: EvalConfig(temperature=float("nan")), "temperature"),
         (lambda: RunConfig(name="../up"), "plain folder name"),
         (lambda: RunConfig(threads=0), "threads"),
-        (lambda: SFTConfig(warmup_batch=0), "warmup_batch"),
+        (lambda: LessonConfig(batch=0), "batch"),
+        (lambda: SFTConfig(rehearsal=1), "lessons"),
         (lambda: SFTConfig(learning_rate=0.0), "learning_rate"),
     ],
 )

@@ -7,14 +7,11 @@ import pickle
 import threading
 import time
 
-import gymnasium as gym
 import numpy as np
 import pytest
-from builders import ListTasks, act, make_task, same, write_manifest
-from gymnasium.utils.env_checker import check_env
+from builders import ListTasks, act, make_task, same
 from videos import read_index, truncate, write_audio
 
-import envs_registry
 from paravt_env.crops import CROP_STATUSES, CropStatus
 from paravt_env.episode import StopReason
 from paravt_env.protocol import action_from_completion, render_completion
@@ -34,40 +31,6 @@ def play(env, *texts, **options):
     for text in texts:
         result = env.step(action_from_completion(text, 3))
     return result
-
-
-# --- the registered ids ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def manifest(tmp_path_factory, clip):
-    """A manifest beside the clip: plain data, as `gym.make` from JSON needs."""
-    from pathlib import Path
-
-    return write_manifest(
-        Path(clip).parent / "tasks.jsonl", [make_task(clip), make_task(clip, "two", answer="A")]
-    )
-
-
-@pytest.mark.parametrize("env_id", list(envs_registry.VARIANTS))
-def test_registered_id_passes_the_checker_and_its_spec_is_json(env_id, manifest):
-    env = gym.make(f"paravt_env:{env_id}", tasks=manifest, frame_size=[32, 64], render_mode="ansi")
-    check_env(env.unwrapped)
-    again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
-    first, second = env.reset(seed=4), again.reset(seed=4)
-    assert same(first, second)
-    assert env.spec.max_episode_steps is None
-    again.close()
-    env.close()
-
-
-def test_variants_differ_as_documented(make_env, clip):
-    sequential = envs_registry.VARIANTS["ParaVT-LongVideo-Sequential-v0"]
-    on_demand = envs_registry.VARIANTS["ParaVT-LongVideo-OnDemand-v0"]
-    assert make_env(**{"max_crops": 3, **sequential}).action_space["crops"].shape == (1, 2)
-    observation, info = make_env(**on_demand).reset(seed=0)
-    assert info["frames_seen"] == 0 and info["frame_budget"] == 0
-    assert set(observation["window"].tolist()) == {-1}
 
 
 # --- observations ---------------------------------------------------------------------------------

@@ -63,6 +63,8 @@ def rollout(start, **changes):
         "evidence_recall": math.nan,
         "turns": ({"completion": "x", "crops": [{"window": (math.nan, 1.0), "status": "ok"}]},),
         "error": "",
+        "duration": 30.0,
+        "usage": {"frames": 7.0},
     }
     return SimpleNamespace(**(base | changes))
 
@@ -70,9 +72,10 @@ def rollout(start, **changes):
 def run(monkeypatch, tasks, settings, outcome=rollout, num_envs=2):
     batches = []
 
-    def play(env, agent, starts):
+    def play(env, agent, starts, finished):
         batches.append(list(starts))
-        return [outcome(start) for start in starts]
+        for place, start in enumerate(starts):
+            finished(place, outcome(start))
 
     monkeypatch.setattr(evaluation, "play", play)
     result = evaluate(None, SimpleNamespace(num_envs=num_envs), tasks, settings)
@@ -106,6 +109,7 @@ def test_defect_21_an_unreadable_video_stays_in_the_denominator(monkeypatch):
     assert len(result.rows) == 6
     assert result.accuracy().mean == pytest.approx(2 / 3)
     assert result.errors == {"video_error": 2}
+    assert [r.error_kind for r in result.rows if r.task_id == "b"] == ["video_error"] * 2
     assert result.summary()["overall"]["errors"] == 2
 
 
@@ -119,9 +123,22 @@ def test_defect_20_an_unreadable_video_is_never_right_even_with_an_answer(monkey
 
 
 def test_defect_21_rows_that_vanish_are_an_error(monkeypatch):
-    monkeypatch.setattr(evaluation, "play", lambda env, agent, starts: [rollout(starts[0])])
-    with pytest.raises(RuntimeError, match="2 starts came back as 1"):
+    def first_only(env, agent, starts, finished):
+        finished(0, rollout(starts[0]))
+
+    monkeypatch.setattr(evaluation, "play", first_only)
+    with pytest.raises(RuntimeError, match="3 rows of 6 samples; lost"):
         evaluate(None, SimpleNamespace(num_envs=2), TASKS, SETTINGS)
+
+
+def test_a_rollout_of_another_task_is_a_bug_of_ours(monkeypatch):
+    def swapped(env, agent, starts, finished):
+        finished(0, rollout(starts[-1]))
+
+    monkeypatch.setattr(evaluation, "play", swapped)
+    settings = replace(SETTINGS, frame_budgets=(4,))
+    with pytest.raises(RuntimeError, match="asked for 'a', played 'b'"):
+        evaluate(None, SimpleNamespace(num_envs=2), TASKS, settings)
 
 
 def test_the_plan_depends_on_ids_and_settings_alone():

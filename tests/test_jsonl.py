@@ -70,7 +70,7 @@ def test_a_video_may_not_leave_its_root(write: Write, tmp_path: Path, video: str
     [
         ({"question": 3}, "field 'question': text expected, not 3"),
         ({"questoin": "?"}, "did you mean 'question'"),
-        ({"kind": "quiz"}, "line 2: task 'b': kind 'quiz'"),
+        ({"kind": "quiz"}, "line 2: field .kind.: kind .quiz."),
         ({"options": "AB"}, "field 'options': a list of texts"),
         ({"evidence": [[3, 1]]}, r"field 'evidence': \(3.0, 1.0\) is not a span"),
         ({"evidence": [[0, float("nan")]]}, "field 'evidence'"),
@@ -94,7 +94,7 @@ def test_a_bad_row_names_its_line_and_field(
         ("{", "line 1: not JSON"),
         ("[1]", "not list"),
         ("[" * 100_000, "line 1: not JSON"),
-        ('{"id": "a"}', "field 'video' is missing"),
+        ('{"id": "a"}', "field 'video': missing; there are id"),
     ],
 )
 def test_a_bad_manifest_is_a_clear_error(tmp_path: Path, text: str, message: str) -> None:
@@ -113,3 +113,60 @@ def test_unknown_task_sets_and_arguments_are_clear_errors(write: Write) -> None:
         TaskError, match=r"task set 'jsonl': .*unexpected keyword argument 'videos'"
     ):
         load_tasks(str(write({})), videos=3)
+
+
+def test_every_problem_is_found_and_every_good_line_kept(write: Write, tmp_path: Path) -> None:
+    path = write(
+        {"id": "good"},
+        {"id": "many", "video": "../v.mp4", "kind": "quiz", "evidence": [["1", "2"]], "extra": 1},
+        {"id": "good"},
+        {"id": "", "question": " ", "answer": " "},
+        {"id": "mcq", "kind": "mcq", "options": ["x"], "answer": "B"},
+        {"id": "when", "kind": "grounding", "answer": "soon"},
+        {"id": "late", "evidence": [[1]], "metadata": [], "split": 3, "subtitles": "s.txt"},
+        {"id": "also good"},
+    )
+    with path.open("a") as file:
+        file.write("{\n[]\n{}\n")
+    tasks = JsonlTasks(path, strict=False)
+    assert tasks.ids == ("good", "also good")
+    found = [(problem.place.number, problem.field) for problem in tasks.problems]
+    assert found == [
+        (2, "video"), (2, "kind"), (2, "evidence"), (2, "extra"),
+        (3, "id"),
+        (4, "id"), (4, "question"), (4, "answer"),
+        (5, "answer"),
+        (6, "answer"),
+        (7, "evidence"), (7, "metadata"), (7, "split"), (7, "subtitles"),
+        (9, ""), (10, ""),
+        (11, "id"), (11, "video"), (11, "question"), (11, "kind"),
+    ]  # fmt: skip
+    assert all(str(problem).startswith(f"{path}, line ") for problem in tasks.problems)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"answer": ""}, "field 'answer': empty: no answer would ever be right"),
+        ({"kind": "grounding", "answer": "12"}, "field 'answer': '12' is not start-end"),
+        ({"kind": "mcq", "answer": "A"}, "field 'options': a mcq task has 0 options"),
+        ({"kind": "mcq", "answer": "K", "options": list("abcdefghijk")}, "field 'options': 11"),
+        ({"evidence": ["12"]}, "field 'evidence': '12' is not"),
+        ({"evidence": [[True, 2]]}, "field 'evidence': "),
+        ({"metadata": {"x": float("nan")}}, "field 'metadata': Out of range"),
+        ({"subtitles": [{"start": 2, "end": 1, "text": "x"}]}, "field 'subtitles': subtitle 1: "),
+        ({"subtitles": "absent.srt"}, "field 'subtitles': 'absent.srt' is not there"),
+        ({"subtitles": "../s.srt"}, "field 'subtitles': .* is not inside"),
+    ],
+)
+def test_what_no_reward_could_score_is_a_problem(
+    write: Write, row: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TaskError, match=message):
+        JsonlTasks(write(row))
+
+
+def test_subtitles_from_a_file_beside_the_manifest(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "s.srt").write_text("1\n00:00:01,000 --> 00:00:02,500\nHello\n")
+    task = JsonlTasks(write({"subtitles": "s.srt"}))[0]
+    assert [(line.start, line.end, line.text) for line in task.subtitles] == [(1.0, 2.5, "Hello")]

@@ -12,6 +12,7 @@ from agents.mini import MiniConfig, build_mini
 from agents.paragrpo import Batch, PARAGRPOConfig
 from agents.vlm import VisionLanguageModel
 from train import learner as learner_module
+from train.config import FaultConfig
 from train.learner import Learner
 from train.meter import Meter
 from train.packing import pack, tree_mask
@@ -273,6 +274,73 @@ def test_decoupled_weighs_each_token_by_what_it_was_sampled_with(vlm):
     assert metrics["clip_fraction"] == 0 and metrics["behaviour_dropped"] == half / len(ratios)
 
 
+@pytest.mark.parametrize("micro_batch_tokens", [1, 90, 16384])
+@pytest.mark.parametrize("subagents", [False, True])
+def test_gspo_has_the_plain_gradient_however_groups_are_cut(vlm, micro_batch_tokens, subagents):
+    """A trajectory with all its turns is one sequence and is never divided."""
+    batch = make_batch(vlm, MANY_TURNS, subagents=subagents)
+    for i, one in enumerate(batch.trajectories):
+        batch.advantages[i] = np.full(len(one.branch_ids), (-1) ** i * (1 + i), dtype=np.float32)
+    settings = {"loss": "gspo", "aggregation": "sequence_mean", "clip_low": 0.1, "clip_high": 0.1}
+    settings["micro_batch_tokens"] = micro_batch_tokens
+    learner = Learner(vlm, config(**settings), TEMPERATURE)
+    packed, metrics = packed_gradients(learner, batch)
+    vlm.model.zero_grad(set_to_none=True)
+    for one, advantages in zip(batch.trajectories, batch.advantages, strict=True):
+        logprobs, _ = plain_logprobs(vlm, one)
+        s = (logprobs - torch.from_numpy(one.logprobs[one.loss_mask])).mean().exp()
+        a = float(advantages[0])
+        (-torch.minimum(s * a, s.clamp(0.9, 1.1) * a) / len(batch.trajectories)).backward()
+    named = vlm.model.named_parameters()
+    plain = {n: p.grad if p.grad is not None else torch.zeros_like(p) for n, p in named}
+    assert relative_difference(packed, {n: plain[n] for n in packed}) < 1e-5
+    assert 0 < metrics["clip_fraction"] < 1
+
+
+def test_tis_weighs_by_the_truncated_behaviour_of_the_sampler(vlm):
+    batch = make_batch(vlm, ONE_TURN)
+    with torch.no_grad():
+        weights = torch.cat(
+            [
+                (plain_logprobs(vlm, one)[0] - torch.from_numpy(one.logprobs[one.loss_mask])).exp()
+                for one in batch.trajectories
+            ]
+        )
+    cap = float(weights.median())
+    learner = Learner(vlm, config(loss="tis", behaviour_cap=cap), TEMPERATURE)
+    _, metrics = packed_gradients(learner, batch)
+    assert metrics["ratio"] == pytest.approx(1, abs=1e-6)
+    assert metrics["behaviour_weight"] == pytest.approx(
+        float(weights.clamp(max=cap).mean()), rel=1e-4
+    )
+    assert 0 < metrics["behaviour_truncated"] < 1
+
+
+def test_a_divergence_in_the_reward_is_a_sum_and_no_term_of_the_loss(vlm, checkpoint):
+    reference = VisionLanguageModel.load(checkpoint)
+    with torch.no_grad():
+        for weight in reference.model.parameters():
+            weight.mul_(1.05)
+    batch = make_batch(vlm, MANY_TURNS, subagents=True)
+    settings = {"kl_coefficient": 0.3, "kl_in": "reward", "micro_batch_tokens": 90}
+    learner = Learner(vlm, config(**settings), TEMPERATURE, reference)
+    with torch.no_grad():
+        plain = []
+        for one in batch.trajectories:
+            d = plain_logprobs(reference, one)[0] - torch.from_numpy(one.logprobs[one.loss_mask])
+            plain.append(float((d.exp() - d - 1).sum()))
+    assert learner.divergence(batch.trajectories) == pytest.approx(plain, rel=1e-4, abs=1e-6)
+    packed, metrics = packed_gradients(learner, batch)
+    without, _ = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    assert relative_difference(packed, without) < 1e-6
+    assert "kl" not in metrics
+
+
+def test_a_divergence_needs_a_reference(vlm):
+    with pytest.raises(ValueError, match="kl_coefficient"):
+        Learner(vlm, config(), TEMPERATURE).divergence(make_batch(vlm, ONE_TURN).trajectories)
+
+
 def on_policy(vlm, batch):
     """The batch with the log-probabilities of `vlm` itself as behaviour."""
     with torch.no_grad():
@@ -411,7 +479,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights(vlm):
     batch.advantages[0][0] = np.inf
     before = [p.clone() for p in vlm.model.parameters()]
     with pytest.raises(FloatingPointError, match="nothing was updated"):
-        Learner(vlm, config(), TEMPERATURE).update(batch)
+        Learner(vlm, config(), TEMPERATURE, faults=FaultConfig(in_a_row=1)).update(batch)
     assert all(torch.equal(p, b) for p, b in zip(vlm.model.parameters(), before, strict=True))
 
 

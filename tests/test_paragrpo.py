@@ -18,6 +18,7 @@ class Scored:
     reward: float
     terms: dict = field(default_factory=dict)
     trajectories: tuple = ()
+    executed: int = 0
 
 
 def trajectory(roles, kind="main", trained=None):
@@ -32,20 +33,21 @@ def trajectory(roles, kind="main", trained=None):
     )
 
 
-def scored(answer, formatted=0.0, roles=(T, K, A), subagents=()):
+def scored(answer, formatted=0.0, roles=(T, K, A), subagents=(), tool=0.0, executed=0):
     """A rollout whose reward is the weighted sum of its terms."""
-    terms = {"answer": answer, "format_anchor": formatted, "tool_gain": 0.0}
+    terms = {"answer": answer, "format_anchor": formatted, "tool_gain": tool}
     return Scored(
+        executed=executed,
         reward=sum(WEIGHTS[name] * value for name, value in terms.items()),
         terms={**terms, "total": 99.0},
         trajectories=(trajectory(roles), *(trajectory(r, "subagent") for r in subagents)),
     )
 
 
-def algorithm(groups=(), update=None, weights=WEIGHTS, **settings):
+def algorithm(groups=(), update=None, weights=WEIGHTS, divergence=None, **settings):
     defaults = {"batch_normalise": False, "group_size": 2}
     config = PARAGRPOConfig(**{**defaults, **settings})
-    return PARAGRPO(config, weights, lambda: groups, update or (lambda batch: {}))
+    return PARAGRPO(config, weights, lambda: groups, update or (lambda batch: {}), divergence)
 
 
 def advantages(groups, **settings):
@@ -101,7 +103,7 @@ def test_groups_without_variance_have_no_advantage_and_are_counted():
     groups = [[scored(1.0), scored(1.0)], [scored(0.0), scored(1.0)]]
     batch, metrics = algorithm(batch_normalise=True).credit(groups)
     assert [a.tolist() for a in batch.advantages] == [[0.0] * 3, [0.0] * 3, [-1.0] * 3, [1.0] * 3]
-    assert metrics["groups/zero_variance"] == 0.5
+    assert metrics["groups/zero_variance"] == metrics["groups/no_advantage"] == 0.5
 
 
 def test_batch_normalisation_counts_trained_tokens():
@@ -122,6 +124,9 @@ def test_rollouts_whose_video_failed_are_never_scored():
         "groups/collected": 2.0,
         "groups/unreadable": 1.0,
         "groups/zero_variance": 0.0,
+        "groups/no_advantage": 0.0,
+        "tokens/structural": 1 / 3,
+        "tokens/format_credit": 1.0,
     }
 
 
@@ -140,6 +145,86 @@ def test_defect_27_the_group_is_never_split():
     np.testing.assert_allclose(values[4:], [*[-(3**-0.5)] * 3, 3**0.5], rtol=1e-6)
 
 
+def test_the_share_of_tokens_that_carry_the_format_is_reported():
+    groups = [[scored(0.0, roles=(T, K, A, T), subagents=[(K,)]), scored(1.0, roles=(K, K, T))]]
+    groups[0][1].trajectories[0].loss_mask[0] = False
+    for credit, share in (("token", 3 / 7), ("trajectory", 1.0)):
+        metrics = algorithm(credit=credit).credit(groups)[1]
+        assert metrics["tokens/structural"] == 3 / 7
+        assert metrics["tokens/format_credit"] == share
+
+
+def test_decomposed_advantages_take_the_terms_of_the_preset():
+    groups = [[scored(1.0, 0.0), scored(0.0, 0.2)]]  # answer 1, -1 and 0.5 * (-1, 1)
+    assert advantages(groups, advantage="decomposed") == [[0.5] * 3, [-0.5] * 3]
+    values = advantages(groups, advantage="decomposed", credit="token")
+    assert values == [[0.5, 1.0, 1.0], [-0.5, -1.0, -1.0]]
+
+
+def test_gated_advantages_and_their_threshold():
+    groups = [[scored(0.6, tool=0.8), scored(0.5, tool=0.8), scored(0.0, tool=0.3)]]
+    values = [a[0] for a in advantages(groups, advantage="gated", right_from=0.6)]
+    np.testing.assert_allclose(values, standardised(1.4, 0.5, 0.0), rtol=1e-6)
+
+
+def test_counterfactual_advantages_compare_rollouts_whose_calls_ran():
+    """The third rollout's calls all failed: it saw as little as one that skipped."""
+    groups = [
+        [
+            scored(1.0, tool=0.8, executed=2),
+            scored(0.0),
+            scored(0.0, tool=0.1),
+        ]
+    ]
+    gain = (2 / 3) / (2 / 3 + 2)
+    values = [a[0] for a in advantages(groups, advantage="counterfactual", shrinkage=2.0)]
+    np.testing.assert_allclose(values, standardised(1 + gain, 0.0, 0.0), rtol=1e-6)
+
+
+def standardised(*values):
+    return (np.array(values) - np.mean(values)) / np.std(values)
+
+
+def test_the_divergence_in_the_reward_is_summed_over_what_is_trained():
+    seen = []
+
+    def divergence(trajectories):
+        seen.append([t.kind for t in trajectories])
+        return np.array([float(len(t.branch_ids)) for t in trajectories])
+
+    groups = [[scored(1.0, subagents=[(K, K)]), scored(0.5), scored(0.0, roles=(K,))]]
+    settings = {"kl_in": "reward", "kl_coefficient": 0.1, "advantage": "centered"}
+    method = algorithm(divergence=divergence, **settings)
+    batch, metrics = method.credit(groups)
+    # rewards 1 - 0.5, 0.5 - 0.3, 0 - 0.1; mean 0.2
+    values = [a[0] for a in batch.advantages]
+    np.testing.assert_allclose(values, [0.3, 0.3, 0.0, -0.3], atol=1e-7)
+    assert seen == [["main", "subagent", "main", "main"]]
+    assert metrics["kl_of_rollout"] == 3.0
+    alone = algorithm(divergence=divergence, train_subagents=False, **settings)
+    assert alone.credit(groups)[1]["kl_of_rollout"] == pytest.approx(7 / 3)
+
+
+def test_the_divergence_in_the_loss_leaves_the_rewards_alone():
+    def divergence(trajectories):
+        raise AssertionError("not asked for")
+
+    groups = [[scored(0.0), scored(1.0)]]
+    batch, _ = algorithm(divergence=divergence, kl_coefficient=0.1).credit(groups)
+    assert [a[0] for a in batch.advantages] == [-1.0, 1.0]
+
+
+def test_the_divergence_in_the_reward_needs_a_reference():
+    with pytest.raises(ValueError, match="kl_in=reward needs"):
+        algorithm(kl_in="reward", kl_coefficient=0.1).credit([[scored(0.0), scored(1.0)]])
+
+
+@pytest.mark.parametrize("advantage", ["gated", "counterfactual"])
+def test_advantages_about_the_tool_need_the_tool_term(advantage):
+    with pytest.raises(ValueError, match="tool_gain"):
+        algorithm(advantage=advantage, weights={**WEIGHTS, "tool_gain": 0.0})
+
+
 def test_token_credit_needs_the_format_term():
     with pytest.raises(ValueError, match="format_anchor"):
         algorithm(credit="token", weights={"answer": 1.0})
@@ -149,7 +234,7 @@ def test_token_credit_needs_the_format_term():
     ("settings", "message"),
     [
         ({"advantage": "gae"}, "choose from grpo, centered, leave_one_out"),
-        ({"loss": "ppo"}, "choose from .*clipped, decoupled"),
+        ({"loss": "ppo"}, "choose from .*clipped, gspo, cispo, decoupled, tis"),
         ({"aggregation": "mean"}, "choose from token_mean"),
         ({"credit": "word"}, "choose from trajectory, token"),
         ({"attention": "flash"}, "choose from auto"),
@@ -159,6 +244,9 @@ def test_token_credit_needs_the_format_term():
         ({"clip_low": 1.0}, "clip_low"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"kl_coefficient": -0.1}, "kl_coefficient"),
+        ({"kl_in": "sampler"}, "choose from loss, reward"),
+        ({"ratio_cap": 0.0}, "ratio_cap"),
+        ({"shrinkage": -1.0}, "shrinkage"),
     ],
 )
 def test_settings_out_of_range_are_errors(settings, message):

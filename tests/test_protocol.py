@@ -366,7 +366,7 @@ AFTER_CROPS = observation(
 def test_the_overview_prompt_in_both_styles():
     frames = (FrameRef(0), FrameRef(1))
     assert overview_parts(COMPACT, observation()) == [
-        "0 11 51", frames[0], "0 31 71", frames[1], "\nWhich?\nA. x\nB. y",
+        " 0 51 11", frames[0], " 0 71 31", frames[1], "\nWhich?\nA. x\nB. y",
     ]  # fmt: skip
     assert overview_parts(PARAVT, observation()) == [
         "The video lasts 41.0 seconds (128x72, 8 fps). 2 of its frames:\n<10.5 seconds>",
@@ -391,14 +391,14 @@ def test_evidence_as_text_and_as_frames():
         "<tool_response>\ncall 1: too_long: the crop is 60.0 s long\n</tool_response>\n"
     ]
     assert evidence_parts(COMPACT, AFTER_CROPS, asked) == [
-        "1 too_long\n2 11", FrameRef(0), "12", FrameRef(1), "\n",
+        "1 too_long\n2  11", FrameRef(0), " 12", FrameRef(1), "\n",
     ]  # fmt: skip
     assert evidence_parts(PARAVT, observation(), []) == []
 
 
 def test_defect_08_the_sub_agent_sees_the_question():
     assert subagent_parts(COMPACT, "Q?", (10.0, 12.0), [10.5, 11.5]) == [
-        ">11", FrameRef(0), "12", FrameRef(1), "\nQ?",
+        "> 11", FrameRef(0), " 12", FrameRef(1), "\nQ?",
     ]  # fmt: skip
     parts = subagent_parts(PARAVT, "Q {x}?", (10.0, 12.0), [10.5, 11.5])
     assert "10.0 to 12.0 seconds" in parts[0]
@@ -419,7 +419,7 @@ def test_compact_prompts_stay_compact():
     times = (np.arange(64) + 0.5) * 900 / 64
     shown = observation(window=np.zeros(64, int), timestamps=times)
     text = "".join(part for part in overview_parts(COMPACT, shown) if isinstance(part, str))
-    assert len(text) <= 64 * len("360 400 440") + len("\nWhich?\nA. x\nB. y")
+    assert len(text) <= 64 * len(" 360 440 400") + len("\nWhich?\nA. x\nB. y")
     assert len(forced_answer_text(COMPACT)) <= 8
 
 
@@ -432,4 +432,4 @@ def test_frame_times():
 
 
 def test_the_table_of_styles():
-    assert PROMPTS == {"paravt": PARAVT, "compact": COMPACT}
+    assert PROMPTS.items() >= {"paravt": PARAVT, "compact": COMPACT}.items()

@@ -11,10 +11,11 @@ import pytest
 from builders import make_task
 from test_evaluate import report, row
 
+from paravt_env.images import data_uri
 from paravt_env.video import VideoError
 from train.bootstrap import Interval
 from train.charts import Span, interval_chart, line_chart, ticks, timeline
-from train.examples import choose, jpeg_uri, read_overview
+from train.examples import choose, read_overview
 from train.report import learned, render, write_report
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -145,7 +146,7 @@ def test_the_overview_is_decoded_at_its_instants(clip):
 def test_jpeg_data_uris_hold_the_image():
     image = np.zeros((21, 30, 3), np.uint8)
     image[:, 15:] = (200, 50, 50)
-    head, _, data = jpeg_uri(image).partition(",")
+    head, _, data = data_uri(image).partition(",")
     assert head == "data:image/jpeg;base64"
     decoder = av.CodecContext.create("mjpeg", "r")
     packet = av.Packet(base64.b64decode(data))

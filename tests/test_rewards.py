@@ -14,6 +14,7 @@ from paravt_env.rewards import (
     Transcript,
     Turn,
     compliance,
+    evidence_iou,
     evidence_recall,
     make_preset,
     score,
@@ -220,8 +221,8 @@ def test_defect_14_f1_counts_repeated_tokens():
 def test_open_answers():
     assert score_answer(OPEN, "The red car parks.") == 1.0
     assert score_answer(OPEN, "red car") == pytest.approx(0.8)
-    assert score_answer(OPEN, "red car", open_exact=True) == 0.0
-    assert score_answer(OPEN, "A RED car, parks", open_exact=True) == 1.0
+    assert score_answer(OPEN, "red car", exact=True) == 0.0
+    assert score_answer(OPEN, "A RED car, parks", exact=True) == 1.0
 
 
 def test_tokens():
@@ -308,6 +309,7 @@ def test_defect_10_closing_the_forced_thought_pays_and_leaving_it_open_costs():
     opened = form("<think>\nI look at the frames.")
     assert opened == pytest.approx(-0.15)
     assert form("<think>\nI look at the frames. <answer>B</answer>") == opened
+    assert form("<think>\nI look at the frames.", unclosed_penalty=False) == 0.0
     assert form(THINK) > form("") > opened
     assert form(THINK + ANSWER) == 1.0
 
@@ -339,13 +341,32 @@ def test_more_turns_never_pay_by_themselves():
     assert two_open == form("<think>\nopen") == pytest.approx(-0.15)
 
 
-def test_the_call_bonus_needs_a_call_that_was_read_and_allowed():
+def test_the_call_bonus_needs_a_call_that_ran():
     base = form(THINK, rescale=True)
-    for status in ("malformed", "unknown_tool", "over_limit", "refused"):
-        assert form(THINK + CALL, statuses=[status], rescale=True) == base
-    for status in ("ok", "outside", "too_long", "wrong_video", "timeout"):
-        assert form(THINK + CALL, statuses=[status], rescale=True) == pytest.approx(0.8 / 1.45)
+    assert form(THINK + CALL, statuses=["ok"], rescale=True) == pytest.approx(0.8 / 1.45)
     assert form(CALL, statuses=["ok"]) == 0.0
+    for status in set(CropStatus) - {"ok"}:
+        assert form(THINK + CALL, statuses=[status], rescale=True) == base
+
+
+def test_the_published_call_bonus_is_for_any_call_that_was_read_and_allowed():
+    paid = {"rescale": True, "pay_attempts": True}
+    for status in ("malformed", "unknown_tool", "over_limit", "refused"):
+        assert form(THINK + CALL, statuses=[status], **paid) == form(THINK, rescale=True)
+    for status in ("ok", "outside", "too_long", "wrong_video", "timeout"):
+        assert form(THINK + CALL, statuses=[status], **paid) == pytest.approx(0.8 / 1.45)
+
+
+def test_the_binary_form_is_all_or_nothing():
+    assert form(THINK + ANSWER, form="binary") == 1.0
+    assert form(THINK + CALL, THINK + ANSWER, statuses=["ok"], form="binary") == 1.0
+    assert form(THINK + CALL * 2, THINK + ANSWER, statuses=["ok", "empty"], form="binary") == 1.0
+    assert form(THINK + ANSWER + ".", form="binary") == 0.0
+    assert form(ANSWER, form="binary") == 0.0
+    assert form(form="binary") == 0.0
+    nothing_ran = {"statuses": ["outside"], "form": "binary"}
+    assert form(THINK + CALL, THINK + ANSWER, **nothing_ran) == 0.0
+    assert form(THINK + CALL, THINK + ANSWER, **nothing_ran, pay_attempts=True) == 1.0
 
 
 def test_defect_15_rescaling_keeps_large_values_apart():
@@ -364,12 +385,56 @@ def test_an_agent_without_completions_has_no_form():
 # Tool gain
 
 
-def test_the_published_tool_values():
+def test_the_published_graduated_gain():
     assert gain() == 0.0
-    assert gain("outside", answer="A") == 0.1
     assert gain("ok", answer="A") == 0.3
     assert gain("ok") == 0.8
     assert gain("ok", "ok", "outside") == 0.8
+    for status in ("outside", "too_long", "wrong_video", "timeout"):
+        assert gain(status, pay_attempts=True) == 0.1
+    assert gain("ok", "outside", answer="A", pay_attempts=True) == 0.3
+    assert gain("refused", pay_attempts=True) == gain("malformed", pay_attempts=True) == 0.0
+
+
+def test_the_published_accumulative_gain():
+    counted = {"gain": "accumulative"}
+    assert gain(**counted) == 0.0
+    assert gain("ok", **counted) == 0.1
+    assert gain("ok", "ok", "ok", **counted) == pytest.approx(0.3)
+    assert gain("ok", "ok", answer="A", **counted) == 0.0
+    assert gain("ok", answer="red car", task=OPEN, **counted) == 0.0
+    assert gain("ok", answer="10-20", task=SPAN, **counted) == 0.1
+
+
+def looking(*turns, spans=((10.0, 20.0),), **options):
+    """The evidence gain of turns of (status, start, end) crops."""
+    task = Task("e", "/v.mp4", "Which?", "mcq", ("x", "y"), "A", evidence=spans)
+    crops = [tuple(crop(status, (start, end)) for status, start, end in turn) for turn in turns]
+    rollout = Transcript(task, (*(Turn(None, one) for one in crops), Turn(None)), "B")
+    return TERMS["tool_gain"](rollout, RewardOptions(gain="evidence", **options))
+
+
+def test_the_published_evidence_gain_is_the_iou_of_the_last_crop():
+    assert looking([("ok", 10.0, 20.0)]) == 1.0
+    assert looking([("ok", 15.0, 25.0)]) == pytest.approx(5 / 15)
+    assert looking([("ok", 10.0, 20.0)], [("ok", 15.0, 25.0)]) == pytest.approx(5 / 15)
+    assert looking([("ok", 0.0, 5.0)]) == 0.0
+    assert looking() == 0.0
+    assert looking([("ok", 10.0, 20.0)], spans=()) == 0.0
+
+
+def test_the_iou_of_several_crops_and_spans_counts_seconds():
+    spans = ((10.0, 20.0), (50.0, 60.0))
+    assert looking([("ok", 10.0, 20.0), ("ok", 50.0, 60.0)], spans=spans) == 1.0
+    assert looking([("ok", 10.0, 20.0), ("ok", 0.0, 10.0)], spans=spans) == pytest.approx(1 / 3)
+    assert looking([("ok", 10.0, 20.0), ("ok", 12.0, 20.0)]) == 1.0
+
+
+def test_the_recall_of_all_crops_as_evidence_gain():
+    turns = [("ok", 0.0, 15.0)], [("ok", 14.0, 17.5), ("timeout", 17.0, 20.0)]
+    assert looking(*turns, evidence="recall") == pytest.approx(0.75)
+    assert looking(*turns, evidence="iou") == pytest.approx(0.35)
+    assert looking(*turns, evidence="recall", spans=()) == 0.0
 
 
 def test_defect_12_only_the_tool_itself_and_real_success_pay():
@@ -386,7 +451,11 @@ def test_defect_12_only_the_tool_itself_and_real_success_pay():
 def test_defect_18_a_call_that_failed_earns_less_than_one_that_ran():
     for status in CropStatus:
         if status != "ok":
-            assert gain(status) <= 0.1 < gain("ok", answer="A")
+            assert gain(status) == 0.0 < gain("ok", answer="A")
+            assert gain(status, pay_attempts=True) <= 0.1 < gain("ok", answer="A")
+            assert gain(status, gain="accumulative") == 0.0 < gain("ok", gain="accumulative")
+            assert looking([("ok", 15.0, 25.0)], [(status, 10.0, 20.0)]) == pytest.approx(1 / 3)
+            assert looking([("ok", 15.0, 25.0), (status, 10.0, 20.0)]) == pytest.approx(1 / 3)
 
 
 # Presets
@@ -400,7 +469,54 @@ def test_the_presets():
     direct = episode(THINK + ANSWER)
     assert score(direct, PRESETS["paravt"])["total"] == pytest.approx(2.0)
     assert score(direct, PRESETS["vanilla"])["total"] == pytest.approx(1.8)
-    assert set(PRESETS) == {"paravt", "vanilla"}
+    assert set(PRESETS) == {"paravt", "vanilla", "longvt", "longvila", "pyvision"}
+
+
+SEEN = Task("s", "/v.mp4", "Which?", "mcq", ("x", "y"), "B", evidence=((1.5, 3.5),))
+
+
+def published(preset, *texts, statuses=(), answer="B", task=SEEN):
+    """Answer, format and tool term and their sum, in this order."""
+    texts = [text.replace(">B<", f">{answer}<") for text in texts]
+    return list(score(episode(*texts, statuses=statuses, task=task), make_preset(preset)).values())
+
+
+@pytest.mark.parametrize(
+    ("preset", "direct", "called", "called_wrong"),
+    [
+        # R_acc + R_fmt + R_tool: 1.15 and 1.45 are capped at 1
+        ("paravt", [1, 1, 0, 2], [1, 1, 0.8, 2.8], [0, 1, 0.3, 1.3]),
+        # the format term without its anchor: 0.8, and 1.1 capped
+        ("vanilla", [1, 0.8, 0, 1.8], [1, 1, 0.8, 2.8], [0, 1, 0.3, 1.3]),
+        # R_acc + R_fmt + IoU of 1-2 s with 1.5-3.5 s, whatever the answer
+        ("longvt", [1, 1, 0, 2], [1, 1, 0.2, 2.2], [0, 1, 0.2, 1.2]),
+        # 0.9 acc + 0.1 format
+        ("longvila", [1, 1, 0, 1], [1, 1, 0.8, 1], [0, 1, 0.3, 0.1]),
+        # R_acc + 0.1 n 1[R_acc = 1], here with two calls
+        ("pyvision", [1, 1, 0, 1], [1, 1, 0.2, 1.2], [0, 1, 0, 0]),
+    ],
+)
+def test_presets_reproduce_the_published_values(preset, direct, called, called_wrong):
+    calls, ran = (THINK + CALL + CALL, THINK + ANSWER), ["ok", "ok"]
+    assert published(preset, THINK + ANSWER) == pytest.approx(direct)
+    assert published(preset, *calls, statuses=ran) == pytest.approx(called)
+    assert published(preset, *calls, statuses=ran, answer="A") == pytest.approx(called_wrong)
+
+
+def test_the_published_partial_answers():
+    calls, ran = (THINK + CALL, THINK + ANSWER), ["ok"]
+    options = {"answer": "12-20", "task": SPAN, "statuses": ran}
+    assert published("paravt", *calls, **options) == pytest.approx([0.8, 1, 0.8, 2.6])
+    assert published("longvila", *calls, **options)[3] == pytest.approx(0.9 * 0.8 + 0.1)
+    assert published("pyvision", *calls, **options)[3] == pytest.approx(0.8)
+
+
+def test_defect_16_longvt_does_not_score_open_answers_without_its_judge():
+    with pytest.raises(ValueError, match=r"give reward=.*judge"):
+        published("longvt", THINK + ANSWER, task=OPEN)
+    judged = {"preset": "longvt", "scorer": lambda task, text: 0.5}
+    assert published(judged, THINK + ANSWER, task=OPEN) == [0.5, 1.0, 0.0, 1.5]
+    assert score(episode(THINK, task=OPEN, answer=""), PRESETS["longvt"])["answer"] == 0.0
 
 
 def test_weights_and_options_of_a_recipe():
@@ -426,6 +542,14 @@ def test_weights_and_options_of_a_recipe():
         ({"weights": {"answer": math.inf}}, "must be finite"),
         ({"weights": [1]}, "must map terms"),
         ({"anchor": "yes"}, "must be true or false"),
+        ({"pay_attempts": 1}, "must be true or false"),
+        ({"gain": "graduate"}, "did you mean 'graduated'"),
+        ({"form": "binry"}, "did you mean 'binary'"),
+        ({"evidence": "giou"}, "did you mean 'iou'"),
+        ({"open_metric": "f2"}, "'f2' is not one of f1, exact"),
+        ({"judge": "gpt"}, "must be a mapping with url and model"),
+        ({"judge": {"url": "http://x"}}, "judge needs model"),
+        ({"judge": {"url": "http://x", "model": "m"}, "scorer": len}, "not both"),
         ({"success_threshold": 0}, r"must be in \(0, 1\]"),
         ({"success_threshold": 1.01}, r"must be in \(0, 1\]"),
         ({"success_threshold": "x"}, "must be a number"),
@@ -505,6 +629,13 @@ def test_evidence_recall():
     assert evidence_recall([(0.0, 10.0)], [(9.0, 3.0)]) == 0.0
     assert math.isnan(evidence_recall([], [(0.0, 1.0)]))
     assert math.isnan(evidence_recall([(5.0, 5.0)], [(0.0, 9.0)]))
+
+
+def test_evidence_iou():
+    assert evidence_iou([(10.0, 20.0)], [(15.0, 25.0)]) == pytest.approx(5 / 15)
+    assert evidence_iou([(10.0, 20.0)], [(12.0, 14.0), (13.0, 16.0)]) == pytest.approx(0.4)
+    assert evidence_iou([(10.0, 20.0)], []) == 0.0
+    assert math.isnan(evidence_iou([], [(0.0, 1.0)]))
 
 
 def test_only_executed_crops_cover_evidence():

@@ -7,8 +7,9 @@ import pytest
 from builders import ListTasks, act, make_task
 
 from agents.base import Completion, Decision, Trajectory
+from paravt_env.infos import row_info
 from paravt_env.protocol import action_from_completion, render_completion
-from train.rollout import Start, play, row_info
+from train.rollout import Start, play
 
 
 class Script:

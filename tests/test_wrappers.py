@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from builders import ListTasks, make_task
@@ -8,6 +9,7 @@ from paravt_env.protocol import render_completion
 from paravt_env.spaces import UnicodeText
 from paravt_env.wrappers import (
     ArrayAction,
+    ArrayCodec,
     ArrayObservation,
     CompletionAction,
     VectorCompletionAction,
@@ -66,7 +68,9 @@ def test_array_observation_is_one_hot_and_without_text(make_env, clip):
     env = ArrayObservation(make_env(tasks=tasks))
     observation, _ = env.reset(seed=0, options={"task_id": "b"})
     assert observation in env.observation_space
-    assert env.families == ("colour", "count") and env.option_texts == ("blue", "one", "red", "two")
+    codec = env.codec
+    assert codec.families == ("colour", "count")
+    assert codec.option_texts == ("blue", "one", "red", "two")
     assert observation["family"].tolist() == [0, 1]
     assert observation["options"].reshape(10, 4)[:4].tolist() == [
         [0, 0, 0, 1],
@@ -79,8 +83,40 @@ def test_array_observation_is_one_hot_and_without_text(make_env, clip):
     assert "question" not in observation and "feedback" not in observation
 
 
-def test_stable_baselines3_accepts_the_array_environment(make_env):
-    checker = pytest.importorskip(
-        "stable_baselines3.common.env_checker", reason="the sb3 extra is not installed"
-    )
-    checker.check_env(ArrayObservation(ArrayAction(make_env())), warn=True)
+def test_array_observation_says_which_words_the_question_has(make_env, clip):
+    tasks = [
+        make_task(clip, "a", question="Is it\nA. red, or the 2nd?", options=("x A. y", "z")),
+        make_task(clip, "b", question="Which RED one?\nB. Look.", kind="open", options=()),
+    ]
+    env = ArrayObservation(make_env(tasks=ListTasks(tasks)))
+    assert " ".join(env.codec.words) == "2nd a b is it look one or red the which"
+    assert env.codec.option_texts == ("x A. y", "z")
+    words = {}
+    for task in tasks:
+        arrays, _ = env.reset(seed=0, options={"task_id": task.id})
+        places = np.flatnonzero(arrays["words"])
+        words[task.id] = {env.codec.words[i] for i in places}
+        options = arrays["options"].reshape(10, 2).sum(axis=1).tolist()
+        assert options == ([1, 1, *[0] * 8] if task.options else [0] * 10)
+    assert words == {
+        "a": {"is", "it", "a", "red", "or", "the", "2nd"},
+        "b": {"which", "red", "one", "b", "look"},
+    }
+
+
+def test_a_vocabulary_is_shared_by_splits_or_says_what_is_missing(make_env, clip):
+    train, test = make_task(clip, "a"), make_task(clip, "b", question="Which shade?")
+    codec = ArrayCodec.of([train])
+    env = ArrayObservation(make_env(tasks=ListTasks([test])), codec)
+    with pytest.raises(ValueError, match=r"word 'shade' is not .* ArrayCodec\.of"):
+        env.reset(seed=0)
+    both = ArrayCodec.of([train], [test])
+    env = ArrayObservation(make_env(tasks=ListTasks([test])), both)
+    assert env.reset(seed=0)[0] in env.observation_space
+    with pytest.raises(ValueError, match="at least one task"):
+        ArrayCodec.of([])
+
+
+def test_array_wrappers_wrap_the_single_environment(make_env):
+    with pytest.raises(TypeError, match="LongVideoEnv"):
+        ArrayAction(gym.make("CartPole-v1"))

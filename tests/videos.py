@@ -48,22 +48,26 @@ def write_video(
     options: dict[str, str] | None = None,
     first_index: int = 0,
     sound: bool = False,
+    pixels: str = "yuv420p",
 ) -> Path:
     """Write `frames` burned frames at a constant `fps`, or at the given `ticks` (1 / TICKS s).
 
-    With `sound`, a second of silence that starts at 0.
+    With `sound`, a second of silence that starts at 0. `options` are the container's and, for
+    codecs other than x264, the encoder's.
     """
     ticks = [round(i * TICKS / fps) for i in range(frames)] if ticks is None else ticks
     with av.open(str(path), "w", options=options or {}) as out:
         stream = out.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = size
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixels
         stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
         stream.gop_size = stream.codec_context.gop_size = gop
         stream.codec_context.max_b_frames = b_frames
         if codec == "libx264":
             extra = f"open-gop={int(open_gop)}:scenecut=0:keyint={gop}:min-keyint={gop}"
             stream.options = {"preset": "veryfast", "crf": "20", "x264-params": extra}
+        else:
+            stream.options = options or {}
         audio = out.add_stream("aac", rate=44_100) if sound else None
         for i, tick in enumerate(ticks):
             frame = av.VideoFrame.from_ndarray(burn(first_index + i, *size), format="rgb24")
@@ -128,5 +132,24 @@ def rotate(source: Path, path: Path) -> Path:
     one = 1 << 16
     matrix = (0, one, 0, -one & 0xFFFFFFFF, 0, 0, HEIGHT << 16, 0, 1 << 30)
     data[at : at + 36] = b"".join(int(v).to_bytes(4, "big") for v in matrix)
+    path.write_bytes(bytes(data))
+    return path
+
+
+def write_trimmed(source: Path, path: Path, share: float = 0.5) -> Path:
+    """The same mp4 with an edit list that shows only the first `share` of it."""
+    data = bytearray(source.read_bytes())
+    at = data.index(b"elst") + 12  # version, flags and the number of entries; then the duration
+    shown = int(int.from_bytes(data[at : at + 4], "big") * share)
+    data[at : at + 4] = shown.to_bytes(4, "big")
+    path.write_bytes(bytes(data))
+    return path
+
+
+def blot(source: Path, path: Path, start: float, end: float) -> Path:
+    """A copy whose bytes from `start` to `end` (shares of the file) are noise."""
+    data = bytearray(source.read_bytes())
+    a, b = int(len(data) * start), int(len(data) * end)
+    data[a:b] = np.random.default_rng(0).bytes(b - a)
     path.write_bytes(bytes(data))
     return path

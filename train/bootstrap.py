@@ -7,7 +7,7 @@ functions of their arguments; run the example with `python -m doctest train/boot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,43 @@ def interval(
     >>> interval([1.0, 1.0, 1.0], ["a", "b", "b"])
     Interval(mean=1.0, low=1.0, high=1.0, rows=3, tasks=2)
     """
+    means_R, count = _resampled(values, tasks, resamples, np.random.default_rng(seed))
+    low, high = _ends(means_R, confidence)
+    return Interval(float(np.mean(values)), low, high, len(values), count)
+
+
+def macro_interval(
+    groups: Mapping[str, tuple[Sequence[float], Sequence[str]]],
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Mean of the groups' means, each group counting the same; tasks are resampled within each.
+
+    Args:
+        groups: For each group (a question category) its values and their tasks, as for `interval`.
+        resamples: Bootstrap resamples.
+        confidence: Coverage, between 0 and 1.
+        seed: Of the resampling.
+
+    >>> macro_interval({"count": ([1.0, 1.0, 1.0], ["a", "b", "c"]), "order": ([0.0], ["d"])}).mean
+    0.5
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [_resampled(values, tasks, resamples, rng) for values, tasks in groups.values()]
+    if not drawn:
+        raise ValueError("a bootstrap needs at least one group")
+    low, high = _ends(np.mean([means_R for means_R, _ in drawn], axis=0), confidence)
+    mean = float(np.mean([np.mean(values) for values, _ in groups.values()]))
+    rows = sum(len(values) for values, _ in groups.values())
+    return Interval(mean, low, high, rows, sum(count for _, count in drawn))
+
+
+def _resampled(
+    values: Sequence[float], tasks: Sequence[str], resamples: int, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
+    """Means (R,) of resampled tasks, and how many tasks there are."""
     values_N = np.asarray(values, dtype=np.float64)
     if len(values_N) != len(tasks):
         raise ValueError(f"{len(values_N)} values for {len(tasks)} task names")
@@ -68,8 +105,11 @@ def interval(
     _, task_N = np.unique(np.asarray(tasks, dtype=str), return_inverse=True)
     sums_T = np.bincount(task_N, weights=values_N)
     counts_T = np.bincount(task_N)
-    drawn_RT = np.random.default_rng(seed).integers(len(sums_T), size=(resamples, len(sums_T)))
-    means_R = sums_T[drawn_RT].sum(axis=1) / counts_T[drawn_RT].sum(axis=1)
+    drawn_RT = rng.integers(len(sums_T), size=(resamples, len(sums_T)))
+    return sums_T[drawn_RT].sum(axis=1) / counts_T[drawn_RT].sum(axis=1), len(sums_T)
+
+
+def _ends(means_R: np.ndarray, confidence: float) -> tuple[float, float]:
     tail = (1 - confidence) / 2
     low, high = np.quantile(means_R, [tail, 1 - tail])
-    return Interval(float(values_N.mean()), float(low), float(high), len(values_N), len(sums_T))
+    return float(low), float(high)

@@ -178,6 +178,43 @@ def interval_chart(title: str, groups: Mapping[str, Mapping[str, Interval]]) -> 
     return plot.svg()
 
 
+def frames_chart(title: str, curves: Mapping[str, Mapping[int, Interval]]) -> str:
+    """Means with their intervals over the number of frames, on a logarithmic axis, joined by lines.
+
+    Args:
+        title: Above the plot.
+        curves: Name -> frames (0 stands left of 1) -> interval.
+    """
+    drawn = {name: dict(sorted(points.items())) for name, points in curves.items() if points}
+    intervals = [item for points in drawn.values() for item in points.values()]
+    if not intervals:
+        return ""
+    budgets = sorted({frames for points in drawn.values() for frames in points})
+    places = {frames: math.log2(frames) if frames else -1.0 for frames in budgets}
+    low, high = min(item.low for item in intervals), max(item.high for item in intervals)
+    margin = 0.04 * (max(places.values()) - min(places.values()))
+    ends = (min(places.values()) - margin, max(places.values()) + margin)
+    plot = _Plot(title, ends, _axis(low, high))
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(drawn))]
+    for (name, points), colour in zip(drawn.items(), colours, strict=True):
+        path = " ".join(f"{plot.x(places[k])},{plot.y(item.mean)}" for k, item in points.items())
+        plot.parts.append(
+            f'<polyline class="line" points="{path}" style="stroke:{colour};fill:none"/>'
+        )
+        for frames, item in points.items():
+            x = plot.x(places[frames])
+            plot.parts.append(
+                f'<g style="stroke:{colour};fill:{colour}"><title>{escape(name)} {frames} frames: '
+                f"{item.mean:.3f} [{item.low:.3f}, {item.high:.3f}], n = {item.rows}</title>"
+                f'<line class="whisker" x1="{x}" x2="{x}" y1="{plot.y(item.low)}" '
+                f'y2="{plot.y(item.high)}"/><circle cx="{x}" cy="{plot.y(item.mean)}" r="3"/></g>'
+            )
+    for frames in budgets:
+        plot.x_tick(plot.x(places[frames]), str(frames))
+    plot.legend(list(drawn), colours)
+    return plot.svg()
+
+
 def timeline(
     duration: float, overview: Sequence[float], lanes: Mapping[str, Sequence[Span]]
 ) -> str:
@@ -228,3 +265,23 @@ def timeline(
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def grid(charts: Sequence[str], columns: int = 2) -> str:
+    """Charts of the standard size side by side, as one SVG file that brings its own style."""
+    rows = math.ceil(len(charts) / columns)
+    places = [(WIDTH * (i % columns), HEIGHT * (i // columns)) for i in range(len(charts))]
+    inner = "".join(
+        chart.replace("<svg ", f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" ', 1)
+        for chart, (x, y) in zip(charts, places, strict=True)
+    )
+    style = (
+        "text{font:11px sans-serif;fill:#6b7280}.title{font-size:13px;fill:#1f2933}"
+        ".grid{stroke:#e3e6ea}.line{fill:none;stroke-width:2}"
+        ".raw{fill:none;stroke-width:1;opacity:.25}"
+    )
+    size = f"{WIDTH * columns} {HEIGHT * rows}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" width="{WIDTH * columns}">'
+        f'<style>{style}</style><rect width="100%" height="100%" fill="#fff"/>{inner}</svg>\n'
+    )

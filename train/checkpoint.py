@@ -2,12 +2,13 @@
 
 A checkpoint is a folder `checkpoints/step-000010` of a run:
 
-    model/                  the policy in its standard format; `paravt eval` and others load it as
-    it is optimizer.safetensors   optimizer moments and the generators' states state.json
-    step, optimizer settings, schedule, generators and task order (no pickle anywhere)
+    model/                 the policy in its standard format; `paravt eval` and others load it
+    optimizer.safetensors  optimizer moments, generators' states, fp32 weights where there are some
+    state.json             step, optimizer settings, schedule, generators and task order
 
-It is written into a hidden neighbour, flushed to disk and renamed: a folder with that name is
-whole. The newest few are kept.
+No file is a pickle. A checkpoint is written into a hidden neighbour, flushed to disk and renamed: a
+folder with that name is whole. The newest few are kept. It holds nothing that depends on the number
+of processes but the generators of each.
 
 Command: `pytest tests/test_checkpoint.py`.
 """
@@ -23,6 +24,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+
+from train.weights import like, whole
 
 FOLDER = "checkpoints"
 MODEL, TENSORS, STATE = "model", "optimizer.safetensors", "state.json"
@@ -57,7 +60,7 @@ def save(
         raise ValueError(f"keep must be at least 1, not {keep}")
     parent = Path(run) / FOLDER
     parent.mkdir(parents=True, exist_ok=True)
-    final = parent / f"{_PREFIX}{step:06d}"
+    final = folder_of(run, step)
     draft = parent / f".{final.name}.partial"
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -83,6 +86,11 @@ def save(
     return final
 
 
+def folder_of(run: str | Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or will be."""
+    return Path(run) / FOLDER / f"{_PREFIX}{step:06d}"
+
+
 def latest(run: str | Path) -> Path | None:
     """The newest finished checkpoint of a run, None where there is none."""
     found = _finished(Path(run))
@@ -103,13 +111,25 @@ def load(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return load_file(folder / TENSORS), state
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The moments of every parameter, as `optimizer.<parameter>.<name>`."""
-    return {
-        f"optimizer.{index}.{name}": value
-        for index, moments in optimizer.state_dict()["state"].items()
-        for name, value in moments.items()
-    }
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, keep: bool = True
+) -> dict[str, torch.Tensor]:
+    """The moments of every parameter, as `optimizer.<parameter>.<name>`.
+
+    Sharded moments are gathered, one at a time, so that any number of processes can take them up:
+    every training process calls this.
+
+    Args:
+        optimizer: Whose moments.
+        keep: Whether this process needs the result; the others only take part.
+    """
+    tensors = {}
+    for index, moments in optimizer.state_dict()["state"].items():
+        for name, value in moments.items():
+            full = whole(value)
+            if keep:
+                tensors[f"optimizer.{index}.{name}"] = full.cpu()
+    return tensors
 
 
 def restore_optimizer(
@@ -117,13 +137,17 @@ def restore_optimizer(
     tensors: Mapping[str, torch.Tensor],
     groups: list[dict[str, Any]],
 ) -> None:
-    """Put moments from `optimizer_tensors` and the settings of `optimizer_groups` back."""
+    """Put moments from `optimizer_tensors` and the settings of `optimizer_groups` back.
+
+    Each is sharded as its parameter is.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         kind, _, rest = key.partition(".")
         if kind == "optimizer":
             index, _, name = rest.partition(".")
-            state.setdefault(int(index), {})[name] = value
+            state.setdefault(int(index), {})[name] = like(value, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

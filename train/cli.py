@@ -1,4 +1,4 @@
-"""The `paravt` command: `play`, `data`, `sft`, `train`, `eval`, `report`, `demo`.
+"""The `paravt` command: everything from one episode to a study, by name in `COMMANDS`.
 
 The door to every room. Heavy modules are imported by the command that needs them, so that `paravt
 --help` answers at once, and `play` and `data` run with the core installation alone. Try `paravt
@@ -80,17 +80,32 @@ def play(argv: Sequence[str]) -> int:
 
 
 def data(argv: Sequence[str]) -> int:
-    """Make the synthetic world, list tasks, measure what looking is worth (core installation)."""
+    """Make the synthetic world, list or check any tasks, measure looking (core installation)."""
     parser = _parser("data", data)
-    parser.add_argument("action", choices=("make", "list", "stats"))
+    parser.add_argument("action", choices=("make", "list", "stats", "validate", "materialize"))
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        help="list, validate: task sets or JSONL manifests; materialize: ParaVT-Parquet files or "
+        "folders of them",
+    )
     parser.add_argument("--tasks", default="synthetic", help="task set or JSONL manifest")
-    parser.add_argument("--split", help="train, val or test; make does all three, the others test")
+    parser.add_argument("--root", help="folder of the videos")
+    parser.add_argument("--output", help="materialize: folder of the new files")
+    parser.add_argument("--open", action="store_true", help="validate: open every video, too")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another argument of the task set, such as annotations=FILE or hub=true",
+    )
+    parser.add_argument("--split", help="default: all of the synthetic world's in make, else test")
     parser.add_argument("--videos", type=int, help="videos of a split")
     parser.add_argument("--limit", type=int, default=20, help="tasks that list prints")
     parser.add_argument("--frame-budgets", type=int, nargs="+", default=[4, 8, 16, 32, 64])
     args = parser.parse_args(argv)
-    importlib.import_module("train.data").run(args)
-    return 0
+    return importlib.import_module("train.data").run(args)
 
 
 def _settings(kind_name: str, argv: Sequence[str], run: Callable[..., int], default: str) -> object:
@@ -126,6 +141,17 @@ def _settings(kind_name: str, argv: Sequence[str], run: Callable[..., int], defa
     return settings
 
 
+def _short(word: str) -> str:
+    """A short option of `paravt eval` with its group.
+
+    >>> _short("--shard=1/4"), _short("--env.max_crops=1")
+    ('--evaluation.shard=1/4', '--env.max_crops=1')
+    """
+    name = word.removeprefix("--").partition("=")[0]
+    known = word.startswith("--") and name in EVAL_SHORT
+    return f"--evaluation.{word.removeprefix('--')}" if known else word
+
+
 def sft(argv: Sequence[str]) -> int:
     """Teach a checkpoint the protocol from oracle-written traces: the cold start."""
     settings = _settings("SFTConfig", argv, sft, "sft_mini")
@@ -142,12 +168,36 @@ def train(argv: Sequence[str]) -> int:
     return 0
 
 
+EVAL_SHORT = ("suite", "sweep", "shard", "mode", "policy", "blind")
+"""Settings of the evaluation that `paravt eval` takes without their group: `--shard 1/4`."""
+
+
 def evaluate(argv: Sequence[str]) -> int:
-    """Evaluate a checkpoint (or a scripted agent) on a split and print the table."""
-    settings = _settings("TrainConfig", argv, evaluate, "paragrpo_mini")
+    """Evaluate a checkpoint (or another agent) on a split or a suite and print the table."""
+    words = [_short(word) for word in argv]
+    suite = any(word.partition("=")[0] == "--evaluation.suite" for word in words)
+    settings = _settings("TrainConfig", words, evaluate, "paravt7" if suite else "paragrpo_mini")
     if settings is not None:
-        importlib.import_module("train.playing").run_evaluation(settings)
+        return importlib.import_module("train.evaluation").run_evaluation(settings)
     return 0
+
+
+def merge(argv: Sequence[str]) -> int:
+    """Join the shards of evaluations under a folder into their reports."""
+    parser = _parser("merge", merge)
+    parser.add_argument("folder", help="folder of a run, such as runs/paragrpo_mini")
+    return importlib.import_module("train.evaluation").run_merge(parser.parse_args(argv))
+
+
+def compare(argv: Sequence[str]) -> int:
+    """Compare two evaluations of the same tasks, row by row."""
+    parser = _parser("compare", compare)
+    parser.add_argument("first", help="folder of a run, or a report (after.json)")
+    parser.add_argument("second", help="another one; differences are second minus first")
+    parser.add_argument("--json", help="write the comparison to this file")
+    parser.add_argument("--html", help="write a page with both to this file")
+    parser.add_argument("--examples", type=int, default=6, help="rollouts that the page shows")
+    return importlib.import_module("train.evaluation").run_compare(parser.parse_args(argv))
 
 
 def report(argv: Sequence[str]) -> int:
@@ -157,6 +207,40 @@ def report(argv: Sequence[str]) -> int:
     parser.add_argument("--examples", type=int, default=6, help="rollouts that are shown")
     args = parser.parse_args(argv)
     print(importlib.import_module("train.report").write_report(args.folder, args.examples))
+    return 0
+
+
+def study(argv: Sequence[str]) -> int:
+    """Compare arms of a study over seeds: train, evaluate, write its table and its figure."""
+    parser = _parser("study", study)
+    parser.add_argument("name", help="packaged study (paradox) or path of a YAML file")
+    parser.add_argument("--arms", nargs="+", default=[], help="default: the study's main arms")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: the study's")
+    parser.add_argument("--quick", action="store_true", help="few steps, one seed")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    parser.add_argument("--folder", help="default: runs/NAME, or runs/NAME-quick")
+    args = parser.parse_args(argv)
+    importlib.import_module("train.study").command(args)
+    return 0
+
+
+def replay(argv: Sequence[str]) -> int:
+    """Print recorded episodes and write their page, replay.html (core installation)."""
+    parser = _parser("replay", replay)
+    parser.add_argument("folder", help="what RecordEpisodes wrote")
+    parser.add_argument("--episode", type=int, help="number of one episode; default: all")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    print(importlib.import_module("train.replay").replay(parser.parse_args(argv)))
+    return 0
+
+
+def plan(argv: Sequence[str]) -> int:
+    """Predict memory and time of a run on GPUs, and the largest setting that fits."""
+    from train.plan import arguments, run
+
+    parser = _parser("plan", plan)
+    arguments(parser)
+    print(run(parser.parse_args(argv)))
     return 0
 
 
@@ -174,7 +258,12 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "sft": sft,
     "train": train,
     "eval": evaluate,
+    "merge": merge,
+    "compare": compare,
     "report": report,
+    "replay": replay,
+    "study": study,
+    "plan": plan,
     "demo": demo,
 }
 

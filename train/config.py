@@ -9,18 +9,25 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from agents.base import AgentConfig
+from agents.chat_client import ChatConfig
 from agents.mini import MiniConfig
 from agents.paragrpo import PARAGRPOConfig
 from agents.scripted import SCRIPTED
+from paravt_env.episode import StopReason
 from paravt_env.names import known_name
 from paravt_env.settings import EnvSettings
 from paravt_env.vector import LongVideoVectorEnv
+from train.ledger import Shard
+from train.suite import SUITES
 from train.traces import TraceConfig
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
+EvalMode = Literal["tools", "sequential", "direct", "blind"]
+SCORED = tuple(map(str, (StopReason.answered, StopReason.unanswered, StopReason.turn_limit)))
+"""Stop reasons of episodes that have a reward."""
 
 
 def _at_least(config: Any, least: float, *names: str) -> None:
@@ -66,9 +73,32 @@ class EvalConfig:
     """What is measured: which tasks, at which frame budgets, and how sure the intervals are."""
 
     policy: str = ""
-    """A scripted agent (random, uniform, oracle, majority) instead of the checkpoint."""
+    """Instead of the checkpoint: a scripted agent (random, uniform, oracle, majority), ``openai``
+    (the server of ``chat``), or ``module:factory`` or ``file.py:factory``, called with the
+    environment."""
+    chat: ChatConfig = field(default_factory=ChatConfig)
+    """The chat server of the policy ``openai``."""
+    mode: EvalMode = "tools"
+    """``tools``; ``sequential``: one crop a turn; ``direct``: one turn without tools; ``blind``:
+    the same without any frame."""
     split: str = "test"
     """Part of the task set."""
+    suite: str = ""
+    """Instead of one split: a suite of published sets (``paravt7``)."""
+    suite_root: str = "data"
+    """Folder with a folder for each set of the suite."""
+    sweep: Literal["", "frames"] = ""
+    """``frames``: every task at each of ``sweep_frames`` overview frames, and a plot."""
+    sweep_frames: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512)
+    """Overview frames of the sweep."""
+    blind: bool = False
+    """Play every task once without frames too; that score stands beside as a baseline."""
+    shard: str = ""
+    """``i/n``: play part i of n; `paravt merge` joins the parts."""
+    resume: bool = True
+    """Go on where an earlier evaluation of the same settings stopped; false starts anew."""
+    retry_errors: bool = False
+    """Play samples that ended in an error again when going on."""
     tasks: int | None = None
     """At most this many tasks, a seeded sample of the split; None takes all."""
     frame_budgets: tuple[int, ...] = (4, 8, 16, 32, 64)
@@ -88,15 +118,70 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        known_name("EvalConfig.policy", self.policy, ("", *SCRIPTED))
+        if ":" not in self.policy:
+            known_name("EvalConfig.policy", self.policy, ("", *SCRIPTED, "openai"))
+        known_name("EvalConfig.mode", self.mode, get_args(EvalMode))
+        known_name("EvalConfig.suite", self.suite, ("", *SUITES))
+        known_name("EvalConfig.sweep", self.sweep, ("", "frames"))
+        Shard.parse(self.shard)
+        for name in ("frame_budgets", "sweep_frames"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"EvalConfig.{name} = {getattr(self, name)}: one is there twice")
         _at_least(self, 1, "tasks", "budgets_per_task", "num_envs", "resamples")
         _at_least(self, 0, "temperature", "seed")
-        if any(budget < 0 for budget in self.frame_budgets):
-            raise ValueError(
-                f"EvalConfig.frame_budgets = {self.frame_budgets}: none may be negative"
-            )
+        for name in ("frame_budgets", "sweep_frames"):
+            if any(budget < 0 for budget in getattr(self, name)):
+                raise ValueError(f"EvalConfig.{name} = {getattr(self, name)}: none may be negative")
         if not 0 < self.confidence < 1:
             raise ValueError(f"EvalConfig.confidence = {self.confidence}: between 0 and 1")
+
+
+@dataclass
+class SelectionConfig:
+    """What is trained of what was played (`train/selection.py`).
+
+    The defaults train everything that could be scored.
+    """
+
+    oversample: float = 1.0
+    """Groups played at a time, as a multiple of `algorithm.groups`."""
+    rounds: int = 1
+    """Times that groups are played for one batch, at most: again while groups are missing."""
+    drop_zero_variance: bool = False
+    """Leave out groups whose rewards are all equal."""
+    rank_by_std: bool = False
+    """Keep the groups with the largest standard deviation of the reward, not the first ones."""
+    max_tokens: int = 0
+    """Leave out rollouts whose main conversation has more tokens; 0 keeps all."""
+    stop_reasons: tuple[str, ...] = SCORED
+    """Leave out rollouts that ended in another way."""
+    over_long_limit: int = 0
+    """Sampled tokens of a rollout from which the over-long penalty is 1; 0 for no penalty."""
+    over_long_buffer: int = 0
+    """Tokens before that limit over which the penalty rises from 0."""
+    over_long_weight: float = 1.0
+    """Weight of the penalty in the reward."""
+    prior_rollouts: int = 0
+    """Rollouts of each task before training; tasks always or never solved are left out; 0: none."""
+    prior_file: str = ""
+    """JSON of measured pass rates (task id -> share), instead of measuring them."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _at_least(self, 1, "oversample", "rounds")
+        _at_least(self, 0, "max_tokens", "over_long_limit", "over_long_buffer", "over_long_weight")
+        _at_least(self, 0, "prior_rollouts")
+        if self.over_long_buffer > self.over_long_limit:
+            raise ValueError(
+                f"SelectionConfig.over_long_buffer = {self.over_long_buffer} cannot exceed "
+                f"over_long_limit = {self.over_long_limit}"
+            )
+        if self.rounds > 1 and not self.drop_zero_variance:
+            raise ValueError("SelectionConfig.rounds > 1 needs drop_zero_variance=true")
+        if not self.stop_reasons:
+            raise ValueError("SelectionConfig.stop_reasons = (): no rollout would be kept")
+        for reason in self.stop_reasons:
+            known_name("SelectionConfig.stop_reasons", reason, SCORED)
 
 
 @dataclass
@@ -121,13 +206,20 @@ class RunConfig:
     """Steps between evaluations on the validation split; 0 for none."""
     eval_tasks: int = 32
     """Tasks of each of those evaluations."""
+    asynchronous: bool = False
+    """Play the next batches during the updates."""
+    staleness: int = 1
+    """asynchronous: updates by which the weights that play a batch may be older than those that it
+    updates; with 0 playing and updating take turns."""
+    lanes: int = 1
+    """Parts of a batch that play side by side: one generates while another decodes crops."""
     resume: bool = False
     """Continue from the last checkpoint in the run's folder."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _at_least(self, 0, "seed", "checkpoint_every", "eval_every")
-        _at_least(self, 1, "steps", "threads", "eval_tasks")
+        _at_least(self, 0, "seed", "checkpoint_every", "eval_every", "staleness")
+        _at_least(self, 1, "steps", "threads", "eval_tasks", "lanes")
         if not self.name or Path(self.name).name != self.name:
             raise ValueError(f"RunConfig.name = {self.name!r}: a plain folder name is needed")
 
@@ -138,14 +230,108 @@ class RunConfig:
 
 
 @dataclass
+class ParallelConfig:
+    """How the processes of `torchrun` share a run, and what is traded for memory."""
+
+    sequence: int = 1
+    """Processes that share one packed sequence and its frames; the rest divides the groups."""
+    layout: Literal["colocated", "split"] = "colocated"
+    """colocated: every process plays and trains; split: the first `servers` play, the rest train."""
+    servers: int = 1
+    """split: processes that only play."""
+    reshard: bool = True
+    """Free a block's gathered weights between its forward and backward pass (ZeRO-3); else ZeRO-2."""
+    recompute: bool = False
+    """Activation checkpointing: keep only the inputs of each block; also on one process."""
+    offload: bool = False
+    """Keep sharded weights, gradients and optimizer moments in the memory of the CPU."""
+    timeout: float = 600.0
+    """Seconds after which processes that wait for another one give up and say for whom."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _at_least(self, 1, "sequence", "servers", "timeout")
+        known_name("ParallelConfig.layout", self.layout, ("colocated", "split"))
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters (arXiv 2106.09685) instead of full training."""
+
+    rank: int = 0
+    """Rank of the adapters; 0 trains all weights."""
+    alpha: float = 32.0
+    """The adapters' product is scaled by alpha / rank."""
+    targets: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    """Names of the decoder's linear layers that get one."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _at_least(self, 0, "rank")
+        if not self.alpha > 0 or not self.targets:
+            raise ValueError("LoraConfig.alpha must be positive and .targets name a layer")
+
+
+@dataclass
+class FaultConfig:
+    """What happens to an update that went wrong."""
+
+    explode: float | None = None
+    """Gradient norm, before clipping, above which a step is skipped; None: only if not finite."""
+    in_a_row: int = 3
+    """Skipped steps in a row that end the run."""
+    dumps: int = 5
+    """Batches of skipped steps that are kept in the run's folder."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _at_least(self, 1, "in_a_row")
+        _at_least(self, 0, "dumps", "explode")
+
+
+@dataclass
 class TrainConfig:
     """A training run from end to end; `paravt eval` and `paravt demo` read the same recipes."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
     algorithm: PARAGRPOConfig = field(default_factory=PARAGRPOConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    faults: FaultConfig = field(default_factory=FaultConfig)
+
+
+@dataclass
+class LessonConfig:
+    """A simple task in front of the traces: say what some frames of a video show."""
+
+    name: str = "frames"
+    """In the log."""
+    frames: int = 1
+    """Most frames of one reading; a single frame is described, several are listed by time."""
+    words: float = 0.0
+    """Share of several frames in whose place words stand: finding times is learned on words."""
+    picks: float = 0.0
+    """Share of readings that name, for each scene, only the frame nearest its noon, in any order:
+    its time must be found by its colour. The others list all frames in their order."""
+    batch: int = 64
+    """Readings of one step."""
+    steps: int = 250
+    """Optimizer steps."""
+    freeze_vision: bool = False
+    """Leave the vision tower as it is."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _at_least(self, 1, "frames", "batch")
+        _at_least(self, 0, "steps")
+        if not (0 <= self.words <= 1 and 0 <= self.picks <= 1):
+            raise ValueError("LessonConfig.words and .picks are shares: between 0 and 1")
 
 
 @dataclass
@@ -163,21 +349,9 @@ class SFTConfig:
     traces: TraceConfig = field(default_factory=TraceConfig)
     """What the traces do how often."""
     frames_per_video: int = 120
-    """Single frames that the warm-up takes from each video."""
-    warmup_steps: int = 500
-    """Steps of the single-frame warm-up; 0 for none."""
-    warmup_batch: int = 64
-    """Frames of one warm-up step."""
-    word_frames: int = 8
-    """Most frames of a list in which words stand for some frames."""
-    word_steps: int = 250
-    """Steps on lists of words alone, and as many on words and frames mixed; 0 for none."""
-    list_frames: int = 12
-    """Most frames of the second lesson, which lists frames by their times."""
-    list_steps: int = 500
-    """Steps of the second lesson; 0 for none."""
-    list_batch: int = 32
-    """Lists of one step."""
+    """Single frames that the lessons take from each video."""
+    lessons: tuple[LessonConfig, ...] = ()
+    """What is taught before the traces, in this order; the last one is what `rehearsal` repeats."""
     rollouts: int = 6400
     """Episodes that the trace agent plays."""
     steps: int = 1500
@@ -187,7 +361,7 @@ class SFTConfig:
     readings: int = 16
     """Sub-agent readings of one step."""
     rehearsal: int = 0
-    """Lists of the second lesson in one step."""
+    """Readings of the last lesson's kind in one step."""
     learning_rate: float = 1e-3
     """Peak learning rate; cosine to zero."""
     warmup_fraction: float = 0.05
@@ -203,9 +377,9 @@ class SFTConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        steps = ("warmup_steps", "word_steps", "list_steps", "steps")
-        counts = ("word_frames", "list_frames", "list_batch", "warmup_batch", "batch", "rollouts")
-        _at_least(self, 0, *steps, "weight_decay", "warmup_fraction", "readings", "rehearsal")
-        _at_least(self, 1, *counts, "frames_per_video", "log_every")
+        _at_least(self, 0, "steps", "weight_decay", "warmup_fraction", "readings", "rehearsal")
+        _at_least(self, 1, "batch", "rollouts", "frames_per_video", "log_every")
+        if self.rehearsal and not self.lessons:
+            raise ValueError("SFTConfig.rehearsal repeats the last of `lessons`, which is empty")
         if not self.learning_rate > 0 or not self.grad_clip > 0:
             raise ValueError("SFTConfig.learning_rate and .grad_clip must be positive")

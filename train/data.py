@@ -1,34 +1,55 @@
-"""`paravt data`: make the synthetic world, list tasks, or say what looking is worth in it.
+"""`paravt data`: make the synthetic world, list and check tasks, say what looking is worth.
 
 Start of the journey, seen from the command line; needs the core installation alone. Try
-`paravt data stats`: it plans the questions and decodes nothing.
+`paravt data stats`: it plans the questions and decodes nothing. `paravt data validate FILE` ends
+with status 1 where something is wrong or missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+from paravt_env.rewards.answer import parse_span
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
+from paravt_env.tasksets.base import TaskList, missing_videos
+from paravt_env.tasksets.materialize import materialize
+from paravt_env.tasksets.rows import Problem
 from paravt_env.tasksets.synthetic import DEFAULT_VIDEOS
 from paravt_env.tasksets.synthetic.generate import plan_tasks
 from paravt_env.tasksets.synthetic.stats import format_table, stats
 from paravt_env.tasksets.synthetic.world import SPLITS, WorldSettings
+from paravt_env.video.store import FrameStore
+from paravt_env.video.types import VideoError
 from train.errors import ConfigError
 
+SYNTHETIC = "synthetic"
 
-def run(args: argparse.Namespace) -> None:
-    """Do what `paravt data` was asked for and print it."""
+
+def run(args: argparse.Namespace) -> int:
+    """Do what `paravt data` was asked for, print it, and return the exit status."""
+    sources = args.sources or [args.tasks]
     if args.action == "stats":
-        print(measured(args.tasks, args.split or "test", args.videos, args.frame_budgets))
-        return
-    for split in SPLITS if args.action == "make" and not args.split else (args.split or "test",):
-        options = {"videos": args.videos} if args.videos else {}
-        tasks = load_tasks(args.tasks, split=split, **options)
-        print(described(split, tasks))
-        if args.action == "list":
+        print(measured(sources[0], args.split or "test", args.videos, args.frame_budgets))
+    elif args.action == "materialize":
+        return _materialize(args)
+    elif args.action == "validate":
+        return max(_validate(source, args) for source in sources)
+    elif args.action == "list":
+        for source in sources:
+            tasks = load_tasks(source, **_options(source, args))
+            print(described(args.split or _split(source) or "all", tasks))
             print("\n".join(listed(tasks, args.limit)))
+    else:
+        for split in (args.split,) if args.split else SPLITS:
+            args.split = split
+            print(described(split, load_tasks(sources[0], **_options(sources[0], args))))
+    return 0
 
 
 def measured(tasks: str, split: str, videos: int | None, budgets: list[int]) -> str:
@@ -37,7 +58,7 @@ def measured(tasks: str, split: str, videos: int | None, budgets: list[int]) -> 
     Raises:
         ConfigError: A task set whose videos are not planned: nobody knows what a frame shows there.
     """
-    if tasks != "synthetic":
+    if tasks != SYNTHETIC:
         raise ConfigError(f"stats knows what frames show in synthetic videos only, not in {tasks}")
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
@@ -48,17 +69,137 @@ def measured(tasks: str, split: str, videos: int | None, budgets: list[int]) -> 
 
 
 def described(split: str, tasks: TaskSet) -> str:
-    """One line on a task set: how many tasks and videos, which families."""
+    """A task set in a few lines: tasks, videos, families; what is missing or odd, if anything."""
     rows = [tasks[index] for index in range(len(tasks))]
     families = Counter(task.family or task.kind for task in rows)
     shown = ", ".join(f"{name} {count}" for name, count in sorted(families.items()))
-    return f"{split}: {len(rows)} tasks on {len({task.video for task in rows})} videos ({shown})"
+    videos = {task.video for task in rows}
+    lines = [f"{split}: {len(rows)} tasks on {len(videos)} videos ({shown})"]
+    if missing := missing_videos(tasks):
+        lines.append(
+            f"  missing: {len(missing)} of {len(videos)} videos ({sum(missing.values())} tasks)"
+        )
+    if isinstance(tasks, TaskList):
+        if subtitles := tasks.missing_subtitles:
+            lines.append(f"  missing: {len(subtitles)} subtitle files")
+        lines += [f"  note: {note}" for note in tasks.notes]
+    return "\n".join(lines)
 
 
 def listed(tasks: TaskSet, limit: int) -> list[str]:
-    """The first tasks, one line each: id, kind, category, video, question."""
+    """The first tasks, one line each: id, kind, category, video, question; missing videos too."""
     rows = [tasks[index] for index in range(min(limit, len(tasks)))]
-    return [
+    lines = [
         f"{task.id}  {task.kind}  {task.category or '-'}  {task.video}  {task.question}"
         for task in rows
     ]
+    return lines + [f"missing: {video}" for video in list(missing_videos(tasks))[:limit]]
+
+
+def _split(source: str) -> str | None:
+    """The split that a source is asked for by default; None is its own, or every line."""
+    return "test" if source == SYNTHETIC else None
+
+
+def _options(source: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of a task set from the command line.
+
+    Raises:
+        ConfigError: An `--option` that is not KEY=VALUE.
+    """
+    options: dict[str, Any] = {"split": args.split or _split(source)}
+    if args.videos:
+        options["videos"] = args.videos
+    if args.root:
+        options["root"] = args.root
+    for option in args.option:
+        name, sign, value = option.partition("=")
+        if not sign:
+            raise ConfigError(f"--option {option!r}: KEY=VALUE expected")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def _validate(source: str, args: argparse.Namespace) -> int:
+    """Print everything that is wrong with a set, a line each, and its counts; 1 if anything is.
+
+    Raises:
+        TaskError: The set cannot be looked at, as its folder or file is not there.
+    """
+    path = Path(source)
+    name = "jsonl" if path.suffix == ".jsonl" else source
+    options = _options(source, args) | ({"path": source} if name == "jsonl" else {})
+    if source == SYNTHETIC:
+        raise ConfigError("synthetic tasks are made, not read: there is nothing to validate")
+    tasks = load_tasks(name, **options, strict=False)
+    assert isinstance(tasks, TaskList)
+    problems = [*tasks.problems, *absent_videos(tasks)]
+    if args.open:
+        problems += broken_videos(tasks)
+    for problem in problems:
+        print(problem)
+    print(described(args.split or source, tasks))
+    print(f"  {len(problems)} problems")
+    return 1 if problems else 0
+
+
+def absent_videos(tasks: TaskList) -> Iterator[Problem]:
+    """One problem for each video that is not there, at the first row that names it."""
+    missing = missing_videos(tasks)
+    for task in tasks:
+        if count := missing.pop(task.video, 0):
+            message = f"no such file: {task.video} ({count} tasks)"
+            yield Problem(tasks.place_of(task.id), "video", message)
+
+
+def broken_videos(tasks: TaskList) -> Iterator[Problem]:
+    """Open every video that is there: those that cannot be read, evidence past the end."""
+    store = FrameStore()
+    durations: dict[str, float] = {}
+    missing = missing_videos(tasks)
+    try:
+        for task in tasks:
+            if task.video in missing:
+                continue
+            place = tasks.place_of(task.id)
+            if task.video not in durations:
+                try:
+                    durations[task.video] = store.info(task.video).duration
+                except VideoError as error:
+                    durations[task.video] = 0.0
+                    yield Problem(place, "video", str(error))
+            duration = durations[task.video]
+            gold = parse_span(task.answer) if task.kind == "grounding" else None
+            spans = {"evidence": task.evidence, "answer": (gold,) if gold else ()}
+            for field, values in spans.items():
+                if duration and any(end > duration for _, end in values):
+                    end = max(end for _, end in values)
+                    message = f"ends at {end:g} s, the video at {duration:g} s"
+                    yield Problem(place, field, message)
+    finally:
+        store.close()
+
+
+def _materialize(args: argparse.Namespace) -> int:
+    """Write ParaVT-Parquet files with absolute paths; 1 where a path is missing or was refused.
+
+    Raises:
+        ConfigError: No sources, `--root` or `--output`.
+    """
+    if not args.sources or not args.root or not args.output:
+        raise ConfigError("materialize needs FILES --root FOLDER --output FOLDER")
+    done = materialize([Path(source) for source in args.sources], args.root, args.output)
+    for problem in done.problems:
+        print(problem)
+    for path in list(done.missing)[: args.limit]:
+        print(f"missing: {path}")
+    buckets = ", ".join(f"{name} {count}" for name, count in sorted(done.buckets.items()))
+    missing = f"{len(done.missing)} files missing" + (f" ({buckets})" if buckets else "")
+    print(
+        f"{len(done.files)} files, {done.rows} rows written to {args.output}; {missing}, "
+        f"{len(done.problems)} paths refused"
+    )
+    return 1 if done.missing or done.problems else 0

@@ -6,14 +6,12 @@ escaped here. Run the tests with `pytest tests/test_report.py`.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
-from fractions import Fraction
 from html import escape
 
-import av
 import numpy as np
 
+from paravt_env.images import data_uri
 from paravt_env.video import FrameStore, VideoError, overview_times
 from train.charts import Span, timeline
 from train.scores import EvalReport, EvalRow
@@ -74,7 +72,7 @@ def rollout_section(
     try:
         pixels, times, duration = overview(row.video, row.frame_budget)
         strip = "".join(
-            f'<figure><img alt="" src="{jpeg_uri(image)}">'
+            f'<figure><img alt="" src="{data_uri(image)}">'
             f"<figcaption>{t:.1f} s</figcaption></figure>"
             for image, t in zip(pixels, times, strict=True)
         )
@@ -124,15 +122,3 @@ def _transcript(title: str, row: EvalRow | None) -> str:
             )
             parts.append(f'<p class="soft">{escape(text)}</p>')
     return "".join([*parts, "</div>"])
-
-
-def jpeg_uri(image: np.ndarray) -> str:
-    """A uint8 (H, W, 3) image as a JPEG data URI; an odd side loses its last line."""
-    height, width = (side - side % 2 for side in image.shape[:2])
-    encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
-    encoder.time_base = Fraction(1, 1)
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
-    packets = encoder.encode(frame.reformat(format="yuvj420p")) + encoder.encode(None)
-    data = b"".join(bytes(packet) for packet in packets)
-    return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"

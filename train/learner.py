@@ -2,44 +2,55 @@
 
 Last stretch of the journey before the weights change. Trajectories with a common prompt are packed
 as trees (`train/packing.py`), the vision tower runs once for the distinct images of a micro-batch,
-logits exist only where a token is trained. Micro-batches add up to one optimizer step, so their
-size changes memory and speed, not the result.
+logits exist only where a token is trained (`train/scoring.py`). Micro-batches add up to one
+optimizer step, so their size changes memory and speed, not the result; so does the number of
+processes. Each of these knows the whole batch and computes its own trees (`train/rounds.py`).
 
-The log-probabilities are those of the distribution that was sampled: logits divided by the sampling
-temperature, vision tokens excluded. So on policy the ratio is 1 up to rounding.
+On policy the ratio is 1 up to rounding. A step whose gradient is not finite is skipped.
 
 Shapes: `_T` trained tokens of a micro-batch. Command: `pytest tests/test_learner.py`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.checkpoint import checkpoint
 
-from agents.losses import AGGREGATIONS, LOSSES, LossInputs, k3
+from agents.base import Trajectory
+from agents.losses import AGGREGATIONS, LOSSES, WEIGH_BY_BEHAVIOUR, LossInputs, k3
 from agents.paragrpo import Batch, PARAGRPOConfig
 from agents.vlm import VisionLanguageModel
+from train import lora
+from train.config import FaultConfig
+from train.faults import FaultGuard
 from train.meter import Meter
 from train.packing import PackedBatch, pack
-from train.trajectory import Sample, grow_trees, micro_batches
-from train.tree_attention import choose, tree_attention
+from train.parallel import ALONE, Parallel
+from train.rounds import idle, rounds
+from train.scoring import Scorer
+from train.trajectory import Sample, grow_trees
+from train.tree_attention import choose
+from train.weights import shard, weights_for, whole
 
 
 class Learner:
     """Owns the optimizer and updates the weights of `vlm` in place.
 
     Args:
-        vlm: The policy.
+        vlm: The policy. Where it has adapters (`train/lora.py`), only these are trained.
         config: Settings of the algorithm.
         temperature: The one that rollouts are sampled with.
-        reference: Frozen policy of the k3 term; needed if and only if `config.kl_coefficient` > 0.
+        reference: Frozen policy of the k3 term; needed if and only if `config.kl_coefficient` > 0
+            and the policy has no adapters: with these switched off it is its own reference.
         seed: Of the order of the mini-batches.
+        parallel: The processes that share the updates; each has a learner and the same batches.
+        faults: When a step is skipped, and when the run ends.
+        folder: Of the run, where the batches of skipped steps are kept.
     """
 
     def __init__(
@@ -49,23 +60,36 @@ class Learner:
         temperature: float,
         reference: VisionLanguageModel | None = None,
         seed: int = 0,
+        parallel: Parallel = ALONE,
+        faults: FaultConfig | None = None,
+        folder: Path | None = None,
     ) -> None:
         if temperature <= 0:
             raise ValueError(
                 f"rollouts sampled at temperature {temperature} are greedy and cannot be trained on"
             )
-        if (config.kl_coefficient > 0) != (reference is not None):
-            raise ValueError("a reference policy goes with a positive kl_coefficient")
+        adapted = bool(lora.layers(vlm.model))
+        if (config.kl_coefficient > 0 and not adapted) != (reference is not None):
+            raise ValueError(
+                "a reference policy goes with a positive kl_coefficient and without lora"
+            )
         self.vlm, self.config, self.temperature = vlm, config, temperature
-        self.reference = reference
-        if reference is not None:
-            reference.model.requires_grad_(False)
-        self.mode = choose(config.attention, vlm.device)
+        self.parallel = parallel
+        self.faults = FaultGuard(faults or FaultConfig(), folder if parallel.leads else None)
         self.rng = np.random.default_rng(seed)
-        vlm.model.requires_grad_(True)
+        for name, parameter in vlm.model.named_parameters():
+            parameter.requires_grad_(".lora_" in name if adapted else True)
         if config.freeze_vision:
             vlm.model.model.visual.requires_grad_(False)
-        self.parameters = [p for p in vlm.model.parameters() if p.requires_grad]
+        mode = choose(config.attention, vlm.device)
+        frozen = not any(p.requires_grad for p in vlm.model.model.visual.parameters())
+        encode = vlm.features.encode if frozen else None
+        scorer = Scorer(vlm, temperature, config.logit_chunk, mode, parallel.sequence, encode)
+        self.weights = weights_for(scorer, parallel)
+        self.scorer = self.weights.scorer
+        self.reference = self._frozen(reference, scorer) if reference is not None else None
+        self.adapted = adapted
+        self.parameters = list(self.weights.parameters.values())
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=config.learning_rate,
@@ -76,17 +100,27 @@ class Learner:
             self.optimizer, lambda step: min(1.0, (step + 1) / (config.warmup_steps + 1))
         )
 
+    def _frozen(self, vlm: VisionLanguageModel, like: Scorer) -> Scorer:
+        """The reference policy, sharded as the trained one is."""
+        vlm.model.requires_grad_(False)
+        group = self.parallel.sequence
+        scorer = Scorer(vlm, self.temperature, like.logit_chunk, like.mode, group)
+        if self.parallel.world.size > 1 and self.parallel.trains:
+            shard(scorer, self.parallel, vlm.model.dtype)
+        return scorer
+
     def update(self, batch: Batch) -> dict[str, float]:
         """Take `epochs * minibatches` optimizer steps on one batch.
 
         Args:
-            batch: Trajectories with per-token advantages and the group of each.
+            batch: Trajectories with per-token advantages and the group of each. With several
+                processes the batch of all of them, the same on every process.
 
         Returns:
-            Metrics, averaged over trained tokens where they are per token.
+            Metrics, averaged over trained tokens where they are per token, over all processes.
 
         Raises:
-            FloatingPointError: The gradient is not finite; the weights are left as they were.
+            TooManyFaults: The gradients of several steps in a row were not usable.
         """
         samples = [
             Sample(trajectory, advantages)
@@ -97,30 +131,43 @@ class Learner:
         meter = Meter()
         if not trained.any():
             return meter.metrics() | {"optimizer_steps": 0.0}
-        if self.config.updates_per_batch > 1:
-            with meter.timed("proximal"):
-                samples = self._with_proximal(samples)
-        steps = 0
-        for _ in range(self.config.epochs):
-            order = self.rng.permutation(np.unique(groups))
-            for part in np.array_split(order, self.config.minibatches):
-                members = np.flatnonzero(np.isin(groups, part) & trained)
-                if len(members):
-                    self.optimize([samples[i] for i in members], meter)
-                    steps += 1
-        return meter.metrics() | {"optimizer_steps": float(steps)}
+        steps, skipped = 0, self.faults.skipped
+        if self.parallel.trains:
+            if self.config.updates_per_batch > 1:
+                with meter.timed("proximal"):
+                    samples = self._with_proximal(samples)
+            for _ in range(self.config.epochs):
+                order = self.rng.permutation(np.unique(groups))
+                for part in np.array_split(order, self.config.minibatches):
+                    members = np.flatnonzero(np.isin(groups, part) & trained)
+                    if len(members):
+                        self.optimize([samples[i] for i in members], meter)
+                        steps += 1
+        with meter.timed("publish") if self.parallel.world.size > 1 else nullcontext():
+            self.weights.publish()
+        meter = Meter.of_all(self.parallel.gather(meter))
+        skipped = self.faults.skipped - skipped
+        return meter.metrics() | {
+            "optimizer_steps": float(steps - skipped),
+            "optimizer_steps_skipped": float(skipped),
+        }
 
     def optimize(self, samples: Sequence[Sample], meter: Meter) -> None:
-        """One optimizer step on `samples`."""
+        """One optimizer step on `samples`, or none where the gradient is not usable."""
         self.optimizer.zero_grad(set_to_none=True)
         self.accumulate(samples, meter)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm).item()
-        if not math.isfinite(norm):
+        total = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        norm = whole(total).item()
+        fault = self.faults.fault(norm)
+        if fault:
             self.optimizer.zero_grad(set_to_none=True)
-            raise FloatingPointError(f"the gradient norm is {norm}; nothing was updated")
+            self.faults.skip(fault, samples)
+            return
+        self.faults.good()
         meter.values["grad_norm"].append(norm)
         meter.values["learning_rate"].append(float(self.scheduler.get_last_lr()[0]))
         self.optimizer.step()
+        self.weights.stepped()
         self.scheduler.step()
 
     def accumulate(self, samples: Sequence[Sample], meter: Meter) -> None:
@@ -130,32 +177,35 @@ class Learner:
         needs them); they count in the averages all the same.
         """
         config = self.config
+        kl_in_loss = config.kl_coefficient > 0 and config.kl_in == "loss"
         lengths = np.array([int(s.trajectory.loss_mask.sum()) for s in samples], dtype=np.int64)
         weights = AGGREGATIONS[config.aggregation](lengths, config.length_limit)
         weighted = [replace(s, weight=float(w)) for s, w in zip(samples, weights, strict=True)]
-        live = [s for s in weighted if config.kl_coefficient > 0 or s.advantages.any()]
-        meter.totals["samples"] += len(samples)
-        meter.totals["samples_without_advantage"] += len(samples) - len(live)
+        live = [s for s in weighted if kl_in_loss or s.advantages.any()]
+        if self.parallel.training.rank == 0:
+            meter.totals["samples"] += len(samples)
+            meter.totals["samples_without_advantage"] += len(samples) - len(live)
         total = 0.0
-        for packed in self._packed(live):
-            with self._attending(self.vlm, packed) as attention:
+        for packed, vision in self._packed(live):
+            reference_T = self._reference(packed, vision) if kl_in_loss else None
+            with self.scorer.attending(packed, self.vlm.device) as attention:
                 with meter.timed("forward"):
-                    logprobs_T, entropy_T = self.logprobs(self.vlm, packed, attention, meter)
-                    loss = self._loss(packed, logprobs_T, entropy_T, meter)
+                    logprobs_T, entropy_T = self.scorer(packed, attention, vision, meter)
+                    counted = meter if self.parallel.sequence.rank == 0 else Meter()
+                    loss = self._loss(packed, logprobs_T, entropy_T, reference_T, counted)
                 with meter.timed("backward"):
                     loss.backward()
-            total += loss.item()
-            meter.totals["micro_batches"] += 1
-            meter.totals["packed_tokens"] += packed.tokens
-            meter.totals["padded_tokens"] += packed.ids.size
-            meter.totals["repeated_tokens"] += packed.repeated_tokens
-        meter.values["loss"].append(total)
+            if self.parallel.sequence.rank == 0:
+                total += loss.item()
+                _count(packed, meter)
+        meter.values["loss"].append(self.parallel.total(total))
 
     def _loss(
         self,
         packed: PackedBatch,
         logprobs_T: torch.Tensor,
         entropy_T: torch.Tensor,
+        reference_T: torch.Tensor | None,
         meter: Meter,
     ) -> torch.Tensor:
         """The weighted sum over the micro-batch's trained tokens, and its metrics."""
@@ -165,18 +215,21 @@ class Learner:
             for column in (packed.behaviour, packed.advantages, packed.weights, packed.proximal)
         )
         if config.updates_per_batch == 1:
-            # The policy has not moved yet, so pi_prox is the policy itself; "clipped" has no weight
-            # for the sampler's mismatch and takes its ratio from what the sampler recorded.
-            proximal_T = logprobs_T.detach() if config.loss == "decoupled" else behaviour_T
+            # The policy has not moved yet, so pi_prox is the policy itself; a loss without a weight
+            # for the sampler's mismatch takes its ratio from what the sampler recorded.
+            own = config.loss in WEIGH_BY_BEHAVIOUR
+            proximal_T = logprobs_T.detach() if own else behaviour_T
         outputs = LOSSES[config.loss](
             LossInputs(
-                logprobs_T,
-                proximal_T,
-                behaviour_T,
-                advantages_T,
-                config.clip_low,
-                config.clip_high,
-                config.behaviour_cap,
+                logprobs=logprobs_T,
+                proximal=proximal_T,
+                behaviour=behaviour_T,
+                advantages=advantages_T,
+                sequence=torch.from_numpy(packed.sample).to(logprobs_T.device),
+                clip_low=config.clip_low,
+                clip_high=config.clip_high,
+                behaviour_cap=config.behaviour_cap,
+                ratio_cap=config.ratio_cap,
             )
         )
         loss_T = outputs.loss
@@ -187,83 +240,83 @@ class Learner:
             "behaviour_mismatch": difference_T.abs(),
         }
         meter.maximum("behaviour_mismatch_max", difference_T.abs())
-        if self.reference is not None:
-            with torch.no_grad(), self._attending(self.reference, packed) as attention:
-                reference_T, _ = self.logprobs(self.reference, packed, attention, meter)
+        if reference_T is not None:
             divergence_T = k3(logprobs_T, reference_T)
             metrics["kl"] = divergence_T.detach()
             loss_T = loss_T + config.kl_coefficient * divergence_T
         meter.per_token(metrics)
         return (loss_T * weights_T).sum()
 
-    def logprobs(
-        self,
-        vlm: VisionLanguageModel,
-        packed: PackedBatch,
-        attention: dict[str, Any],
-        meter: Meter,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability (T,) of each trained token in float32, and the entropy (T,) at its place.
+    @torch.no_grad()
+    def _scores(self, scorer: Scorer, packed: PackedBatch, vision: bool) -> torch.Tensor:
+        """Log-probabilities (T,) of the trained tokens, without a gradient."""
+        with scorer.attending(packed, self.vlm.device) as attention:
+            return scorer(packed, attention, vision)[0]
+
+    def _reference(self, packed: PackedBatch, vision: bool) -> torch.Tensor:
+        """Log-probabilities (T,) by the frozen copy, or by the policy without its adapters."""
+        if self.reference is not None:
+            return self._scores(self.reference, packed, vision)
+        with lora.switched_off(self.scorer.model):
+            return self._scores(self.scorer, packed, vision)
+
+    def divergence(self, trajectories: Sequence[Trajectory]) -> np.ndarray:
+        """Sum over each trajectory's sampled tokens of k3(pi_behave || pi_ref), (N,) float64.
+
+        For a divergence in the reward (`kl_in`): the policy's side is what the sampler recorded.
+        """
+        if self.reference is None and not self.adapted:
+            raise ValueError("a divergence needs a reference policy: set kl_coefficient")
+        zeros = [np.zeros(len(one.branch_ids), dtype=np.float32) for one in trajectories]
+        samples = [Sample(*pair) for pair in zip(trajectories, zeros, strict=True)]
+        sums_N = np.zeros(len(samples))
+        if not self.parallel.trains:
+            return sums_N
+        for packed, vision in self._packed(samples):
+            reference_T = self._reference(packed, vision).cpu()
+            divergence_T = k3(torch.from_numpy(packed.behaviour), reference_T)
+            if self.parallel.sequence.rank == 0:
+                np.add.at(sums_N, packed.sample, divergence_T.numpy().astype(np.float64))
+        return self.parallel.sum(sums_N)
+
+    def _with_proximal(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Samples with the log-probabilities of the policy as it is now."""
+        lengths = [len(s.trajectory.branch_ids) for s in samples]
+        flat = np.zeros(sum(lengths), dtype=np.float32)
+        proximal = np.split(flat, np.cumsum(lengths)[:-1])
+        for packed, vision in self._packed(samples):
+            values_T = self._scores(self.scorer, packed, vision).float().cpu().numpy()
+            if self.parallel.sequence.rank == 0:
+                for i in np.unique(packed.sample):
+                    trained = np.flatnonzero(samples[i].trajectory.loss_mask)
+                    proximal[i][trained] = values_T[packed.sample == i]
+        proximal = np.split(self.parallel.sum(flat), np.cumsum(lengths)[:-1])
+        return [replace(s, proximal=p) for s, p in zip(samples, proximal, strict=True)]
+
+    def _packed(self, samples: Sequence[Sample]) -> Iterator[tuple[PackedBatch, bool]]:
+        """The micro-batches of this process, and whether the vision tower runs for each.
 
         Raises:
             ValueError: A trained token is a vision token: no policy can have sampled it.
         """
-        if np.isin(packed.target, vlm.forbidden_ids).any():
-            raise ValueError("a trained token is a vision token, which cannot be sampled")
-        device = vlm.device
-        features = None
-        if packed.images:
-            with meter.timed("vision"):
-                encoded = vlm.encode_images(packed.images)
-            meter.totals["frames_encoded"] += len(packed.images)
-            features = torch.cat([encoded[i] for i in packed.image_order])
-        hidden = vlm.forward(
-            torch.from_numpy(packed.ids).to(device),
-            torch.from_numpy(packed.positions).to(device),
-            features=features,
-            **attention,
-        )
-        hidden = hidden.flatten(0, 1)[torch.from_numpy(packed.source).to(device)]
-        target = torch.from_numpy(packed.target).to(device)
-        forbidden = torch.tensor(vlm.forbidden_ids, device=device)
+        for sample in samples:
+            one = sample.trajectory
+            if np.isin(one.branch_ids[one.loss_mask], self.vlm.forbidden_ids).any():
+                raise ValueError("a trained token is a vision token, which cannot be sampled")
+        budget, data = self.config.micro_batch_tokens, self.parallel.data
+        multiple = self.parallel.sequence.size
+        for turn in rounds(grow_trees(samples, budget), budget, data.rank, data.size):
+            self.parallel.progress.tick()
+            if turn.trees is None:
+                yield idle(self.vlm, multiple), turn.vision
+            else:
+                yield pack(turn.trees, self.vlm, multiple), turn.vision
 
-        def score(hidden_T: torch.Tensor, target_T: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            logits = vlm.logits(hidden_T).float() / self.temperature
-            logits = logits.index_fill(-1, forbidden, torch.finfo(torch.float32).min)
-            logprobs = logits.log_softmax(-1)
-            entropy = -(logprobs.detach().exp() * logprobs.detach()).sum(-1)
-            return logprobs.gather(-1, target_T[:, None]).squeeze(-1), entropy
 
-        chunks = list(
-            zip(
-                hidden.split(self.config.logit_chunk),
-                target.split(self.config.logit_chunk),
-                strict=True,
-            )
-        )
-        if len(chunks) == 1 or not torch.is_grad_enabled():
-            parts = [score(*chunk) for chunk in chunks]
-        else:
-            parts = [checkpoint(score, *chunk, use_reentrant=False) for chunk in chunks]
-        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-
-    def _with_proximal(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Samples with the log-probabilities of the policy as it is now."""
-        proximal = [np.zeros(len(s.trajectory.branch_ids), dtype=np.float32) for s in samples]
-        with torch.no_grad():
-            for packed in self._packed(samples):
-                with self._attending(self.vlm, packed) as attention:
-                    values, _ = self.logprobs(self.vlm, packed, attention, Meter())
-                values_T = values.cpu().numpy()
-                for i in np.unique(packed.sample):
-                    trained = np.flatnonzero(samples[i].trajectory.loss_mask)
-                    proximal[i][trained] = values_T[packed.sample == i]
-        return [replace(s, proximal=p) for s, p in zip(samples, proximal, strict=True)]
-
-    def _packed(self, samples: Sequence[Sample]) -> Iterator[PackedBatch]:
-        trees = grow_trees(samples, self.config.micro_batch_tokens)
-        for trees_of_batch in micro_batches(trees, self.config.micro_batch_tokens):
-            yield pack(trees_of_batch, self.vlm)
-
-    def _attending(self, vlm: VisionLanguageModel, packed: PackedBatch) -> Any:
-        return tree_attention(vlm.language_model, packed, self.mode, vlm.device)
+def _count(packed: PackedBatch, meter: Meter) -> None:
+    """Count the tokens of a micro-batch."""
+    if len(packed.target):
+        meter.totals["micro_batches"] += 1
+        meter.totals["packed_tokens"] += packed.tokens
+        meter.totals["padded_tokens"] += packed.ids.size
+        meter.totals["repeated_tokens"] += packed.repeated_tokens

@@ -7,7 +7,7 @@ tests/test_learner.py`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -33,7 +33,8 @@ class Meter:
 
     def maximum(self, name: str, values: torch.Tensor) -> None:
         """Keep the largest value seen."""
-        self.maxima[name] = max(self.maxima.get(name, 0.0), values.max().item())
+        if len(values):
+            self.maxima[name] = max(self.maxima.get(name, 0.0), values.max().item())
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -43,6 +44,26 @@ class Meter:
             yield
         finally:
             self.totals[f"time/{stage}"] += perf_counter() - started
+
+    @classmethod
+    def of_all(cls, meters: Sequence[Meter]) -> Meter:
+        """The meter of several processes together: the longest time, the sum of everything else.
+
+        What was measured once a step (`values`) was measured over all of them already.
+        """
+        merged = cls()
+        for meter in meters:
+            merged.tokens += meter.tokens
+            merged.values = merged.values or meter.values
+            for name, value in meter.sums.items():
+                merged.sums[name] += value
+            for name, value in meter.totals.items():
+                longest = name.startswith("time/")
+                so_far = merged.totals[name]
+                merged.totals[name] = max(so_far, value) if longest else so_far + value
+            for name, value in meter.maxima.items():
+                merged.maxima[name] = max(merged.maxima.get(name, value), value)
+        return merged
 
     def metrics(self) -> dict[str, float]:
         """Everything measured, by name."""

@@ -1,6 +1,7 @@
 """Packing: trees become one batch of token rows, the shared prompt once and its branches behind it.
 
-From `Tree`s to the arrays of one forward pass, by index arithmetic alone (numpy, no model). One row
+From `Tree`s to the arrays of one forward pass, by index arithmetic alone (numpy, no model). `pack`
+lays out a micro-batch, `PackedBatch.slice` is what one of several processes computes of it. One row
 is one tree:
 
     prompt | branch 0 | branch 1 | ... | padding
@@ -44,6 +45,22 @@ class Geometry(Protocol):
 
 
 @dataclass(frozen=True)
+class Slice:
+    """The columns of a batch that one of several processes computes; `s` of them."""
+
+    ids: np.ndarray
+    """(B, s)."""
+    positions: np.ndarray
+    """(3, B, s)."""
+    image_tokens: np.ndarray
+    """Which image tokens of the whole batch, counted in reading order, are in the slice."""
+    trained: np.ndarray
+    """Which of the T trained tokens are predicted here."""
+    source: np.ndarray
+    """Index into the flattened (B * s) slice of the token that predicts each of them."""
+
+
+@dataclass(frozen=True)
 class PackedBatch:
     """One forward pass. Row b holds tree b; everything per trained token is in row-major order."""
 
@@ -81,6 +98,25 @@ class PackedBatch:
         """Tokens that are not padding."""
         return int((self.segments != PADDING).sum())
 
+    def slice(self, rank: int, size: int, image_pad_id: int) -> Slice:
+        """The columns of process `rank` of `size`; S is a multiple of `size` (`pack`)."""
+        rows, columns = self.ids.shape
+        width = columns // size
+        if width * size != columns:
+            raise ValueError(f"{columns} columns cannot be cut into {size} equal slices")
+        own = slice(rank * width, (rank + 1) * width)
+        image_BS = self.ids == image_pad_id
+        order_BS = image_BS.cumsum().reshape(rows, columns) - 1
+        row_T, column_T = np.divmod(self.source, columns)
+        trained = np.flatnonzero((column_T >= own.start) & (column_T < own.stop))
+        return Slice(
+            self.ids[:, own],
+            self.positions[:, :, own],
+            order_BS[:, own][image_BS[:, own]],
+            trained,
+            (row_T * width + column_T - own.start)[trained],
+        )
+
     @property
     def repeated_tokens(self) -> int:
         """Tokens that the separate sequences would take."""
@@ -103,13 +139,14 @@ def _images_within(
     return tuple(images[:used])
 
 
-def pack(trees: Sequence[Tree], geometry: Geometry) -> PackedBatch:
-    """Lay out trees as rows, right-padded to the longest.
+def pack(trees: Sequence[Tree], geometry: Geometry, multiple: int = 1) -> PackedBatch:
+    """Lay out trees as rows, right-padded to the longest and on to a multiple of `multiple`.
 
     Raises:
         ValueError: Image tokens and images disagree.
     """
-    shape = len(trees), max(tree.tokens for tree in trees)
+    longest = max(tree.tokens for tree in trees)
+    shape = len(trees), -(-longest // multiple) * multiple
     ids_BS = np.full(shape, int(geometry.image_pad_id == 0), dtype=np.int64)
     positions_3BS = np.zeros((3, *shape), dtype=np.int64)
     segments_BS = np.full(shape, PADDING, dtype=np.int32)

@@ -31,20 +31,24 @@ def recipe_names() -> list[str]:
 
 
 def load(
-    kind: type[Config], recipe: str | Path | None = None, overrides: Sequence[str] = ()
+    kind: type[Config],
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
 ) -> Config:
     """The settings that will run.
 
     Args:
         kind: Dataclass that the recipe describes.
         recipe: Name of a packaged recipe or path of a YAML file; None takes the defaults.
-        overrides: `--key.sub=value`, `key.sub=value`, or `--key.sub` followed by its value.
+        overrides: `--key.sub=value`, `key.sub=value`, or `--key.sub` followed by its value; or a
+            mapping from dotted names to values.
 
     Raises:
         ConfigError: Unknown recipe or key, wrong type, value out of range.
     """
     settings = read_recipe(kind, recipe) if recipe is not None else {}
-    for key, value in _pairs(overrides):
+    pairs = overrides.items() if isinstance(overrides, Mapping) else _pairs(overrides)
+    for key, value in pairs:
         _assign(settings, key.replace("-", "_"), value)
     return build(kind, settings)
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from train.bootstrap import Interval
-from train.charts import interval_chart, line_chart
+from train.charts import frames_chart, interval_chart, line_chart
 from train.examples import Overview, choose, read_overview, rollout_section
 from train.metrics import read_metrics
+from train.report_tables import accuracy_table, in_percent, in_points, measures_table
 from train.scores import EvalReport, EvalRow, mean, paired_difference
 
 CURVES = (
@@ -31,6 +32,8 @@ CURVES = (
     "frames_seen",
 )
 """Metrics with a chart of their own, where the run logged them."""
+MANY_BUDGETS = 5
+"""From so many K on, accuracy is drawn as a curve over a logarithmic axis."""
 LOW_BUDGET = 8
 """Up to this K the overview alone seldom suffices: calls must not disappear there."""
 
@@ -89,7 +92,8 @@ def render(
         f'<h1>{escape(name)}</h1><p class="lead">{escape(learned(before, after))}</p>',
         _cards(before, after),
         "<h2>Test split</h2>",
-        _table(before, after),
+        accuracy_table(before, after),
+        measures_table(before, after),
         f'<div class="charts">{_budget_charts(before, after)}</div>',
         f'<h2>Training</h2><div class="charts">{_curves(steps)}</div>' if steps else "",
         "<h2>Rollouts</h2>",
@@ -112,25 +116,17 @@ def learned(before: EvalReport | None, after: EvalReport) -> str:
     """One line: what was learned, with the interval that says how sure it is."""
     score = after.accuracy()
     if before is None:
-        return f"Accuracy {_percent(score)} over {score.rows} rows."
+        return f"Accuracy {in_percent(score)} over {score.rows} rows."
     change = paired_difference(before, after)
     sure = "excludes" if change.excludes_zero else "does not exclude"
     calls = [mean(row.calls for row in report.rows) for report in (before, after)]
     fits = [mean(row.compliant for row in report.rows) for report in (before, after)]
     return (
         f"Test accuracy went from {100 * before.accuracy().mean:.1f} % to "
-        f"{100 * score.mean:.1f} %: {_points(change)} points (the interval {sure} zero), "
+        f"{100 * score.mean:.1f} %: {in_points(change)} points (the interval {sure} zero), "
         f"with format compliance {fits[0]:.2f} -> {fits[1]:.2f} "
         f"and {calls[0]:.2f} -> {calls[1]:.2f} calls per rollout."
     )
-
-
-def _percent(item: Interval) -> str:
-    return f"{100 * item.mean:.1f} % [{100 * item.low:.1f}, {100 * item.high:.1f}]"
-
-
-def _points(item: Interval) -> str:
-    return f"{100 * item.mean:+.1f} [{100 * item.low:+.1f}, {100 * item.high:+.1f}]"
 
 
 def _cards(before: EvalReport | None, after: EvalReport) -> str:
@@ -159,61 +155,6 @@ def _cards(before: EvalReport | None, after: EvalReport) -> str:
     return f"<div class=cards>{''.join(cards)}</div>"
 
 
-def _table(before: EvalReport | None, after: EvalReport) -> str:
-    heads = ["", "rows", "majority", *(["before"] if before else []), "after"]
-    heads += [*(["difference"] if before else []), "compliance", "calls", "errors"]
-    lines = ["".join(f"<th>{head}</th>" for head in heads), _line("all", before, after)]
-    for breakdown, title in (
-        ("frame_budget", "Overview frames"),
-        ("family", "Question family"),
-        ("category", "Category"),
-        ("kind", "Answer kind"),
-    ):
-        groups = after.groups(breakdown)
-        if len(groups) < 2:
-            continue
-        lines.append(f'<td colspan="{len(heads)}">{title}</td>')
-        for key in groups:
-            part, first = _only(after, breakdown, key), before and _only(before, breakdown, key)
-            name = f"K = {key}" if breakdown == "frame_budget" else str(key)
-            lines.append(_line(name, first, part))
-    rows = (f"<tr{' class=part' if 'colspan' in line else ''}>{line}</tr>" for line in lines)
-    note = (
-        "Brackets are bootstrap intervals over tasks; the difference is paired. "
-        "A video that could not be read counts as a wrong answer. "
-        "Majority: the most frequent answer of each family."
-    )
-    return f'<div class=scroll><table>{"".join(rows)}</table></div><p class="soft">{note}</p>'
-
-
-def _only(report: EvalReport, breakdown: str, key: Any) -> EvalReport:
-    rows = tuple(row for row in report.rows if getattr(row, breakdown) == key)
-    return EvalReport(rows, report.settings, report.seconds)
-
-
-def _line(name: str, before: EvalReport | None, after: EvalReport) -> str:
-    def two(value: Callable[[EvalRow], float], digits: int = 2) -> str:
-        values = [mean(map(value, report.rows)) for report in (before, after) if report]
-        return " → ".join(f"{v:.{digits}f}" for v in values)
-
-    cells = [
-        escape(name),
-        str(len(after.rows)),
-        f"{100 * mean(r.majority for r in after.rows):.0f} %",
-    ]
-    if before is not None:
-        cells.append(_percent(before.accuracy()))
-    cells.append(_percent(after.accuracy()))
-    if before is not None:
-        change = paired_difference(before, after)
-        cells.append(
-            f"<span{' class=sure' if change.excludes_zero else ''}>{_points(change)}</span>"
-        )
-    cells += [two(lambda row: float(row.compliant)), two(lambda row: float(row.calls))]
-    cells.append(" → ".join(str(sum(r.errors.values())) for r in (before, after) if r))
-    return "".join(f"<td>{cell}</td>" for cell in cells)
-
-
 def _budget_charts(before: EvalReport | None, after: EvalReport) -> str:
     reports = {name: report for name, report in (("before", before), ("after", after)) if report}
     charts = []
@@ -227,6 +168,12 @@ def _budget_charts(before: EvalReport | None, after: EvalReport) -> str:
             for budget, rows in report.groups("frame_budget").items():
                 groups.setdefault(f"K={budget}", {})[name] = report.interval(rows, value)
         charts.append(interval_chart(title, groups))
+    if len(after.groups("frame_budget")) >= MANY_BUDGETS:
+        curves = {
+            name: {k: report.accuracy(rows) for k, rows in report.groups("frame_budget").items()}
+            for name, report in reports.items()
+        }
+        charts[0] = frames_chart("Accuracy over overview frames", curves)
     return "".join(charts)
 
 

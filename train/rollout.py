@@ -2,7 +2,8 @@
 
 The first half of the journey in one function. Training, the checks of the cold start and evaluation
 all call `play`, so they see the same prompts, turns and rewards. A row whose video cannot be read
-comes back as a rollout too: counted, with its error, and never scored.
+comes back as a rollout too: counted, with its error, and never scored. So does a row whose agent
+could not decide, and one whose answer could not be judged.
 
 Command: `pytest tests/test_rollout.py`.
 """
@@ -15,12 +16,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agents.base import Agent, Decision, TextAgent, Trajectory
+from agents.base import Agent, AgentError, Decision, MeteredAgent, TextAgent, Trajectory
 from paravt_env.crops import CropStatus
 from paravt_env.episode import StopReason
+from paravt_env.infos import row_info
 from paravt_env.rewards import compliance
 from paravt_env.spaces import batch_actions
 from paravt_env.vector import LongVideoVectorEnv
+
+AGENT_ERROR = "agent_error"
+"""Stop reason of a row whose agent could not decide; the environment never ends a row so."""
 
 
 class Start(NamedTuple):
@@ -42,8 +47,8 @@ class Rollout:
         category: Published category of the question.
         frame_budget: K, the overview frames.
         reward: The weighted sum of the terms.
-        terms: Unweighted value of each reward term, and `total`; empty after a video error.
-        stop_reason: A `StopReason`.
+        terms: Unweighted value of each reward term, and `total`; empty where nothing was scored.
+        stop_reason: A `StopReason`, or `AGENT_ERROR`.
         answer: The answer that counted.
         correct: Value of the answer term, in [0, 1].
         compliant: Whether the transcript obeys the protocol, by one rule for every setting.
@@ -55,7 +60,9 @@ class Rollout:
         frames_seen: Overview and crop frames.
         evidence_recall: Share of the gold evidence that was looked at; NaN without gold.
         trajectories: What a text agent can be trained on, main first; empty for others.
-        error: Why the video could not be read, else "".
+        error: Why the video could not be read or the agent could not decide, else "".
+        duration: Of the video, in seconds; 0 where it could not be read.
+        usage: What the agent says that the episode cost; see `agents.base.MeteredAgent`.
     """
 
     task_id: str
@@ -77,6 +84,8 @@ class Rollout:
     evidence_recall: float
     trajectories: tuple[Trajectory, ...] = field(default=(), repr=False)
     error: str = ""
+    duration: float = 0.0
+    usage: dict[str, float] = field(default_factory=dict)
 
 
 def play(
@@ -84,6 +93,7 @@ def play(
     agent: Agent,
     starts: Sequence[Start],
     progress: Callable[[int, int], None] | None = None,
+    finished: Callable[[int, Rollout], None] | None = None,
 ) -> list[Rollout]:
     """Play one batch: start i in row i, until every row is finished.
 
@@ -94,6 +104,7 @@ def play(
         agent: Acts for all running rows at once.
         starts: Where the rows begin.
         progress: Called with (finished rows, rows) after each turn.
+        finished: Called with a start's place and its rollout as soon as its episode is over.
 
     Returns:
         One rollout a start, in order.
@@ -114,39 +125,54 @@ def play(
         seed=[*(start.seed for start in starts), *rest], options=options
     )
     agent.begin(range(rows))
+    durations = [float(seconds) for seconds in observations["video"]["duration"][:rows]]
     last = {row: row_info(infos, row) for row in range(rows)}
     rewards = np.zeros(rows)
     turns: list[list[dict[str, Any]]] = [[] for _ in range(rows)]
-    active = [row for row in range(rows) if "error" not in last[row]]
-    while active:
-        decisions = dict(zip(active, agent.act(observations, active), strict=True))
-        actions = [decisions[r].action if r in decisions else None for r in range(env.num_envs)]
-        observations, paid, terminated, truncated, infos = env.step(
-            batch_actions(actions, env.simulation.settings.max_crops)
+    rollouts: dict[int, Rollout] = {}
+
+    def end(row: int) -> None:
+        rollouts[row] = _rollout(
+            env, agent, row, last[row], float(rewards[row]), turns[row], durations[row]
         )
-        rewards += paid[:rows]
+        if finished is not None:
+            finished(row, rollouts[row])
+
+    for row in range(rows):
+        if "error" in last[row]:
+            end(row)
+    while active := [row for row in range(rows) if row not in rollouts]:
+        decisions = _decide(agent, observations, active, env.simulation.settings.max_crops)
+        for row, decision in decisions.items():
+            if decision.error:
+                last[row] |= {"stop_reason": AGENT_ERROR, "error": decision.error}
+                end(row)
+        active = [row for row in active if row not in rollouts]
+        if active:
+            actions = [decisions[r].action if r in active else None for r in range(env.num_envs)]
+            observations, paid, terminated, truncated, infos = env.step(
+                batch_actions(actions, env.simulation.settings.max_crops)
+            )
         for row in active:
+            rewards[row] += paid[row]
             last[row] = row_info(infos, row)
             turns[row].append(_turn(decisions[row], last[row]))
-        active = [row for row in active if not (terminated[row] or truncated[row])]
+            if terminated[row] or truncated[row]:
+                end(row)
         if progress is not None:
-            progress(rows - len(active), rows)
-    return [
-        _rollout(env, agent, row, last[row], float(rewards[row]), turns[row]) for row in range(rows)
-    ]
+            progress(len(rollouts), rows)
+    return [rollouts[row] for row in range(rows)]
 
 
-def row_info(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
-    """One row of a vector environment's info; keys that the row does not have are left out.
-
-    >>> row_info({"turn": np.array([3, 0]), "_turn": np.array([True, False])}, 1)
-    {}
-    """
-    return {
-        key: row_info(value, row) if isinstance(value, Mapping) else value[row]
-        for key, value in infos.items()
-        if f"_{key}" in infos and infos[f"_{key}"][row]
-    }
+def _decide(
+    agent: Agent, observations: Mapping[str, Any], active: Sequence[int], max_crops: int
+) -> dict[int, Decision]:
+    """The decisions of the active rows; an agent that lost its connection fails all of them."""
+    try:
+        return dict(zip(active, agent.act(observations, active), strict=True))
+    except (AgentError, TimeoutError, ConnectionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        return {row: Decision.failed(reason, max_crops) for row in active}
 
 
 def _turn(decision: Decision, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,9 +193,11 @@ def _rollout(
     info: Mapping[str, Any],
     reward: float,
     turns: Sequence[dict[str, Any]],
+    duration: float,
 ) -> Rollout:
     task = env.task_of(row)
-    failed = info["stop_reason"] == StopReason.video_error
+    failed = info["stop_reason"] in (StopReason.video_error, AGENT_ERROR)
+    error = str(info.get("error", ""))
     statuses = [[crop["status"] for crop in turn["crops"]] for turn in turns]
     return Rollout(
         task_id=task.id,
@@ -178,10 +206,10 @@ def _rollout(
         category=task.category,
         frame_budget=int(info["frame_budget"]),
         reward=reward,
-        terms={name: float(value) for name, value in info.get("reward_terms", {}).items()},
+        terms={} if error else {name: float(v) for name, v in info["reward_terms"].items()},
         stop_reason=str(info["stop_reason"]),
         answer=str(info.get("answer", "")),
-        correct=float(info.get("correct", 0.0)),
+        correct=0.0 if error else float(info["correct"]),
         compliant=not failed and compliance(env.transcript_of(row)),
         turns=tuple(turns),
         calls=sum(len(turn) for turn in statuses),
@@ -190,7 +218,9 @@ def _rollout(
         frames_seen=int(info["frames_seen"]),
         evidence_recall=float(info.get("evidence_recall", float("nan"))),
         trajectories=(
-            tuple(agent.trajectories(row)) if isinstance(agent, TextAgent) and not failed else ()
+            tuple(agent.trajectories(row)) if isinstance(agent, TextAgent) and not error else ()
         ),
-        error=str(info.get("error", "")),
+        error=error,
+        duration=duration,
+        usage=dict(agent.usage(row)) if isinstance(agent, MeteredAgent) else {},
     )

@@ -10,16 +10,19 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from train.bootstrap import Interval, interval, macro_interval
 
-from train.bootstrap import Interval, interval
-
-BREAKDOWNS = ("family", "category", "kind", "frame_budget")
+BREAKDOWNS = ("family", "category", "kind", "frame_budget", "duration_group")
 """Fields of a row that accuracy is broken down by."""
+RECALL_AT = (0.3, 0.5, 0.7)
+"""Temporal IoU from which a grounding answer counts as found, for R@0.3 and so on."""
+VIDEO_ERROR, AGENT_ERROR, JUDGE_ERROR = "video_error", "agent_error", "judge_error"
+ERROR_KINDS = (VIDEO_ERROR, AGENT_ERROR, JUDGE_ERROR)
+"""Why a row was not scored: nothing to see, no decision, no verdict."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,12 @@ class EvalRow:
             majority: What the most frequent answer of the task's family scores here. calls: Calls
             attempted; `executed` of them ran, `parallel` is the most in one turn. evidence_recall:
             Part of the gold evidence that the crops cover; None without gold. error: Why nothing
-            was scored, "" where it was. turns: What was said and cropped, for the report.
+            was scored, "" where it was, and `error_kind` is one of `ERROR_KINDS`. turns: What was
+            said and cropped, for the report.
+        duration: Of the video, seconds; 0 where it could not be read. duration_group: As the source
+            names it, or by `duration`. usage: What the agent says the episode cost.
+        span_iou: Temporal IoU of the answer with the gold span; None for other kinds.
+        blind: Score of the same task without any frame; None where that was not played.
     """
 
     task_id: str
@@ -57,6 +65,23 @@ class EvalRow:
     answer: str
     error: str
     turns: tuple[dict[str, Any], ...] = ()
+    error_kind: str = ""
+    duration: float = 0.0
+    duration_group: str = ""
+    usage: Mapping[str, float] = field(default_factory=dict)
+    span_iou: float | None = None
+    blind: float | None = None
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> EvalRow:
+        """The row that `asdict` and JSON made `fields` of."""
+        spans = tuple((start, end) for start, end in fields["evidence"])
+        return cls(**{**fields, "evidence": spans, "turns": tuple(fields["turns"])})
+
+    @property
+    def called(self) -> bool:
+        """Whether a tool was called, whatever became of the calls."""
+        return self.calls > 0
 
 
 @dataclass(frozen=True)
@@ -86,8 +111,8 @@ class EvalReport:
 
     @property
     def errors(self) -> Counter[str]:
-        """Rows that were not scored, by stop reason."""
-        return Counter(row.stop_reason for row in self.rows if row.error)
+        """Rows that were not scored, by the kind of error."""
+        return Counter(row.error_kind or row.stop_reason for row in self.rows if row.error)
 
     def summary(self) -> dict[str, Any]:
         """Accuracy, majority, compliance and calls; overall and broken down. Plain data."""
@@ -95,18 +120,50 @@ class EvalReport:
             breakdown: {str(key): self._part(rows) for key, rows in self.groups(breakdown).items()}
             for breakdown in BREAKDOWNS
         }
-        return {"overall": self._part(self.rows), **parts, "errors": dict(self.errors)}
+        return {
+            "overall": self._part(self.rows),
+            **parts,
+            "macro": asdict(self.macro()),
+            "grounding": {name: asdict(item) for name, item in self.grounding().items()},
+            "errors": dict(self.errors),
+        }
+
+    def macro(self, breakdown: str = "category") -> Interval:
+        """Mean of the categories' accuracies (MLVU's M-Avg); `accuracy` is the micro mean."""
+        groups = {
+            str(key): ([row.score for row in rows], [row.task_id for row in rows])
+            for key, rows in self.groups(breakdown).items()
+        }
+        return macro_interval(groups, **self._bootstrap())
+
+    def grounding(self) -> dict[str, Interval]:
+        """`mIoU` and `R@0.3`, `R@0.5`, `R@0.7` of the grounding rows; empty without such rows.
+
+        An answer that names no span, or none at all, has IoU 0 and stays in the denominator.
+        """
+        rows = [row for row in self.rows if row.span_iou is not None]
+        if not rows:
+            return {}
+        found = {
+            f"R@{least}": self.interval(rows, lambda row, least=least: float(_iou(row) >= least))  # type: ignore[misc]
+            for least in RECALL_AT
+        }
+        return {"mIoU": self.interval(rows, _iou), **found}
 
     def _part(self, rows: Sequence[EvalRow]) -> dict[str, Any]:
         recall = [row.evidence_recall for row in rows if row.evidence_recall is not None]
+        blind = [row.blind for row in rows if row.blind is not None]
         return {
             "accuracy": asdict(self.accuracy(rows)),
             "majority": mean(row.majority for row in rows),
             "compliance": mean(row.compliant for row in rows),
+            "tool_rate": mean(row.called for row in rows),
             "calls": mean(row.calls for row in rows),
             "executed": mean(row.executed for row in rows),
             "frames_seen": mean(row.frames_seen for row in rows),
             "evidence_recall": mean(recall) if recall else None,
+            "blind": mean(blind) if len(blind) == len(rows) else None,
+            "usage": _mean_usage(rows),
             "errors": sum(bool(row.error) for row in rows),
         }
 
@@ -125,11 +182,32 @@ class EvalReport:
     def load(cls, path: Path) -> EvalReport:
         """Read what `save` wrote."""
         content = json.loads(path.read_text(encoding="utf-8"))
-        for row in content["rows"]:
-            row["evidence"] = tuple((start, end) for start, end in row["evidence"])
-            row["turns"] = tuple(row["turns"])
-        rows = tuple(EvalRow(**row) for row in content["rows"])
+        rows = tuple(EvalRow.from_json(row) for row in content["rows"])
         return cls(rows, content["settings"], content["seconds"])
+
+
+def with_blind(report: EvalReport, blind: EvalReport) -> EvalReport:
+    """The report with the score of each task's blind row beside every row of that task.
+
+    Raises:
+        ValueError: A task was not played blind.
+    """
+    scores = {row.task_id: row.score for row in blind.rows}
+    missing = sorted({row.task_id for row in report.rows} - scores.keys())
+    if missing:
+        raise ValueError(f"{len(missing)} tasks have no blind row, such as {missing[0]!r}")
+    rows = tuple(replace(row, blind=scores[row.task_id]) for row in report.rows)
+    return replace(report, rows=rows)
+
+
+def _iou(row: EvalRow) -> float:
+    return row.span_iou or 0.0
+
+
+def _mean_usage(rows: Sequence[EvalRow]) -> dict[str, float]:
+    """Mean over the rows whose agent says so, for each thing that it measures."""
+    names = dict.fromkeys(name for row in rows for name in row.usage)
+    return {name: mean(row.usage[name] for row in rows if name in row.usage) for name in names}
 
 
 def mean(values: Iterable[float]) -> float:
@@ -162,18 +240,3 @@ def paired_difference(
         [task_id for task_id, _ in first],
         **after._bootstrap(),
     )
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: plain scalars, and None for a number that is not finite.
-
-    >>> plain({"window": (np.float64("nan"), 2.0)})
-    {'window': [None, 2.0]}
-    """
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [plain(inner) for inner in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

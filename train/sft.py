@@ -1,9 +1,10 @@
-"""The cold start: supervised fine-tuning on oracle-written traces, after two simpler lessons.
+"""The cold start: supervised fine-tuning on oracle-written traces, after simpler lessons.
 
-First single frames (which scene, which side of noon, which symbols), then lists of frames by their
-times, then the mixture of whole conversations and sub-agent readings, with the vision tower as the
-first lesson left it. Traces are collected through the real environment by a :class:`TraceAgent` and
-trained by the same packed learner as reinforcement learning. Command: ``paravt sft sft_mini``.
+Lessons come first: single frames (which scene, which side of noon, which symbols), then several by
+their times, in words before in pictures; then the mixture of whole conversations and sub-agent
+readings, with the vision tower as the lessons left it. Traces are collected through the real
+environment by a :class:`TraceAgent` and trained by the same packed learner as reinforcement
+learning. Command: ``paravt sft sft_mini``.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ from paravt_env.tasksets.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.video.store import FrameStore
 from train import recipe
-from train.config import SFTConfig
+from train.config import LessonConfig, SFTConfig
 from train.learner import Learner
 from train.meter import Meter
 from train.rollout import Start, play
 from train.traces import TraceAgent, corpus, listed, side_of
 from train.trajectory import Sample
 
-FRAME_QUESTION = "?"
+LIST_QUESTION, PICK_QUESTION = "?", "which?"
 
 
 def describe_frame(cue: oracle.Cue) -> str:
@@ -98,8 +99,8 @@ def lesson(
     style: PromptStyle,
     album: Album,
     shown: Sequence[int],
-    colour: str = "",
     named: Sequence[bool] = (),
+    order: Sequence[str] = (),
 ) -> Trajectory:
     """A reading of some frames of an album.
 
@@ -109,17 +110,20 @@ def lesson(
         album: Frames of one video.
         shown: Which of them, in time order. A single one is described; several are listed, each
             by its time.
-        colour: Only frames of this scene are listed; "" lists them all.
         named: For each of several frames, whether words stand in its place.
+        order: Scenes in whose order the frame nearest each one's noon is listed; empty lists all
+            frames in their own order.
     """
     cues = [album.cues[i] for i in shown]
     times = np.array([cue.time for cue in cues])
-    question = f"the {colour} scene?" if colour else FRAME_QUESTION
     if len(cues) == 1:
         text = describe_frame(cues[0])
-        parts = subagent_parts(style, question, (times[0], times[0]), times)
+        parts = subagent_parts(style, LIST_QUESTION, (times[0], times[0]), times)
     else:
-        text = "; ".join(listed(style, cue) for cue in cues if colour in ("", cue.colour))
+        noon = noon_frames(cues)
+        chosen = [noon[colour] for colour in order] or cues
+        text = "; ".join(listed(style, cue) for cue in chosen)
+        question = PICK_QUESTION if order else LIST_QUESTION
         seen = {"window": np.zeros(len(cues)), "timestamps": times, "question": question}
         parts = overview_parts(style, seen | {"video": album.video})
     words = {i: f" {cues[i].colour} {side_of(cues[i])}\n" for i, word in enumerate(named) if word}
@@ -132,27 +136,33 @@ def lesson(
     return context.freeze()
 
 
+def noon_frames(cues: Sequence[oracle.Cue]) -> dict[str, oracle.Cue]:
+    """The frame nearest its scene's noon, by the scene's colour."""
+    return {cue.colour: cue for cue in sorted(cues, key=lambda cue: -abs(cue.phase - 0.5))}
+
+
 def lessons(
     vlm: VisionLanguageModel,
     config: SFTConfig,
     albums: Sequence[Album],
     rng: np.random.Generator,
-    most: int,
-    words: float = 0.0,
+    kind: LessonConfig,
 ) -> Iterator[Trajectory]:
-    """Lessons for ever: up to `most` frames each, half of several ask for one scene's frames.
-
-    `words` is the share of frames in whose place words stand, where there are several.
-    """
+    """Readings of one kind for ever, up to `kind.frames` frames each."""
     style = PROMPTS[config.agent.prompt_style]
     while True:
         album = albums[int(rng.integers(len(albums)))]
-        count = int(rng.integers(min(2, most), most + 1))
+        count = int(rng.integers(min(2, kind.frames), kind.frames + 1))
+        count = min(count, len(album.cues))
         shown = np.sort(rng.choice(len(album.cues), count, replace=False)).tolist()
-        by_colour = count > 1 and rng.random() < 0.5
-        asked = album.cues[int(rng.choice(shown))].colour if by_colour else ""
-        named = (rng.random(count) < words).tolist() if count > 1 else ()
-        yield lesson(vlm, style, album, shown, asked, named)
+        if count == 1:
+            yield lesson(vlm, style, album, shown)
+            continue
+        named = (rng.random(count) < kind.words).tolist()
+        colours = list(dict.fromkeys(album.cues[i].colour for i in shown))
+        picks = rng.random() < kind.picks
+        order = [colours[i] for i in rng.permutation(len(colours))] if picks else []
+        yield lesson(vlm, style, album, shown, named, order)
 
 
 def trace_trajectories(
@@ -284,19 +294,16 @@ def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
     try:
         vlm = _policy(config, folder, env)
         albums = make_albums(config, env, rng)
-        frames = lessons(vlm, config, albums, rng, most=1)
-        frame_stream = [(frames, config.warmup_batch)]
-        fit(vlm, config, frame_stream, config.warmup_steps, "frames", log, freeze_vision=False)
-        for words, share in ((1.0, config.list_batch * 2), (0.5, config.list_batch)):
-            worded = lessons(vlm, config, albums, rng, config.word_frames, words)
-            fit(vlm, config, [(worded, share)], config.word_steps, f"words {words:g}", log)
-        lists = lessons(vlm, config, albums, rng, config.list_frames)
-        fit(vlm, config, [(lists, config.list_batch)], config.list_steps, "lists", log)
+        for kind in config.lessons:
+            last = lessons(vlm, config, albums, rng, kind)
+            fit(vlm, config, [(last, kind.batch)], kind.steps, kind.name, log, kind.freeze_vision)
         traces = trace_trajectories(vlm, config, env, say)
     finally:
         env.close()
     mains = [t for t in traces if t.kind == "main"]
-    streams = [(shuffled(mains, rng), config.batch), (lists, config.rehearsal)]
+    streams = [(shuffled(mains, rng), config.batch)]
+    if config.rehearsal:
+        streams.append((last, config.rehearsal))
     readings = [t for t in traces if t.kind == "subagent"]
     if readings and config.readings:
         streams.append((shuffled(readings, rng), config.readings))

@@ -280,10 +280,16 @@ class TraceAgent(ConversationAgent):
         return min(shown or frames, key=lambda cue: abs(cue.phase - 0.5))
 
     def _plan(self, notes: Notes) -> str:
-        """Where the events must be: a scene's colour, its cue frame's time, the sun's side."""
+        """Where the events must be: a scene's colour, its cue frame's time, the sun's side.
+
+        All frames are gone through first: a small model reads frames in their order within minutes,
+        and finds a colour in its own text; to find it among frames it needs far longer.
+        """
         cues = [self._cue(notes, scene) for scene in notes.windows]
-        steps = [listed(self.style, cue) for cue in cues]
-        return "; ".join(steps)
+        scanned, found = (
+            "; ".join(listed(self.style, cue) for cue in some) for some in (notes.cues, cues)
+        )
+        return f"{scanned}: {found}"
 
     def _facts(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:
         """What is known of each asked scene, and for a goal what follows from it."""

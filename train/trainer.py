@@ -1,16 +1,22 @@
-"""The training loop: collect, credit, update, log; checkpoint, validate, resume.
+"""The training loop: collect, select, credit, update, log; checkpoint, validate, resume.
 
 Runs PARA-GRPO (`agents/paragrpo.py`) over the vectorised environment. A run that was stopped and
 resumed gives the same numbers as one that was not: a checkpoint holds the weights, the optimizer,
 the schedule, every generator and the order of the tasks. Ctrl-C saves and says how to go on.
+
+Several processes (`train/parallel.py`) run this loop together. Each plays its part of the groups
+and then knows all of them, so all select, credit and divide the same batch; the leader logs and
+saves. After a failure torchrun starts them again, from the last checkpoint.
 
 Command: `paravt train paragrpo_mini`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,14 +29,20 @@ from agents.paragrpo import PARAGRPO, Batch
 from agents.transformers_agent import TransformersAgent
 from agents.vlm import VisionLanguageModel
 from paravt_env.vector import LongVideoVectorEnv
-from train import checkpoint, recipe
+from train import checkpoint, lora, parallel, recipe
+from train.asynchronous import Ahead, Progress, divide
 from train.config import TrainConfig
+from train.difficulty import Pool, task_pool
 from train.errors import ConfigError
 from train.evaluate import evaluate
 from train.interrupt import Interrupt
 from train.learner import Learner
 from train.metrics import MetricsLogger, aggregate_rollouts
-from train.rollout import Rollout, Start, play
+from train.parallel import Parallel
+from train.players import Players, make_players
+from train.rollout import Start
+from train.selection import Group, Selected, reward_weights, select
+from train.watch import Watch
 
 VALIDATION = "val"
 """Split that is evaluated during training; every task set calls it so."""
@@ -61,47 +73,70 @@ class Trainer:
 
     Args:
         config: All settings.
-        env: `groups * group_size` rows over the training tasks.
-        agent: Plays; shares its weights with the learner.
+        players: `groups * group_size` rows over the training tasks, and the policy in them.
         learner: Updates them.
-        logger: Where the metrics of each step go.
+        logger: Where the metrics of each step go; None on all processes but the leader.
         validate: Measures the policy after a step; its metrics join the step's.
+        pool: The tasks to train on; None takes all.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        env: LongVideoVectorEnv,
-        agent: TransformersAgent,
+        players: Players,
         learner: Learner,
-        logger: MetricsLogger,
+        logger: MetricsLogger | None,
         validate: Callable[[], dict[str, float]] | None = None,
+        pool: Pool | None = None,
     ) -> None:
-        self.config, self.env, self.agent, self.learner = config, env, agent, learner
+        self.config, self.players, self.learner = config, players, learner
+        self.env, self.agent = players.lanes[0].env, players.agents[0]
+        self.parallel: Parallel = learner.parallel
         self.logger, self.validate = logger, validate
         self.rng = np.random.default_rng(config.run.seed)
-        self.order = TaskOrder(len(env.simulation.tasks), self.rng)
+        self.pool = pool or Pool(self.env.simulation.tasks.ids)
+        self.order = TaskOrder(len(self.pool.ids), self.rng)
         self.step = 0
-        weights = env.simulation.preset.weights
-        self.algorithm = PARAGRPO(config.algorithm, weights, self.collect, self._update)
+        self.selected = Selected([], [], {})
+        weights = {**self.env.simulation.preset.weights, **reward_weights(config.selection)}
+        self.algorithm = PARAGRPO(
+            config.algorithm, weights, self.collect, self._update, learner.divergence
+        )
+        self._ahead: Ahead[Selected] | None = None
         self._interrupt = Interrupt()
         self._generators = self._generator_states()
 
-    def collect(self) -> list[list[Rollout]]:
-        """Play one batch: for each group a task, and a seed that fixes its frame budget."""
-        groups, size = self.config.algorithm.groups, self.config.algorithm.group_size
-        ids = self.env.simulation.tasks.ids
+    def collect(self) -> list[Group]:
+        """The groups of one update: play, leave out what is not worth one, count both."""
+        if self._ahead is None:
+            self.selected = self._select(lambda done, rows: None)
+        else:
+            self.selected = self._ahead.take(self.step).batch
+        return self.selected.kept
+
+    def _select(self, progress: Progress) -> Selected:
+        selection, groups = self.config.selection, self.config.algorithm.groups
+        return select(lambda count: self.draw(count, progress), selection, groups)
+
+    def draw(self, groups: int, progress: Progress | None = None) -> list[Group]:
+        """Play groups: for each a task, and a seed that fixes its frame budget."""
+        size = self.config.algorithm.group_size
         seeds = self.rng.integers(2**31, size=groups).tolist()
         starts = [
-            Start(ids[task], None, seed)
+            Start(self.pool.ids[task], None, seed)
             for task, seed in zip(self.order.take(groups), seeds, strict=True)
             for _ in range(size)
         ]
-        rollouts = play(self.env, self.agent, starts)
+        players = self.parallel.players
+        mine = players.split(groups) if self.parallel.plays else slice(0, 0)
+        starts = starts[mine.start * size : mine.stop * size]
+        own = self.players.play(starts, size, progress) if starts else []
+        rollouts = [one for part in self.parallel.gather(own) for one in part]
         return [rollouts[i : i + size] for i in range(0, len(rollouts), size)]
 
     def _update(self, batch: Batch) -> dict[str, float]:
         self._interrupt.hold()
+        self.parallel.progress.at("update", self.step)
         return self.learner.update(batch)
 
     def run(self) -> Path:
@@ -114,7 +149,7 @@ class Trainer:
             SystemExit: Ctrl-C, after the run was saved.
         """
         settings = self.config.run
-        with self._interrupt:
+        with self._interrupt, self._playing_ahead():
             try:
                 while self.step < settings.steps:
                     self._one_step()
@@ -122,21 +157,40 @@ class Trainer:
                 raise SystemExit(self._stopped()) from None
             return self._save() / checkpoint.MODEL
 
+    @contextmanager
+    def _playing_ahead(self) -> Iterator[None]:
+        """Play the next batches during the updates, where the settings ask for it."""
+        run = self.config.run
+        if not run.asynchronous:
+            yield
+            return
+        publish, state = self.players.weights_changed, self._playing_state
+        self._ahead = Ahead(self._select, publish, run.staleness, state, self.step)
+        try:
+            yield
+        finally:
+            self._ahead.close()
+
     def _one_step(self) -> None:
         """Collect and update; from the update to the log nothing is cut short."""
         began, before, settings = perf_counter(), self._counters(), self.config.run
+        self.parallel.progress.at("collect", self.step)
         self._generators = self._generator_states()
         try:
-            groups, metrics = self.algorithm.step()
+            _, metrics = self.algorithm.step()
             self.step += 1
             self._generators = self._generator_states()
-            self.agent.weights_changed(self.step)
+            if self._ahead is None:
+                self.players.weights_changed(self.step)
             if self.validate and settings.eval_every and self.step % settings.eval_every == 0:
                 metrics |= self.validate()
             metrics |= {k: v - before.get(k, 0.0) for k, v in self._counters().items()}
-            metrics |= aggregate_rollouts([rollout for group in groups for rollout in group])
+            metrics |= self.selected.metrics | self.pool.metrics
+            metrics |= staleness_metrics(self.selected.kept, self.step - 1)
+            metrics |= aggregate_rollouts([one for group in self.selected.played for one in group])
             metrics["time/step"] = perf_counter() - began
-            self.logger.log(self.step - 1, metrics)
+            if self.logger is not None:
+                self.logger.log(self.step - 1, metrics)
             every = settings.checkpoint_every
             if every and self.step % every == 0 and self.step < settings.steps:
                 self._save()
@@ -146,47 +200,76 @@ class Trainer:
     def _stopped(self) -> int:
         """Save, say how to go on, and give the exit status of Ctrl-C."""
         run = self.config.run.path
-        if self._interrupt.forced:
+        if self._interrupt.forced or self.parallel.world.size > 1:
+            # Several processes are stopped at different places, and cannot save together.
             folder = checkpoint.latest(run)
-            said = f"stopped in the middle of an update; the last checkpoint is {folder}"
+            where = "" if not self._interrupt.forced else " in the middle of an update"
+            said = f"stopped{where}; the last checkpoint is {folder}"
         else:
             folder = self._save()
             said = f"stopped after step {self.step}, saved {folder}"
         if folder is not None:
             said += f"\ngo on with: paravt train {run / 'config.yaml'} --run.resume=true"
-        print(f"\n{said}", flush=True)
+        if self.parallel.leads:
+            print(f"\n{said}", flush=True)
         return 130
 
     def _counters(self) -> dict[str, float]:
         """Totals since the start whose growth in a step is logged."""
-        stats, simulation = self.agent.sampler.stats, self.env.simulation
+        stats, simulation = self.players.stats(), self.env.simulation
+        worlds = [lane.env.simulation for lane in self.players.lanes]
+        waiting = {}
+        if self._ahead is not None:
+            waiting["time/waiting_for_rollouts"] = self._ahead.waited
+            waiting["time/players_waiting"] = self._ahead.parked
         return {
-            "frames_decoded": float(simulation.video.store.decoded),
+            **waiting,
+            "frames_decoded": float(sum(world.video.store.decoded for world in worlds)),
             "frames_encoded_sampling": float(stats.frames_encoded),
             "tokens_sampled": float(stats.tokens_sampled),
-            "time/video": simulation.video_seconds,
+            "time/video": sum(world.video_seconds for world in worlds),
             **{f"time/{stage}": seconds for stage, seconds in stats.seconds.items()},
+            **simulation.judge_totals(),
         }
 
     def _generator_states(self) -> dict[str, Any]:
-        """Every generator and the task order, as they are now."""
+        """Every generator and the task order, where a resumed run takes them up."""
+        playing = self._playing_state() if self._ahead is None else self._ahead.resume_point()
+        return {
+            "minibatches": self.learner.rng.bit_generator.state,
+            "torch": torch.get_rng_state(),
+            **playing,
+        }
+
+    def _playing_state(self) -> dict[str, Any]:
+        """What playing a batch changes: its generators and the task order."""
         return {
             "starts": self.rng.bit_generator.state,
-            "minibatches": self.learner.rng.bit_generator.state,
             "sampling": self.agent.sampler.generator.get_state(),
-            "torch": torch.get_rng_state(),
             "order": list(self.order.remaining),
         }
 
     def _save(self) -> Path:
         """Write the checkpoint of the steps finished; a step that was cut short leaves no trace."""
-        states = dict(self._generators)
-        tensors = {f"generator.{name}": states.pop(name) for name in ("sampling", "torch")}
-        return checkpoint.save(
+        self.parallel.progress.at("checkpoint", self.step)
+        states, leads = dict(self._generators), self.parallel.leads
+        own = {f"generator.{name}": states.pop(name) for name in ("sampling", "torch")}
+        tensors = {
+            f"{name}{_of_process(rank)}": tensor
+            for rank, generators in enumerate(self.parallel.gather(own))
+            for name, tensor in generators.items()
+        }
+        if self.parallel.trains:
+            tensors |= checkpoint.optimizer_tensors(self.learner.optimizer, leads)
+            tensors |= self.learner.weights.state(leads)
+        if not leads:
+            self.parallel.barrier()
+            return checkpoint.folder_of(self.config.run.path, self.step)
+        saved = checkpoint.save(
             self.config.run.path,
             self.step,
-            self.agent.vlm.save,
-            tensors | checkpoint.optimizer_tensors(self.learner.optimizer),
+            self.learner.vlm.save,
+            tensors,
             {
                 "step": self.step,
                 "tasks": self.order.tasks,
@@ -195,6 +278,8 @@ class Trainer:
                 **states,
             },
         )
+        self.parallel.barrier()
+        return saved
 
     def restore(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
         """Take up a checkpoint whose weights the agent has already loaded."""
@@ -207,12 +292,37 @@ class Trainer:
         self.rng.bit_generator.state = state["starts"]
         self.learner.rng.bit_generator.state = state["minibatches"]
         self.order.remaining = list(state["order"])
-        self.agent.sampler.generator.set_state(tensors["generator.sampling"])
-        torch.set_rng_state(tensors["generator.torch"])
-        checkpoint.restore_optimizer(self.learner.optimizer, tensors, state["optimizer"])
+        process = _of_process(self.parallel.world.rank)
+        if f"generator.sampling{process}" in tensors:
+            self.agent.sampler.generator.set_state(tensors[f"generator.sampling{process}"])
+            torch.set_rng_state(tensors[f"generator.torch{process}"])
+        else:  # a process that the saved run did not have
+            fresh = self.config.run.seed, self.step, self.parallel.world.rank
+            seed = int(np.random.default_rng(fresh).integers(2**62))
+            self.agent.sampler.generator.manual_seed(seed)
+        self.learner.weights.restore(tensors)
+        if self.parallel.trains:
+            checkpoint.restore_optimizer(self.learner.optimizer, tensors, state["optimizer"])
         self.learner.scheduler.load_state_dict(state["scheduler"])
-        self.agent.weights_changed(self.step)
+        self.players.weights_changed(self.step)
         self._generators = self._generator_states()
+
+
+def staleness_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
+    """Updates between the weights that drew the trained rollouts and the one that uses them."""
+    ages = [version - t.version for group in groups for one in group for t in one.trajectories]
+    if not ages:
+        return {}
+    return {"staleness/mean": float(np.mean(ages)), "staleness/max": float(max(ages))}
+
+
+def _of_process(rank: int) -> str:
+    """What the names of a process's generators end with.
+
+    >>> _of_process(0), _of_process(2)
+    ('', '.2')
+    """
+    return f".{rank}" if rank else ""
 
 
 def _agent(
@@ -223,17 +333,17 @@ def _agent(
 
 
 def _validation(
-    config: TrainConfig, agent: TransformersAgent, env: LongVideoVectorEnv
+    config: TrainConfig, vlm: VisionLanguageModel, env: LongVideoVectorEnv
 ) -> Callable[[], dict[str, float]]:
     """Measures the agent's weights on the validation split at the evaluation's temperature."""
     settings = replace(config.evaluation, split=VALIDATION, tasks=config.run.eval_tasks)
     greedy = _agent(
-        agent.vlm, replace(agent.config, temperature=settings.temperature), env, settings.seed
+        vlm, replace(config.agent, temperature=settings.temperature), env, settings.seed
     )
 
     def validate() -> dict[str, float]:
         greedy.sampler.generator.manual_seed(settings.seed)
-        greedy.weights_changed(agent.version)
+        greedy.weights_changed(greedy.version + 1)
         overall = evaluate(greedy, env, env.simulation.tasks, settings).summary()["overall"]
         return {
             "validation/accuracy": overall["accuracy"]["mean"],
@@ -255,46 +365,99 @@ def train(config: TrainConfig) -> Path:
     """
     torch.set_num_threads(config.run.threads)
     folder = config.run.path
+    processes = parallel.start(config.parallel, config.agent.device)
+    try:
+        with Watch(processes, lambda: _how_to_go_on(folder)):
+            return _train(config, processes)
+    finally:
+        parallel.stop()
+
+
+def _how_to_go_on(folder: Path) -> str:
     saved = checkpoint.latest(folder)
+    if saved is None:
+        return "There is no checkpoint yet"
+    return (
+        f"The last checkpoint is {saved}: torchrun starts again from it if --max-restarts allows; "
+        f"else go on with: paravt train {folder / 'config.yaml'} --run.resume=true"
+    )
+
+
+def _train(config: TrainConfig, processes: Parallel) -> Path:
+    folder = config.run.path
+    saved = checkpoint.latest(folder)
+    resume = config.run.resume or parallel.restarted()
     if config.run.resume and saved is None:
         raise ConfigError(f"{folder} has no checkpoint: start without --run.resume")
-    if saved is not None and not config.run.resume:
+    if saved is not None and not resume:
         raise ConfigError(
             f"{folder} holds a run: add --run.resume=true to go on, or give another --run.name"
         )
     if not config.agent.checkpoint:
         raise ConfigError("agent.checkpoint is empty: give a folder or a hub name")
-    recipe.save(config, folder)
+    if processes.world.size > 1 and (
+        config.run.asynchronous or config.agent.engine != "transformers"
+    ):
+        raise ConfigError(
+            "agent.engine=vllm or vllm_server and run.asynchronous need a run of one process"
+        )
+    processes.barrier()
+    if processes.leads:
+        recipe.save(config, folder)
     algorithm, start = config.algorithm, config.agent.checkpoint
     source = start if saved is None else str(saved / checkpoint.MODEL)
     dtype, device, seed = config.agent.dtype, config.agent.device, config.run.seed
-    vlm = VisionLanguageModel.load(source, dtype, device)
+    device = processes.local_device(device)
+    vlm = VisionLanguageModel.load(start if config.lora.rank else source, dtype, device)
     reference = None
-    if algorithm.kl_coefficient > 0:
+    if config.lora.rank:
+        vlm = lora.add(vlm, config.lora, seed)
+    elif algorithm.kl_coefficient > 0:
         reference = VisionLanguageModel.load(start, dtype, device)
-    learner = Learner(vlm, algorithm, config.agent.temperature, reference, seed)
+    learner = Learner(
+        vlm,
+        algorithm,
+        config.agent.temperature,
+        reference,
+        seed,
+        processes,
+        config.faults,
+        folder,
+    )
     envs: list[LongVideoVectorEnv] = []
+    players: Players | None = None
     tensors, state = ({}, {}) if saved is None else checkpoint.load(saved)
     try:
-        envs.append(config.env.make(algorithm.groups * algorithm.group_size))
-        agent = _agent(vlm, config.agent, envs[0], seed)
+        groups = -(-algorithm.groups // processes.players.size)
+        for part in divide(groups, config.run.lanes):
+            envs.append(config.env.make(part * algorithm.group_size))
+        own_seed, apart = seed + processes.world.rank, config.run.asynchronous
+        players = make_players(config.agent, vlm, tuple(envs), own_seed, apart)
         validate = None
         if config.run.eval_every:
             rows = min(config.evaluation.num_envs, config.run.eval_tasks)
             budgets = config.evaluation.frame_budgets
             envs.append(config.env.make(rows, VALIDATION, budgets))
-            validate = _validation(config, agent, envs[1])
-        with MetricsLogger(
-            folder,
-            wandb=config.run.wandb,
-            total_steps=config.run.steps,
-            first_step=state.get("step", 0),
-            config=asdict(config),
-        ) as logger:
-            trainer = Trainer(config, envs[0], agent, learner, logger, validate)
+            validate = _validation(config, vlm, envs[-1])
+        ids = envs[0].simulation.tasks.ids
+        pool = task_pool(config, ids, partial(players.play, size=1), players.rows)
+        pool = processes.gather(pool)[processes.leader]
+        logging: AbstractContextManager[MetricsLogger | None] = nullcontext()
+        if processes.leads:
+            logging = MetricsLogger(
+                folder,
+                wandb=config.run.wandb,
+                total_steps=config.run.steps,
+                first_step=state.get("step", 0),
+                config=asdict(config),
+            )
+        with logging as logger:
+            trainer = Trainer(config, players, learner, logger, validate, pool)
             if saved is not None:
                 trainer.restore(tensors, state)
             return trainer.run()
     finally:
+        if players is not None:
+            players.close()
         for env in envs:
             env.close()

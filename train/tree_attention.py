@@ -8,7 +8,8 @@ Used by the learner around the forward pass. Three ways to the same numbers, cho
   copied per branch and nothing masked is computed, so the cost is P^2 / 2 + G C P + G C^2 / 2 for G
   branches of C tokens.
 - `dense`: one call with a boolean (B, 1, S, S) mask; any device, the reference for the tests.
-- `flex` (the default on CUDA): FlexAttention with a block mask.
+- `flex` (the default on CUDA): FlexAttention with a block mask; flash attention for trees of one
+  branch, which are plain causal sequences.
 
 Command: `pytest tests/test_learner.py`.
 """
@@ -27,6 +28,8 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from train.packing import PackedBatch, tree_mask
+from train.parallel import Group
+from train.sequence import SEQUENCE, HeadExchange
 
 Mode = Literal["split", "dense", "flex"]
 SPLIT = "paravt_split"
@@ -205,11 +208,16 @@ def block_mask(segments: torch.Tensor) -> BlockMask:
 
 @contextmanager
 def tree_attention(
-    model: Any, batch: PackedBatch, mode: Mode, device: torch.device
+    model: Any,
+    batch: PackedBatch,
+    mode: Mode,
+    device: torch.device,
+    sequence: Group | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Make a decoder attend by tree; yields the `mask` (and layout) to give its forward pass.
 
-    Keep it open through the backward pass where activations are recomputed there.
+    Keep it open through the backward pass where activations are recomputed there. Where several
+    processes share the `sequence`, the forward pass takes a slice and each attends with some heads.
     """
     config = model.config
     before = config._attn_implementation
@@ -220,6 +228,8 @@ def tree_attention(
             Branches(prompt, lengths)
             for prompt, lengths in zip(batch.prompts, batch.branches, strict=True)
         )
+    elif mode == "flex" and all(len(lengths) == 1 for lengths in batch.branches):
+        implementation = "sdpa"  # plain causal rows: the flash kernel, without a mask
     elif mode == "flex":
         implementation = "flex_attention"
         arguments["mask"] = block_mask(torch.from_numpy(batch.segments).to(device))
@@ -227,6 +237,9 @@ def tree_attention(
         implementation = "sdpa"
         arguments["mask"] = torch.from_numpy(np.ascontiguousarray(tree_mask(batch.segments)))
         arguments["mask"] = arguments["mask"].to(device)
+    if sequence is not None and sequence.size > 1:
+        arguments["sequence"] = HeadExchange(sequence, implementation)
+        implementation = SEQUENCE
     config._attn_implementation = implementation
     try:
         yield arguments

@@ -3,14 +3,16 @@
 Between an observation and an agent's context. A part is a string or a `FrameRef`, the place where
 the vision tokens of one frame go; the agent tokenises, so no chat template appears here. `paravt`
 is written for full-size models and lists the tool's schema; `compact` spends as few tokens as it
-can, for a model of a few million parameters.
+can, for a model of a few million parameters. The others are for other model families: Qwen3-VL's
+own tool format, LongVT's one crop a turn, servers with tool calling of their own, and reasoning and
+direct answers without any tool.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import numpy as np
 from paravt_env.crops import CROP_STATUSES, CropStatus
 from paravt_env.protocol.schema import END_KEYS, START_KEYS, TOOL_NAME, tool_schema
 from paravt_env.protocol.tags import ANSWER, CALL, RESPONSE, THINK, closing, opening
+from paravt_env.subtitles import SubtitleLine, lines_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class PromptStyle:
         forced_answer: Asks for the answer when no call is allowed any more.
         whole_seconds: Times as integers, with one decimal only where frames are less than a second
             apart.
+        subtitles: After the frames that they belong to, where there are any; field lines.
+        subtitle: One line of them; fields start, end, text.
     """
 
     name: str
@@ -70,6 +75,8 @@ class PromptStyle:
     subagent_question: str
     forced_answer: str
     whole_seconds: bool
+    subtitles: str = "\nSubtitles at these times:\n{lines}\n"
+    subtitle: str = "{start:.1f}-{end:.1f} s: {text}"
 
 
 _CALL_EXAMPLE = json.dumps(
@@ -123,8 +130,8 @@ COMPACT = PromptStyle(
     system="",
     video="",
     on_demand="{duration:.0f}",
-    overview_frame="{before} {time} {after}",
-    frame="{time}",
+    overview_frame=" {before} {after} {time}",
+    frame=" {time}",
     question="\n{question}",
     evidence="{index} {evidence}\n",
     failure="{index} {status}\n",
@@ -133,9 +140,79 @@ COMPACT = PromptStyle(
     subagent_question="\n{question}",
     forced_answer="Answer.",
     whole_seconds=True,
+    subtitles="\n{lines}",
+    subtitle="{start:.0f} {text}",
 )
 
-PROMPTS: dict[str, PromptStyle] = {style.name: style for style in (PARAVT, COMPACT)}
+_ANSWER_KINDS = (
+    "Answer a multiple-choice question with the letter, a question about when something happens "
+    "with start-end in seconds such as 12.5-20.0, any other question in a few words."
+)
+_ASKED = "You answer a question about a long video from frames of it that come with their times."
+_ANSWER_TAGS = f"{opening(ANSWER)}...{closing(ANSWER)}"
+_REPLY = '{{"name": <function-name>, "arguments": <args-json-object>}}'
+
+QWEN3VL = replace(
+    PARAVT,
+    name="qwen3vl",
+    # The list of tools is worded as in Qwen's chat template, which the model was trained on.
+    system=(
+        f"{_ASKED} With a tool you can watch windows of at most {{max_seconds:g}} seconds closely, "
+        "up to {max_crops} in one turn and in at most {max_turns} turns. When you know the answer, "
+        f"write it as {_ANSWER_TAGS} without a call. {_ANSWER_KINDS}\n\n"
+        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+        "You are provided with function signatures within <tools></tools> XML tags:\n"
+        "<tools>\n{tools}\n</tools>\n\n"
+        "For each function call, return a json object with function name and arguments within "
+        f"{opening(CALL)}{closing(CALL)} XML tags:\n{opening(CALL)}\n{_REPLY}\n{closing(CALL)}"
+    ),
+)
+
+LONGVT = replace(
+    PARAVT,
+    name="longvt",
+    system=(
+        f"{_ASKED} A tool shows one window of the video, of at most {{max_seconds:g}} seconds, as "
+        "frames.\n\n# Tools\n\n<tools>\n{tools}\n</tools>\n\n"
+        f"In each turn think first, {opening(THINK)}...{closing(THINK)}. If what you have seen "
+        "does not suffice, look at one window with one call and wait for its frames:\n"
+        f"{opening(CALL)}\n{_CALL_EXAMPLE}\n{closing(CALL)}\n"
+        f"You may do so in {{max_turns}} turns. Otherwise end with {_ANSWER_TAGS}. {_ANSWER_KINDS}"
+    ),
+)
+
+TOOL_CALLING = replace(
+    PARAVT,
+    name="tool_calling",
+    # For servers that list the tools and read the calls themselves.
+    system=(
+        f"{_ASKED} With the tool {TOOL_NAME} you can watch windows of at most {{max_seconds:g}} "
+        "seconds closely: up to {max_crops} calls in one turn, which run in parallel, in at most "
+        "{max_turns} turns. Call it only where the frames do not suffice. When you know the "
+        f"answer, write it as {_ANSWER_TAGS} without a call. {_ANSWER_KINDS}"
+    ),
+)
+
+REASONING = replace(
+    PARAVT,
+    name="reasoning",
+    system=(
+        f"{_ASKED} Reason step by step, {opening(THINK)}...{closing(THINK)}, and then give the "
+        f"answer, {_ANSWER_TAGS}. {_ANSWER_KINDS}"
+    ),
+    forced_answer=f"\nGive your answer, {_ANSWER_TAGS}.",
+)
+
+DIRECT = replace(
+    REASONING,
+    name="direct",
+    system=f"{_ASKED} Write the answer alone, as {_ANSWER_TAGS}. {_ANSWER_KINDS}",
+)
+
+PROMPTS: dict[str, PromptStyle] = {
+    style.name: style
+    for style in (PARAVT, COMPACT, QWEN3VL, LONGVT, TOOL_CALLING, REASONING, DIRECT)
+}
 
 
 def system_text(
@@ -155,6 +232,7 @@ def overview_parts(style: PromptStyle, observation: Mapping[str, Any]) -> list[P
     parts: list[Part] = [intro.format(frames=len(shown), **video)]
     times = np.asarray(observation["timestamps"])[shown]
     parts += _frame_parts(style, shown, times, style.overview_frame)
+    parts.append(_subtitle_text(style, lines_of(observation.get("subtitles", ""), 0)))
     parts.append(style.question.format(question=observation["question"]))
     return _merged(parts)
 
@@ -192,6 +270,8 @@ def evidence_parts(
             shown = np.flatnonzero(np.asarray(observation["window"]) == row + 1)
             times = np.asarray(observation["timestamps"])[shown]
             parts += _frame_parts(style, shown, times, style.frame)
+            said = lines_of(observation.get("subtitles", ""), row + 1)
+            parts.append(_subtitle_text(style, said))
         else:
             parts.append(texts[row])
         parts.append(after)
@@ -201,7 +281,11 @@ def evidence_parts(
 
 
 def subagent_parts(
-    style: PromptStyle, question: str, window: Window, timestamps: Sequence[float] | np.ndarray
+    style: PromptStyle,
+    question: str,
+    window: Window,
+    timestamps: Sequence[float] | np.ndarray,
+    subtitles: Sequence[SubtitleLine] = (),
 ) -> list[Part]:
     """The sub-agent's whole prompt: the frames of one crop with their times, then the question.
 
@@ -210,10 +294,12 @@ def subagent_parts(
         question: The observation's question, options included.
         window: (start, end) of the crop in seconds.
         timestamps: Time of each frame in seconds; `FrameRef(i)` is the i-th of them.
+        subtitles: What is said in the crop: `subtitles.lines_of` the observation's text.
     """
     parts: list[Part] = [style.subagent.format(start=float(window[0]), end=float(window[1]))]
     times = np.asarray(timestamps, np.float64)
     parts += _frame_parts(style, range(len(times)), times, style.frame)
+    parts.append(_subtitle_text(style, subtitles))
     parts.append(style.subagent_question.format(question=question))
     return _merged(parts)
 
@@ -256,6 +342,15 @@ def _frame_parts(
     for index, (time, before, after) in zip(indices, texts, strict=True):
         parts += [template.format(time=time, before=before, after=after), FrameRef(int(index))]
     return parts
+
+
+def _subtitle_text(style: PromptStyle, lines: Sequence[SubtitleLine]) -> str:
+    if not lines:
+        return ""
+    texts = (
+        style.subtitle.format(start=line.start, end=line.end, text=line.text) for line in lines
+    )
+    return style.subtitles.format(lines="\n".join(texts))
 
 
 def _merged(parts: Sequence[Part]) -> list[Part]:

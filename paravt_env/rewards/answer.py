@@ -29,7 +29,9 @@ def answer(transcript: Transcript, options: RewardOptions) -> float:
     """Value of the answer that counted, in [0, 1]; 0 without one.
 
     Raises:
-        ValueError: An injected scorer returned something else than a number in [0, 1].
+        ScorerError: An injected scorer failed; nothing stands in for it.
+        ValueError: It returned something else than a number in [0, 1], or an open answer is to be
+            judged and there is no judge.
     """
     if not transcript.answer:
         return 0.0
@@ -38,10 +40,15 @@ def answer(transcript: Transcript, options: RewardOptions) -> float:
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"the answer scorer must return a number in [0, 1], not {value}")
         return value
-    return score_answer(transcript.task, transcript.answer, open_exact=options.open_exact)
+    if transcript.task.kind == "open" and options.open_metric == "judge":
+        raise ValueError(
+            f"task {transcript.task.id!r} is open and this reward has its answers judged: give "
+            'reward={..., "judge": {"url": ..., "model": ...}}, or open_metric="f1"'
+        )
+    return score_answer(transcript.task, transcript.answer, options.open_metric == "exact")
 
 
-def score_answer(task: Task, text: str, open_exact: bool = False) -> float:
+def score_answer(task: Task, text: str, exact: bool = False) -> float:
     """Compare `text` with the gold answer, by the task's kind.
 
     >>> score_answer(Task("t", "v", "When?", "grounding", answer="10-20"), "15.0 - 25.0")
@@ -55,7 +62,7 @@ def score_answer(task: Task, text: str, open_exact: bool = False) -> float:
             raise TaskError(f"task {task.id!r}: gold answer {task.answer!r} is not start-end")
         return temporal_iou(parse_span(text), gold)
     predicted, gold_tokens = tokens(text), tokens(task.answer)
-    return float(predicted == gold_tokens) if open_exact else token_f1(predicted, gold_tokens)
+    return float(predicted == gold_tokens) if exact else token_f1(predicted, gold_tokens)
 
 
 def parse_span(text: str) -> Span | None:

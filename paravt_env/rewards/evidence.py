@@ -1,6 +1,6 @@
-"""Evidence recall: how much of the gold evidence the executed crops covered.
+"""How the executed crops and the gold evidence overlap: recall, and intersection over union.
 
-A diagnostic in `info` and the logs, never part of the reward.
+Recall is a diagnostic in `info` and the logs; both can be the tool term (`tool_gain.evidence`).
 """
 
 from __future__ import annotations
@@ -27,18 +27,38 @@ def evidence_recall(evidence: Sequence[Span], windows: Sequence[Span]) -> float:
     0.375
     """
     gold, seen = _union(evidence), _union(windows)
-    total = sum(end - start for start, end in gold)
+    total = _seconds(gold)
+    return _overlap(gold, seen) / total if total else math.nan
+
+
+def evidence_iou(evidence: Sequence[Span], windows: Sequence[Span]) -> float:
+    """Intersection over union of the gold seconds and the seconds of `windows`.
+
+    For one span and one window this is the temporal IoU. Arguments and NaN as `evidence_recall`.
+
+    >>> evidence_iou([(10.0, 20.0), (50.0, 60.0)], [(5.0, 15.0), (12.0, 17.5)])
+    0.3
+    """
+    gold, seen = _union(evidence), _union(windows)
+    total = _seconds(gold)
     if not total:
         return math.nan
-    covered = sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in gold for b in seen)
-    return covered / total
+    overlap = _overlap(gold, seen)
+    return overlap / (total + _seconds(seen) - overlap)
 
 
 def transcript_recall(transcript: Transcript) -> float:
     """`evidence_recall` of the crops that ran in an episode."""
-    crops = (crop for turn in transcript.turns for crop in turn.crops)
-    ran = [crop.clipped for crop in crops if crop.clipped is not None]
+    ran = [window for turn in transcript.turns for window in turn.windows]
     return evidence_recall(transcript.task.evidence, ran)
+
+
+def _seconds(spans: Sequence[Span]) -> float:
+    return sum(end - start for start, end in spans)
+
+
+def _overlap(gold: Sequence[Span], seen: Sequence[Span]) -> float:
+    return sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in gold for b in seen)
 
 
 def _union(spans: Sequence[Span]) -> list[Span]:

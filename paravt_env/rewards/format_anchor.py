@@ -7,15 +7,20 @@ length scores as published, and a further turn, tag or repeat adds nothing:
 
 - A thought counts if it is the turn's first block, closed, and at least `THOUGHT_CHARS` characters
   without tags and surplus white space. The forced prefix belongs to the text that is scored.
-- The call bonus needs a call that the environment could read and allowed: not a malformed one, an
-  unknown tool, one past the limit, or one in the forced turn.
+- The call bonus needs a call that ran. The published one is for any parseable call, so that a call
+  of nothing pays (defects 12 and 18); `options.pay_attempts` pays for a readable, allowed one too.
 - An agent that writes no completion has no form: 0.
+
+`binary` is the format term of LongVT (arXiv 2511.20785) and LongVILA-R1 (arXiv 2507.07966).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from paravt_env.protocol import ParsedCompletion
 from paravt_env.protocol.tags import THINK
+from paravt_env.rewards.compliance import compliance
 from paravt_env.rewards.options import RewardOptions
 from paravt_env.rewards.transcript import Transcript
 
@@ -27,7 +32,23 @@ BALANCED = 0.1
 
 
 def format_anchor(transcript: Transcript, options: RewardOptions) -> float:
-    """Value of the format term, at most 1.
+    """Value of the format term, at most 1, in the form that `options.form` names."""
+    return FORMS[options.form](transcript, options)
+
+
+def binary(transcript: Transcript, options: RewardOptions) -> float:
+    """1 for a rollout of exactly the form that was asked for (`compliance`), else 0.
+
+    Every turn before the answer must also hold a call that ran, or a call of nothing would make a
+    turn without one well-formed (defect 18).
+    """
+    turns = transcript.turns[:-1]
+    looked = options.pay_attempts or all(turn.executed for turn in turns)
+    return float(looked and compliance(transcript))
+
+
+def anchored(transcript: Transcript, options: RewardOptions) -> float:
+    """R_fmt + lambda * R_anchor, at most 1.
 
     Well-formed rollouts reach 1.15 without and 1.45 with a call before the cap; `options.rescale`
     divides by that maximum instead. A thought that is never closed costs 0.15.
@@ -40,10 +61,11 @@ def format_anchor(transcript: Transcript, options: RewardOptions) -> float:
     value = _formula(
         options,
         thinks=all(map(thinks_first, parsed)),
-        unclosed=any(not block.closed for completion in parsed for block in completion.thoughts),
+        unclosed=options.unclosed_penalty
+        and any(not block.closed for completion in parsed for block in completion.thoughts),
         answers=bool(transcript.answer) or any(b.content and not b.closed for b in last),
         closes_answer=bool(transcript.answer),
-        calls=transcript.called,
+        calls=transcript.called if options.pay_attempts else transcript.executed > 0,
         balanced=all(completion.balanced for completion in parsed),
     )
     if not options.rescale:
@@ -76,3 +98,9 @@ def _formula(
         value += ANCHOR_SCALE * bonus
     value += THOUGHT_BEFORE_CALL * (thinks and calls)
     return value + BALANCED * (value > 0 and balanced)
+
+
+FORMS: dict[str, Callable[[Transcript, RewardOptions], float]] = {
+    "anchored": anchored,
+    "binary": binary,
+}

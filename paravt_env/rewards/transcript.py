@@ -28,6 +28,16 @@ class Turn:
     parsed: ParsedCompletion | None
     crops: tuple[CropResult, ...] = ()
 
+    @property
+    def executed(self) -> int:
+        """How many of its crops ran."""
+        return sum(crop.status == CropStatus.ok for crop in self.crops)
+
+    @property
+    def windows(self) -> list[tuple[float, float]]:
+        """Seconds of the crops that ran, as run."""
+        return [crop.clipped for crop in self.crops if crop.clipped is not None]
+
 
 @dataclass(frozen=True)
 class Transcript:
@@ -54,6 +64,6 @@ class Transcript:
         return any(crop.status not in NOT_A_CALL for turn in self.turns for crop in turn.crops)
 
     @property
-    def executed(self) -> bool:
-        """Whether some crop ran."""
-        return any(crop.status == CropStatus.ok for turn in self.turns for crop in turn.crops)
+    def executed(self) -> int:
+        """How many crops ran."""
+        return sum(turn.executed for turn in self.turns)

@@ -12,12 +12,29 @@ from typing import Any
 
 from paravt_env.names import known_name
 from paravt_env.task import TaskError, TaskSet
+from paravt_env.tasksets.charades_sta import CharadesSTATasks
 from paravt_env.tasksets.jsonl import JsonlTasks
+from paravt_env.tasksets.longvideo_reason import LongVideoReasonTasks
+from paravt_env.tasksets.longvideobench import LongVideoBenchTasks
+from paravt_env.tasksets.lvbench import LVBenchTasks
+from paravt_env.tasksets.mlvu import MLVUTasks
+from paravt_env.tasksets.mmvu import MMVUTasks
+from paravt_env.tasksets.paravt_parquet import ParaVTRLTasks, ParaVTSFTTasks
 from paravt_env.tasksets.synthetic import SyntheticTasks
+from paravt_env.tasksets.video_mme import VideoMMETasks
 
 TASKSETS: dict[str, Callable[..., TaskSet]] = {
     "synthetic": SyntheticTasks,
     "jsonl": JsonlTasks,
+    "paravt_rl": ParaVTRLTasks,
+    "paravt_sft": ParaVTSFTTasks,
+    "longvideo_reason": LongVideoReasonTasks,
+    "video_mme": VideoMMETasks,
+    "longvideobench": LongVideoBenchTasks,
+    "lvbench": LVBenchTasks,
+    "mlvu": MLVUTasks,
+    "mmvu": MMVUTasks,
+    "charades_sta": CharadesSTATasks,
 }
 
 

@@ -1,26 +1,30 @@
 """A task set read from a JSONL manifest: one task a line, with the fields of `Task`.
 
-Start of the journey for videos of your own: `load_tasks("my/tasks.jsonl")`. Only `id`, `video`,
-`question` and `kind` are needed on every line; `split` may mark the split a line belongs to.
+Start of the journey for videos of your own: `load_tasks("my/tasks.jsonl")`; the fields are listed
+in docs/data.md. `paravt data validate my/tasks.jsonl` names every problem by file, line and field.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from paravt_env.names import known_name
-from paravt_env.task import Subtitle, Task, TaskError
+from paravt_env.rewards.answer import parse_span
+from paravt_env.task import TASK_KINDS, Subtitle, Task, TaskError, task_problems
+from paravt_env.tasksets.base import TaskList
+from paravt_env.tasksets.files import open_folder, resolve_file
+from paravt_env.tasksets.rows import Place, Problem, absent, is_number, read_rows
+from paravt_env.tasksets.subtitle_files import SubtitleFile, as_subtitles, read_entry
 
-_FIELDS = tuple(f.name for f in fields(Task))
-_REQUIRED = ("id", "video", "question", "kind")
-_TEXTS = ("id", "video", "question", "kind", "answer", "category", "source", "family")
+FIELDS = (*(field.name for field in fields(Task)), "split")
+REQUIRED = ("id", "video", "question", "kind")
 
 
-class JsonlTasks:
+class JsonlTasks(TaskList):
     """Tasks of a manifest, in file order.
 
     Args:
@@ -28,11 +32,12 @@ class JsonlTasks:
         root: Folder that video paths are relative to and may not leave; default the manifest's own.
         split: Keep the lines of this split, and those that name none; `None` keeps every line.
         name: Name of the set; default the file's stem.
+        strict: Whether a bad line is an error; if not, `problems` holds all of them.
 
     Raises:
-        TaskError: Unreadable file or line, a missing, unknown or ill-typed field, a video outside
-            the root, a repeated id, or no task left; the message names the file, the line and the
-            field.
+        TaskError: Unreadable file; with `strict` also a bad line (a missing, unknown or ill-typed
+            field, a video outside the root, a repeated id) or no task left. The message names the
+            file, the line and the field.
     """
 
     def __init__(
@@ -41,124 +46,134 @@ class JsonlTasks:
         root: str | Path | None = None,
         split: str | None = None,
         name: str = "",
+        strict: bool = True,
     ):
         path = Path(path)
-        self.name = name or path.stem
-        base = (path.parent if root is None else Path(root)).resolve()
+        super().__init__(name or path.stem)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            base = open_folder(path.parent if root is None else root, "the root folder")
+        except ValueError as error:
             raise TaskError(f"{path}: cannot read the manifest: {error}") from error
-        self._tasks: list[Task] = []
-        self._index: dict[str, int] = {}
         splits = set()
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
+        for row in read_rows(path):
+            if isinstance(row, Problem):
+                self.problems.append(row)
                 continue
-            where = f"{path}, line {number}"
-            row = _parse_row(line, where)
-            row_split = row.pop("split", None)
+            row_split = row.data.get("split")
             splits.add(str(row_split))
             if split is not None and row_split not in (None, split):
                 continue
-            task = _build_task(row, base, where)
-            if task.id in self._index:
-                raise TaskError(f"{where}: field 'id': {task.id!r} occurs twice")
-            self._index[task.id] = len(self._tasks)
-            self._tasks.append(task)
-        if not self._tasks:
+            task, problems = read_task(row.data, base)
+            self.problems += [Problem(row.place, *problem) for problem in problems]
+            if task is not None:
+                self._add(task, row.place)
+        if not self._tasks and not self.problems:
             has = f" in split {split!r}; it has {', '.join(sorted(splits))}" if splits else ""
-            raise TaskError(f"{path}: no tasks{has}")
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Identifiers in file order."""
-        return tuple(self._index)
-
-    def __len__(self) -> int:
-        """Number of tasks."""
-        return len(self._tasks)
-
-    def __getitem__(self, index: int) -> Task:
-        """The task at `index`."""
-        return self._tasks[index]
-
-    def by_id(self, task_id: str) -> Task:
-        """The task called `task_id`; raises `TaskError` with the nearest id where there is none."""
-        if task_id not in self._index:
-            near = difflib.get_close_matches(str(task_id), self._index, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; the first is {self.ids[0]!r}"
-            raise TaskError(f"task set {self.name!r} has no task {task_id!r}{hint}")
-        return self._tasks[self._index[task_id]]
+            self.problems.append(Problem(Place(str(path), "line", 0), "", f"no tasks{has}"))
+        self._check(strict)
 
 
-def resolve_video(video: str, root: Path, where: str) -> str:
-    """Absolute path of `video` under the resolved folder `root`.
+def read_task(row: Mapping[str, Any], folder: Path) -> tuple[Task | None, list[tuple[str, str]]]:
+    """Read one line of a manifest.
 
-    Raises:
-        TaskError: The path leaves the root, through `..`, an absolute path or a link.
+    Args:
+        row: The line's object.
+        folder: Resolved folder that its paths may not leave.
+
+    Returns:
+        The task, or None, and every (field, message) that is wrong with the line.
     """
-    resolved = (root / video).resolve()
-    if not resolved.is_relative_to(root) or resolved == root:
-        raise TaskError(f"{where}: field 'video': {video!r} is not inside {root}")
-    return str(resolved)
-
-
-def _parse_row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise TaskError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise TaskError(f"{where}: a task is a JSON object, not {type(row).__name__}")
-    for field in row:
+    problems = [(name, absent(name, row)) for name in REQUIRED if name not in row]
+    values: dict[str, Any] = {}
+    for name, value in row.items():
         try:
-            known_name("field", field, (*_FIELDS, "split"))
-        except ValueError as error:
-            raise TaskError(f"{where}: {error}") from error
-    for field in _REQUIRED:
-        if field not in row:
-            raise TaskError(f"{where}: field {field!r} is missing")
-    for field in _TEXTS:
-        if not isinstance(row.get(field, ""), str):
-            raise TaskError(f"{where}: field {field!r}: text expected, not {row[field]!r}")
-    return row
+            known_name("field", name, FIELDS)
+            values[name] = _READERS.get(name, _text)(value, folder)
+        except (TypeError, ValueError) as error:
+            problems.append((name, str(error)))
+    values.pop("split", None)
+    wrong = {name for name, _ in problems}
+    if not wrong & {"kind", "options", "answer"}:
+        kind, answer = values["kind"], values.get("answer", "")
+        problems += task_problems(kind, values.get("options", ()), answer)
+        if kind == "grounding" and parse_span(answer) is None:
+            problems.append(("answer", f"{answer!r} is not start-end in seconds, as 12.0-19.5"))
+        if kind == "open" and not answer.strip():
+            problems.append(("answer", "empty: no answer would ever be right"))
+    return (None, problems) if problems else (Task(**values), [])
 
 
-def _build_task(row: dict[str, Any], root: Path, where: str) -> Task:
-    row["video"] = resolve_video(row["video"], root, where)
-    for field, build in (
-        ("options", _texts),
-        ("evidence", _spans),
-        ("subtitles", _subtitles),
-        ("metadata", dict),
-    ):
-        if field in row:
-            try:
-                row[field] = build(row[field])
-            except (TypeError, ValueError, KeyError) as error:
-                raise TaskError(f"{where}: field {field!r}: {error}") from error
-    try:
-        return Task(**row)
-    except TaskError as error:
-        raise TaskError(f"{where}: {error}") from error
+def _text(value: Any, folder: Path) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"text expected, not {value!r}")
+    return value
 
 
-def _texts(value: Any) -> tuple[str, ...]:
+def _filled(value: Any, folder: Path) -> str:
+    if not _text(value, folder).strip():
+        raise ValueError("the text is empty")
+    return value
+
+
+def _kind(value: Any, folder: Path) -> str:
+    return known_name("kind", _text(value, folder), TASK_KINDS)
+
+
+def _split(value: Any, folder: Path) -> str | None:
+    return None if value is None else _text(value, folder)
+
+
+def _video(value: Any, folder: Path) -> str:
+    return resolve_file(_text(value, folder), folder)
+
+
+def _texts(value: Any, folder: Path) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise TypeError(f"a list of texts expected, not {value!r}")
     return tuple(value)
 
 
-def _spans(value: Any) -> tuple[tuple[float, float], ...]:
+def _spans(value: Any, folder: Path) -> tuple[tuple[float, float], ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"a list of [start, end] expected, not {value!r}")
+    for span in value:
+        if not isinstance(span, list) or len(span) != 2 or not all(map(is_number, span)):
+            raise TypeError(f"{span!r} is not [start, end] in seconds")
     spans = tuple((float(start), float(end)) for start, end in value)
     for start, end in spans:
-        if not 0 <= start < end < float("inf"):
+        if not 0 <= start < end:
             raise ValueError(f"({start}, {end}) is not a span of seconds")
     return spans
 
 
-def _subtitles(value: Any) -> tuple[Subtitle, ...]:
-    return tuple(
-        Subtitle(float(line["start"]), float(line["end"]), str(line["text"])) for line in value
-    )
+def _subtitles(value: Any, folder: Path) -> tuple[Subtitle, ...] | SubtitleFile:
+    if isinstance(value, str):
+        if Path(value).suffix.lower() not in (".srt", ".vtt", ".json"):
+            raise ValueError(f"{value!r} is neither .srt, .vtt nor .json")
+        path = resolve_file(value, folder)
+        if not Path(path).is_file():
+            raise ValueError(f"{value!r} is not there")
+        return SubtitleFile(path)
+    if not isinstance(value, list):
+        raise TypeError(f"a list of subtitles or the path of a file expected, not {value!r}")
+    return as_subtitles(read_entry(entry, number) for number, entry in enumerate(value, 1))
+
+
+def _metadata(value: Any, folder: Path) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"an object expected, not {value!r}")
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+_READERS: dict[str, Callable[[Any, Path], Any]] = {
+    "id": _filled,
+    "video": _video,
+    "question": _filled,
+    "kind": _kind,
+    "options": _texts,
+    "evidence": _spans,
+    "subtitles": _subtitles,
+    "metadata": _metadata,
+    "split": _split,
+}

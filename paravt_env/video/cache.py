@@ -63,13 +63,25 @@ class FrameCache:
                 futures.append(future)
         return futures, owned
 
-    def deliver(self, key: Key, future: Future[Shown], stamp: float, pixels: np.ndarray) -> None:
-        """Hand over a decoded frame, unless the claim was written off in the meantime."""
+    def awaits(self, key: Key, future: Future[Shown]) -> bool:
+        """Whether the frame is still to be delivered: not written off meanwhile."""
+        with self._lock:
+            return self._coming.get(key) is future
+
+    def deliver(
+        self,
+        key: Key,
+        future: Future[Shown],
+        stamp: float,
+        pixels: np.ndarray,
+        decoded: bool = True,
+    ) -> None:
+        """Hand over a frame, decoded or read from disk, unless the claim was written off."""
         with self._lock:
             if self._coming.get(key) is not future:
                 return
             del self._coming[key]
-            self.decoded += 1
+            self.decoded += decoded
             kept = (key[0], key[1], stamp)
             if kept not in self._kept:
                 self._kept[kept] = pixels.copy()  # not a view that keeps the whole batch alive

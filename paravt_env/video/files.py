@@ -1,4 +1,4 @@
-"""Files and back ends: what makes a file the same file, and who opens it.
+"""Files: what makes a file the same file, and what is not even worth opening.
 
 The first thing that `store.py` and every back end ask. Run its tests:
 `python -m pytest tests/test_video.py`.
@@ -6,29 +6,15 @@ The first thing that `store.py` and every back end ask. Run its tests:
 
 from __future__ import annotations
 
-import importlib
 import os
-from collections.abc import Callable
 
-from paravt_env.video.types import VideoError, VideoReader
-
-BACKENDS: dict[str, str] = {"pyav": "paravt_env.video.pyav:PyAVReader"}
-"""Name -> "module:callable" that opens a path; imported when first used."""
+from paravt_env.video.types import VideoError
 
 FileId = tuple[str, int, int]
 """The identity of a file's content: real path, bytes, modification time in ns."""
 
-
-def open_backend(backend: str) -> Callable[[str], VideoReader]:
-    """Resolve a name of `BACKENDS`.
-
-    Raises:
-        ValueError: there is no such back end.
-    """
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown video back end {backend!r}: choose from {sorted(BACKENDS)}")
-    module, name = BACKENDS[backend].split(":")
-    return getattr(importlib.import_module(module), name)
+PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0")
+"""How texts begin that make FFmpeg open other files: HLS, concat, DASH and IMF, SDP."""
 
 
 def identify(path: str) -> FileId:
@@ -50,3 +36,19 @@ def identify(path: str) -> FileId:
     if stat.st_size == 0:
         raise VideoError(path, "the file is empty: copy or download it again")
     return real, stat.st_size, stat.st_mtime_ns
+
+
+def refuse_playlist(path: str) -> None:
+    """Refuse a text that names other files: they may lie outside the task set's root.
+
+    Raises:
+        VideoError: it is one, or the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        reason = f"cannot be opened ({error.strerror}): check the file's permissions"
+        raise VideoError(path, reason) from error
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(PLAYLISTS):
+        raise VideoError(path, "is a list of other files, not a video: name the video itself")

@@ -45,6 +45,9 @@ class KeyFrames(Protocol):
     def target(self, tick: int) -> int:
         """Where to seek for the key frame that `before` gives for `tick`."""
 
+    def around(self, tick: int) -> tuple[int, int]:
+        """Where to seek for the key frames at or before `tick` and after it."""
+
     def missing(self, tick: int) -> bool:
         """Whether data that is gone from the file may be the frame on screen at `tick`."""
 
@@ -82,6 +85,19 @@ class IndexKeyFrames:
         """The tick: asked for a key frame's own decode time, FFmpeg takes the one before it."""
         return tick
 
+    def around(self, tick: int) -> tuple[int, int]:
+        """See `KeyFrames.around`; past the last key frame, that one twice.
+
+        FFmpeg takes the last key frame *shown* before a tick, and the index tells only when one is
+        decoded: halfway to the next key frame is after the one instant and before the other.
+        """
+        i = self._entries.search_timestamp(tick - self._delay + 1, backward=False)
+        if i < 0:
+            return tick, tick
+        after = self._entries[i].timestamp
+        j = self._entries.search_timestamp(after + 1, backward=False)
+        return tick, (after + self._entries[j].timestamp) // 2 if j >= 0 else self.end_pts
+
     def missing(self, tick: int) -> bool:
         """See `KeyFrames.missing`."""
         # a lost packet with a decode time up to `tick` may be the frame shown then
@@ -108,6 +124,12 @@ class PassKeyFrames:
     def target(self, tick: int) -> int:
         """See `KeyFrames.target`."""
         return self.targets[self.before(tick)]
+
+    def around(self, tick: int) -> tuple[int, int]:
+        """See `KeyFrames.around`; past the last key frame, that one twice."""
+        i = bisect.bisect_right(self.keys, tick)
+        near = self.keys[max(0, i - 1)], self.keys[min(i, len(self.keys) - 1)]
+        return self.targets[near[0]], self.targets[near[1]]
 
     def missing(self, tick: int) -> bool:
         """Never known: the pass saw the packets that there are."""

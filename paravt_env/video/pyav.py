@@ -24,9 +24,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from paravt_env.video.decoding import check_deadline
-from paravt_env.video.files import identify
+from paravt_env.video.files import identify, refuse_playlist
 from paravt_env.video.packets import KeyFrames, find_key_frames
 from paravt_env.video.sampler import mark_wanted
+from paravt_env.video.table import FrameTable, read_frame_table
 from paravt_env.video.types import Frames, Size, VideoError, VideoInfo
 
 SKIPPABLE = frozenset({"h264", "hevc", "mpeg2video", "mpeg4"})
@@ -65,10 +66,15 @@ class PyAVReader:
         """Duration, rate and size; the first frame is decoded to see how the picture is turned."""
         codec = self._stream.codec_context
         height, width = codec.height, codec.width
-        if self._quarter_turns() % 2:
+        if self._turns % 2:
             height, width = width, height
         duration = float((self._keys.end_pts - self._origin) * self._base)
         return VideoInfo(duration, self._rate, width, height)
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the picture is stored lying or upside down."""
+        return self._turns != 0
 
     def split(self, times: np.ndarray) -> list[np.ndarray]:
         """Index arrays of the times that depend on the same key frame, in order of time."""
@@ -97,11 +103,36 @@ class PyAVReader:
         stamps = [float((found[t][0] - self._origin) * self._base) for t in ticks]
         return Frames(np.stack([found[t][1] for t in ticks]), np.array(stamps))
 
+    def key_times(self, times: np.ndarray) -> np.ndarray:
+        """When the nearest key frames appear, read off their packets: see `KeyFrameReader`.
+
+        A time whose neighbourhood holds no key frame that is shown comes back as it is.
+        """
+        shown: dict[int, int | None] = {}  # where to seek -> when the key frame there appears
+        nearest = []
+        for time, tick in zip(np.asarray(times, float).tolist(), self._ticks(times), strict=True):
+            around = set(self._keys.around(tick))
+            for target in around - shown.keys():
+                shown[target] = self._key_at(target)
+            found = [pts for target in around if (pts := shown[target]) is not None]
+            pts = min(found, key=lambda p: (abs(p - tick), p), default=None)
+            nearest.append(time if pts is None else float((pts - self._origin) * self._base))
+        return np.array(nearest, float)
+
+    def frame_table(self) -> FrameTable:
+        """When each frame appears, and what may confuse other readers; a pass over the packets."""
+        if self._keys.needs_reopening:
+            self._reopen()
+        else:  # the index belongs to the open file
+            self._container.seek(self._keys.first, stream=self._stream, backward=True)
+        return read_frame_table(self._container, self._stream, self._origin)
+
     def close(self) -> None:
         """Close the file and free the decoder."""
         self._container.close()
 
     def _open(self) -> None:
+        refuse_playlist(self.path)
         try:
             self._container = av.open(self.path, options={"protocol_whitelist": "file"})
         except (av.FFmpegError, ValueError) as error:
@@ -110,7 +141,8 @@ class PyAVReader:
             raise VideoError(self.path, f"{reason}copy or download it again") from error
         cover = av.stream.Disposition.attached_pic
         videos = [s for s in self._container.streams.video if not s.disposition & cover]
-        if not videos or self._container.format.name in NOT_VIDEO:
+        name = self._container.format.name
+        if not videos or name in NOT_VIDEO or name.endswith("_pipe"):  # png_pipe, ppm_pipe, ...
             has = "only audio" if self._container.streams.audio else "no video"
             self._container.close()
             raise VideoError(self.path, f"holds {has}: a task needs a file with a video track")
@@ -130,6 +162,17 @@ class PyAVReader:
             self._origin = min(self._origin, round(Fraction(started, av.time_base) / base))
         if self._keys.end_pts <= self._origin:
             raise VideoError(self.path, "the video track is empty: the file is damaged")
+
+    def _key_at(self, target: int) -> int | None:
+        """When the key frame that a seek to `target` finds appears; None if it never does."""
+        try:
+            self._container.seek(target, stream=self._stream, backward=True)
+            packet = next(p for p in self._container.demux(self._stream) if p.is_keyframe)
+        except (av.FFmpegError, StopIteration):  # data is gone there: not a frame to offer
+            return None
+        if packet.pts is None or packet.is_discard or packet.pts < self._keys.first_pts:
+            return None
+        return None if self._keys.missing(packet.pts) else packet.pts
 
     def _reopen(self) -> None:
         self._container.close()
@@ -217,7 +260,8 @@ class PyAVReader:
         pixels = rows[:, : 3 * width].reshape(height, width, 3)
         return np.rot90(pixels, turns).copy()
 
-    def _quarter_turns(self) -> int:
+    @functools.cached_property
+    def _turns(self) -> int:
         self._stream.codec_context.skip_frame = "DEFAULT"
         try:
             for packet in self._packets(self._keys.first_pts, None):

@@ -23,6 +23,9 @@ class PacketTimes(Protocol):
     is_discard: bool
 
 
+SNAP = 0.1
+"""The share of the distance between two overview frames by which snapping may move one."""
+
 P = TypeVar("P", bound=PacketTimes)
 
 
@@ -35,6 +38,22 @@ def overview_times(duration: float, k: int) -> np.ndarray:
     if k < 0 or not duration > 0:
         raise ValueError(f"need k >= 0 and a positive duration, not k={k}, duration={duration}")
     return (np.arange(k) + 0.5) * (duration / max(k, 1))
+
+
+def snap_times(times: np.ndarray, keys: np.ndarray, within: float) -> np.ndarray:
+    """`times` (N,), those with a key frame `within` seconds of them replaced by its own time.
+
+    A key frame is decoded alone, any other frame with all that it depends on.
+
+    Args:
+        times: wanted, in seconds.
+        keys: when the key frame nearest to each appears, in seconds (N,).
+        within: seconds; `SNAP` of the distance between two wanted times.
+
+    >>> snap_times(np.array([10.0, 30.0]), np.array([9.0, 33.0]), within=2.0).tolist()
+    [9.0, 30.0]
+    """
+    return np.where(np.abs(keys - times) <= within, keys, times)
 
 
 def window_times(start: float, end: float, fps: float, max_frames: int) -> np.ndarray:

@@ -9,22 +9,29 @@ Run its tests: `python -m pytest tests/test_video.py`.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from paravt_env.video.backends import BACKENDS, isolated, resolve_backend
 from paravt_env.video.cache import FrameCache, Shown
-from paravt_env.video.decoding import Decoding, Description, check_deadline
-from paravt_env.video.files import BACKENDS, FileId, identify, open_backend
+from paravt_env.video.decoding import Decoding, Inspection, Opener, check_deadline
+from paravt_env.video.disk import DiskFrames
+from paravt_env.video.files import FileId, identify
+from paravt_env.video.isolation import WorkerPool
+from paravt_env.video.pending import PendingFrames
 from paravt_env.video.pool import DecodePool, Job
+from paravt_env.video.sampler import snap_times
 from paravt_env.video.types import (
     Frames,
+    KeyFrameReader,
     Size,
-    VideoError,
     VideoInfo,
     VideoReader,
-    VideoTimeoutError,
 )
 
 __all__ = ["BACKENDS", "FrameStore", "PendingFrames"]
@@ -35,15 +42,34 @@ DEFAULT_MEMORY = 512 * 2**20
 POLL = 0.05
 """Seconds between looks at hung jobs while waiting."""
 
+KEPT_SNAPS = 1024
+"""Overviews whose snapped times are remembered."""
+
+T = TypeVar("T")
+
 
 class FrameStore:
     """Decode-once frames for every environment of a process, safe from any thread.
 
     Args:
-        backend: a name of `BACKENDS`, or a callable that opens a path.
+        backend: a name of `BACKENDS`, `auto`, or a callable that opens a path.
         memory_bytes: the most that kept frames may take.
         workers: decode threads, started on first use (a store made before a fork is unusable
             after it only if it decoded something before).
+        isolation: `thread`; `process`, where a decoder that hangs or crashes is killed; or `auto`,
+            which is a process for the back ends that need it (`backends.KILL_TO_STOP`).
+        disk_bytes: the most that frames on disk may take, shared by all processes that use the same
+            folder; 0 keeps none.
+        disk_folder: their folder, default `disk.default_folder()`.
+
+    Attributes:
+        backend: the name of the back end that decodes, never `auto`.
+        isolated: whether it decodes in processes of its own.
+        disk: the frames on disk, or None.
+
+    Raises:
+        ValueError: a name that does not exist, or a callable to be run in a process.
+        ImportError: the back end is not installed, or does not load.
     """
 
     def __init__(
@@ -51,11 +77,32 @@ class FrameStore:
         backend: str | Callable[[str], VideoReader] = "pyav",
         memory_bytes: int = DEFAULT_MEMORY,
         workers: int = 2,
+        isolation: str = "auto",
+        disk_bytes: int = 0,
+        disk_folder: Path | None = None,
     ) -> None:
-        self._opener = open_backend(backend) if isinstance(backend, str) else backend
+        self._workers: WorkerPool | None = None
+        self._opener: Opener
+        if isinstance(backend, str):
+            resolved = resolve_backend(backend)
+            self.backend, source = resolved.name, f"{resolved.target} {resolved.version}"
+            self.isolated = isolated(resolved.name, isolation)
+            if self.isolated:
+                self._workers = WorkerPool(resolved)
+                self._opener = self._workers.open
+            else:
+                self._opener = _without_deadline(resolved.load())
+        else:
+            self.backend = source = getattr(backend, "__qualname__", type(backend).__qualname__)
+            self.isolated = isolated(self.backend, isolation)
+            if self.isolated:
+                raise ValueError("only a back end of BACKENDS, by name, can decode in a process")
+            self._opener = _without_deadline(backend)
+        self.disk = DiskFrames(disk_bytes, source, disk_folder) if disk_bytes else None
         self._pool = DecodePool(workers)
         self._cache = FrameCache(memory_bytes)
         self._infos: dict[FileId, VideoInfo] = {}
+        self._snaps: OrderedDict[tuple[FileId, bytes, float], np.ndarray] = OrderedDict()
 
     @property
     def decoded(self) -> int:
@@ -64,7 +111,7 @@ class FrameStore:
 
     @property
     def hits(self) -> int:
-        """Frames returned without decoding: kept, or being decoded for another request."""
+        """Frames returned from memory: kept, or being decoded for another request."""
         return self._cache.hits
 
     @property
@@ -82,10 +129,31 @@ class FrameStore:
         file = identify(path)
         known = self._infos.get(file)
         if known is None:
-            work = Description(path, self._opener)
-            self._pool.submit(Job(work.run, work.give_up, deadline))
-            self.wait([work.future], path, deadline)
-            known = self._infos[file] = work.future.result()
+            known = self._infos[file] = self._look(path, lambda r: r.info, deadline)
+        return known
+
+    def snap(
+        self, path: str, times: np.ndarray, within: float, deadline: float | None = None
+    ) -> np.ndarray:
+        """`times` (seconds, (N,)) moved to the nearest key frames: see `sampler.snap_times`.
+
+        Raises:
+            ValueError: the back end does not tell where key frames are.
+            VideoError: the file cannot be read.
+            VideoTimeoutError: the deadline passed.
+        """
+        key = (identify(path), np.asarray(times, float).tobytes(), within)
+        known = self._snaps.get(key)
+        if known is None:
+            keys = self._look(path, lambda r: _key_times(r, times), deadline)
+            if keys is None:
+                raise ValueError(
+                    f"the video back end {self.backend!r} does not tell where key frames are: "
+                    "use backend='pyav', or overview_sampling='exact'"
+                )
+            known = self._snaps[key] = snap_times(times, keys, within)
+            while len(self._snaps) > KEPT_SNAPS:
+                self._snaps.popitem(last=False)
         return known
 
     def frames(
@@ -133,7 +201,7 @@ class FrameStore:
         """
         futures, owned = self._cache.claim(identify(path), times.tolist(), size)
         if owned:
-            work = Decoding(path, size, owned, self._cache, self._pool, self._opener)
+            work = Decoding(path, size, owned, self._cache, self._pool, self._opener, self.disk)
             self._pool.submit(Job(work.run, work.give_up, deadline, timeout))
         return futures, set(owned.values())
 
@@ -153,66 +221,20 @@ class FrameStore:
     def close(self) -> None:
         """Stop the pool and forget the frames; requests that wait get a `VideoTimeoutError`."""
         self._pool.close()
+        if self._workers is not None:
+            self._workers.close()
         self._cache.clear()
 
+    def _look(self, path: str, look: Callable[[VideoReader], T], deadline: float | None) -> T:
+        work = Inspection(path, self._opener, look)
+        self._pool.submit(Job(work.run, work.give_up, deadline))
+        self.wait([work.future], path, deadline)
+        return work.future.result()
 
-class PendingFrames:
-    """Frames on their way: one future a frame, shared with whoever asked for the same one."""
 
-    def __init__(
-        self,
-        store: FrameStore,
-        path: str,
-        times: np.ndarray,
-        size: Size,
-        deadline: float | None = None,
-        timeout: float | None = None,
-    ) -> None:
-        self._times = np.asarray(times, float).reshape(-1)
-        if not np.isfinite(self._times).all():
-            raise ValueError("frames were asked for at times that are not finite: validate windows")
-        self._store, self._path = store, path
-        self._size = (int(size[0]), int(size[1]))
-        self._deadline, self._timeout = deadline, timeout
-        self._futures: list[Future[Shown]] = []
-        self._own: set[Future[Shown]] = set()
-        self._error: VideoError | None = None
-        try:
-            self._futures, self._own = self._claim(self._times)
-        except VideoError as error:
-            self._error = error
+def _without_deadline(opener: Callable[[str], VideoReader]) -> Opener:
+    return lambda path, deadline: opener(path)
 
-    def result(self) -> Frames:
-        """Wait for the frames.
 
-        Raises:
-            VideoError: some of them cannot be decoded.
-            VideoTimeoutError: the deadline of this request passed.
-        """
-        if self._error is not None:
-            raise self._error
-        while True:
-            self._store.wait(self._futures, self._path, self._deadline)
-            errors = [future.exception() for future in self._futures]
-            foreign = [
-                i
-                for i, future in enumerate(self._futures)
-                if isinstance(errors[i], VideoTimeoutError) and future not in self._own
-            ]
-            if not foreign:
-                break
-            # another request's deadline, not ours: those frames are decoded on our own time
-            futures, own = self._claim(self._times[foreign])
-            self._own |= own
-            for i, future in zip(foreign, futures, strict=True):
-                self._futures[i] = future
-        # a damaged file is the better explanation when there is also a timeout
-        for error in sorted(filter(None, errors), key=lambda e: isinstance(e, VideoTimeoutError)):
-            raise error
-        if not self._futures:
-            return Frames.empty(self._size)
-        shown = [future.result() for future in self._futures]
-        return Frames(np.stack([p for _, p in shown]), np.array([t for t, _ in shown], float))
-
-    def _claim(self, times: np.ndarray) -> tuple[list[Future[Shown]], set[Future[Shown]]]:
-        return self._store.claim(self._path, times, self._size, self._deadline, self._timeout)
+def _key_times(reader: VideoReader, times: np.ndarray) -> np.ndarray | None:
+    return reader.key_times(times) if isinstance(reader, KeyFrameReader) else None

@@ -75,7 +75,9 @@ class VideoTimeoutError(VideoError):
 class VideoReader(Protocol):
     """A back end: one open file, used by one thread, closed after use."""
 
-    info: VideoInfo
+    @property
+    def info(self) -> VideoInfo:
+        """Duration, frame rate and size."""
 
     def split(self, times: np.ndarray) -> list[np.ndarray]:
         """Index arrays that cover `times` (seconds, (N,)): each is a unit worth its own thread."""
@@ -98,3 +100,14 @@ class VideoReader(Protocol):
 
     def close(self) -> None:
         """Release the file and the decoder."""
+
+
+@runtime_checkable
+class KeyFrameReader(VideoReader, Protocol):
+    """A back end that also knows where the key frames are: what `snap` needs."""
+
+    def key_times(self, times: np.ndarray) -> np.ndarray | None:
+        """When the key frames nearest to `times` (seconds, (N,)) appear, seconds (N,).
+
+        Each is a time at which `frames_at` gives that key frame. None: it cannot tell after all.
+        """

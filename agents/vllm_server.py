@@ -1,0 +1,197 @@
+"""A vLLM server, on this machine or another one.
+
+One of the two engines behind `agents/vllm_agent.py`. Tokens and patches travel through vLLM's
+tokens-in, tokens-out route; caches and versions through its routes for reinforcement learning.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from agents.base import AgentConfig, AgentStats, image_key
+from agents.vllm_engine import (
+    INITIAL,
+    SHARED_MEMORY,
+    EngineError,
+    Generated,
+    Prompt,
+    engine_arguments,
+    image_items,
+    placeholders,
+    prepare_environment,
+    token_versions,
+)
+from agents.vlm import VisionLanguageModel
+
+
+class ServerEngine:
+    """A vLLM server on this machine or another one.
+
+    The server needs the arguments of :func:`server_command`; with an empty `url` one is started
+    here and ends with this object.
+
+    Args:
+        config: The policy's checkpoint and the engine's settings.
+        vlm: Its tokenizer and image geometry.
+        threads: Requests in flight at most.
+    """
+
+    def __init__(self, config: AgentConfig, vlm: VisionLanguageModel, threads: int = 64) -> None:
+        self.vlm, self.stats = vlm, AgentStats()
+        self.stop_id = vlm.tokenizer.eos_token_id
+        self.timeout = config.vllm.timeout
+        self.process: subprocess.Popen[bytes] | None = None
+        self.url = config.vllm.url.rstrip("/")
+        self._pool = ThreadPoolExecutor(threads, "vllm")
+        self._lock = threading.Lock()
+        if not self.url:
+            self._start(config)
+        self.frames()
+        self.post("/update_weight_version", {"new_version": INITIAL})
+
+    def _start(self, config: AgentConfig) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        descriptor, log = tempfile.mkstemp(prefix="paravt-vllm-", suffix=".log")
+        environment = {**os.environ, **prepare_environment(), "VLLM_SERVER_DEV_MODE": "1"}
+        with os.fdopen(descriptor, "wb") as stream:
+            self.process = subprocess.Popen(
+                server_command(config, port),
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+        atexit.register(self.close)
+        until = time.monotonic() + config.vllm.start_timeout
+        while True:
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.close()
+                tail = Path(log).read_text(errors="replace")[-2000:]
+                raise EngineError(f"the vLLM server did not start, log {log}:\n{tail}")
+            try:
+                urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
+            except OSError:
+                time.sleep(0.2)
+            else:
+                Path(log).unlink()
+                return
+
+    def post(self, path: str, body: Any = None, timeout: float | None = None) -> Any:
+        """POST a JSON body and parse the JSON answer.
+
+        Args:
+            path: Route, with its query.
+            body: What is sent.
+            timeout: Seconds; `agent.vllm.timeout` where None.
+
+        Raises:
+            EngineError: No answer in time, or a refusal.
+        """
+        request = urllib.request.Request(
+            self.url + path,
+            json.dumps({} if body is None else body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=timeout or self.timeout) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")[:500]
+            raise EngineError(f"{self.url}{path} refused ({error.code}): {said}") from error
+        except OSError as error:
+            raise EngineError(f"{self.url}{path} did not answer: {error}") from error
+        return json.loads(text) if text else {}
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[list[Generated]]:
+        """See :class:`Engine`."""
+        began = time.perf_counter()
+        results = list(self._pool.map(self._request, prompts))
+        with self._lock:
+            seconds = self.stats.seconds
+            seconds["engine"] = seconds.get("engine", 0.0) + time.perf_counter() - began
+            self.stats.tokens_sampled += sum(len(one.ids) for many in results for one in many)
+        return results
+
+    def _request(self, prompt: Prompt) -> list[Generated]:
+        from vllm.entrypoints.scale_out.token_in_token_out.mm_serde import encode_mm_kwargs_item
+
+        context = prompt.context
+        body: dict[str, Any] = {
+            "token_ids": list(context.ids),
+            "sampling_params": prompt.sampling(self.stop_id),
+        }
+        if context.images:
+            items = image_items(self.vlm, context.images)["image"]
+            body["features"] = {
+                "mm_hashes": {"image": [image_key(image).hex() for image in context.images]},
+                "mm_placeholders": {
+                    "image": [{"offset": a, "length": n} for a, n in placeholders(context)]
+                },
+                "kwargs_data": {"image": [encode_mm_kwargs_item(item) for item in items]},
+            }
+        choices = self.post("/inference/v1/generate", body)["choices"]
+        drawn = []
+        for choice in sorted(choices, key=lambda choice: choice["index"]):
+            logprobs = [one["logprob"] for one in choice["logprobs"]["content"]]
+            versions = token_versions(choice["weight_versions"], len(choice["token_ids"]))
+            drawn.append(Generated(choice["token_ids"], logprobs, versions))
+        return prompt.share(drawn)
+
+    def frames(self) -> dict[str, int]:
+        """See :class:`Engine`."""
+        return self.post("/collective_rpc", {"method": "paravt_frames"})["results"][0]
+
+    def reset_caches(self) -> None:
+        """Forget all keys, values and image features."""
+        self.post("/reset_encoder_cache")
+        if not self.post("/reset_prefix_cache")["success"]:
+            raise EngineError("the server's prefix cache is in use and could not be reset")
+
+    def close(self) -> None:
+        """End the server if it was started here."""
+        self._pool.shutdown(wait=False)
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def server_command(config: AgentConfig, port: int) -> list[str]:
+    """The command of a server that `vllm_server` can use; `VLLM_SERVER_DEV_MODE=1` goes with it."""
+    backend = "nccl" if config.vllm.sync == "nccl" else SHARED_MEMORY
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enable-scale-out"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--weight-transfer-config", json.dumps({"backend": backend})]
+    for name, value in engine_arguments(config).items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            command.append(flag if value else flag.replace("--", "--no-", 1))
+        elif isinstance(value, list):
+            command += [flag, *value]
+        else:
+            command += [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
+    return command

@@ -1,0 +1,298 @@
+"""The learner on a GPU: packed against repeated prompts, by frames, on Qwen3-VL shapes.
+
+Random weights of the published 2B and 8B shapes, so nothing is downloaded. For each number of
+frames and a group of G completions:
+
+- packed: `Learner.optimize`, the update that training runs (the prompt and its frames once);
+- repeated: the same update of G trees of one branch, each with its own copy of prompt and frames;
+- vision: forward and backward pass of the tower over the frames, once and G times.
+
+With seconds (median), peak memory, tokens/s of the separate sequences, and the share of the card's
+peak that goes into useful operations (MFU, counted by `train/costs.py`). What does not fit is said
+to be out of memory. `--json` writes the rows and the constants that `paravt plan --measured` reads.
+
+    python benchmarks/gpu.py --output benchmarks/results/gpu.txt --json benchmarks/results/gpu.json
+    python benchmarks/gpu.py --smoke        # tiny shapes on a CPU, to see that it runs
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import shlex
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Qwen3VLForConditionalGeneration
+
+from agents.base import Trajectory
+from agents.mini import MiniConfig, build_mini
+from agents.paragrpo import PARAGRPOConfig
+from agents.vlm import VisionLanguageModel
+from train import lora
+from train.config import LoraConfig, ParallelConfig
+from train.costs import SHAPES, Setting, Shape, group_flops, passes
+from train.learner import Learner
+from train.meter import Meter
+from train.parallel import Parallel
+from train.plan import Constants, check
+from train.trajectory import Sample
+
+FRAMES, GROUP, COMPLETION, SIZE = (64, 256, 512, 1024), 8, 256, (160, 288)
+PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
+"""Dense bfloat16 operations per second, by the makers' data sheets."""
+TINY = Shape("tiny", 64, 2, 4, 2, 16, 96, 300, True, 32, 2, 48, 1, patch=8, positions=16)
+
+
+def build(shape: Shape, device: str) -> VisionLanguageModel:
+    """A policy of random weights: the adapter's tokenizer comes from a tiny checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        small = MiniConfig(
+            hidden_size=64, layers=1, heads=4, intermediate_size=64, vision_hidden_size=32,
+            vision_layers=1, vision_heads=2, vision_intermediate_size=32, patch_size=shape.patch,
+            vocabulary=280,
+        )  # fmt: skip
+        known = VisionLanguageModel.load(build_mini(folder, ["a b"], small))
+    config = known.model.config
+    text, vision = config.text_config, config.vision_config
+    text.hidden_size, text.num_hidden_layers = shape.hidden, shape.layers
+    text.num_attention_heads, text.num_key_value_heads = shape.heads, shape.key_heads
+    text.head_dim, text.intermediate_size = shape.head, shape.intermediate
+    text.vocab_size = max(shape.vocabulary, len(known.tokenizer))
+    third = shape.head // 2 // 3
+    text.rope_parameters["mrope_section"] = [shape.head // 2 - 2 * third, third, third]
+    text.layer_types = None
+    text.max_position_embeddings = 262144
+    config.tie_word_embeddings = text.tie_word_embeddings = shape.tied
+    vision.depth, vision.hidden_size = shape.vision_layers, shape.vision_hidden
+    vision.num_heads = 16 if shape.vision_hidden >= 512 else 2
+    vision.intermediate_size = shape.vision_intermediate
+    vision.out_hidden_size, vision.num_position_embeddings = shape.hidden, shape.positions
+    step = max(shape.vision_layers // (shape.levels + 1), 1)
+    vision.deepstack_visual_indexes = [step * (i + 1) - 1 for i in range(shape.levels)]
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model = Qwen3VLForConditionalGeneration(config).eval()
+    finally:
+        torch.set_default_dtype(before)
+    model.set_attn_implementation("sdpa")
+    return VisionLanguageModel(model, known.tokenizer, known.image_processor)
+
+
+def make_samples(vlm: VisionLanguageModel, setting: Setting, repeated: bool) -> list[Sample]:
+    """A group over random frames; `repeated` gives every completion a prompt of its own."""
+    rng = np.random.default_rng(0)
+    height, width = setting.size
+    count = vlm.image_token_count(height, width)
+    samples = []
+    for member in range(setting.group):
+        if not member or repeated:
+            images = tuple(
+                rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+                for _ in range(setting.frames)
+            )
+            shown = [vlm.vision_start_id, *[vlm.image_pad_id] * count, vlm.vision_end_id]
+            prompt = [*rng.integers(10, 250, setting.text)]
+            for _ in images:
+                prompt += [*rng.integers(10, 250, 4), *shown]
+        ids = rng.integers(10, 250, setting.completion)
+        samples.append(
+            Sample(
+                Trajectory(
+                    prompt_ids=np.array(prompt),
+                    branch_ids=ids,
+                    loss_mask=np.ones(len(ids), dtype=bool),
+                    logprobs=rng.normal(-5.5, 0.1, len(ids)).astype(np.float32),
+                    roles=np.zeros(len(ids), dtype=np.int8),
+                    prompt_images=images,
+                ),
+                np.full(len(ids), rng.normal(), dtype=np.float32),
+            )
+        )
+    return samples
+
+
+def timed(work: Callable[[], None], repeats: int, cuda: bool) -> tuple[float, float]:
+    """Median seconds and peak bytes (0 on a CPU) of some work, after one warm-up."""
+    seconds = []
+    for turn in range(repeats + 1):
+        if cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        began = perf_counter()
+        work()
+        if cuda:
+            torch.cuda.synchronize()
+        if turn:
+            seconds.append(perf_counter() - began)
+    return statistics.median(seconds), float(torch.cuda.max_memory_allocated() if cuda else 0)
+
+
+def encode(vlm: VisionLanguageModel, images: tuple[np.ndarray, ...], times: int) -> None:
+    """Forward and backward pass of the tower, `times` times over the frames."""
+    for _ in range(times):
+        torch.cat(vlm.encode_images(images)).float().square().mean().backward()
+    vlm.model.zero_grad(set_to_none=True)
+
+
+def learner_for(vlm: VisionLanguageModel, rank: int) -> Learner:
+    """A learner that keeps a whole group in one micro-batch and recomputes activations."""
+    if rank:
+        vlm = lora.add(vlm, LoraConfig(rank=rank))
+    config = PARAGRPOConfig(
+        kl_coefficient=0.0, loss="clipped", learning_rate=1e-6, micro_batch_tokens=10**9
+    )
+    one = Parallel(config=ParallelConfig(recompute=True))
+    return Learner(vlm, config, 0.7, parallel=one)
+
+
+def measure(shape: Shape, rank: int, device: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of one model, full (rank 0) or with adapters."""
+    cuda = device == "cuda"
+    if cuda and not rank and 18.0 * shape.parameters > torch.cuda.mem_get_info()[0]:
+        print(f"{shape.name:5} full: 18 bytes a parameter do not fit this card", flush=True)
+        return []
+    vlm = build(shape, device)
+    learner = learner_for(vlm, rank)
+    rows = []
+    for frames in args.frames:
+        setting = Setting(
+            frames=frames, group=args.group, groups=1, completion=args.completion, size=args.size,
+            lora=rank, reference=False, text=64,
+        )  # fmt: skip
+        for method in ("packed", "repeated", "vision once", "vision repeated"):
+            samples = make_samples(vlm, setting, method == "repeated")
+            images = samples[0].trajectory.prompt_images
+            # Repeated prompts are G separate micro-batches, so their memory is that of one row.
+            learner.config = replace(
+                learner.config, micro_batch_tokens=1 if method == "repeated" else 10**9
+            )
+            work = partial(learner.optimize, samples, Meter())
+            if method.startswith("vision"):
+                if rank:
+                    continue
+                times = 1 if method.endswith("once") else setting.group
+                work = partial(encode, vlm, images, times)
+            row = {
+                "shape": asdict(shape),
+                "setting": asdict(setting),
+                "method": method,
+                "device": device,
+            }
+            try:
+                seconds, peak = timed(work, args.repeats, cuda)
+            except torch.OutOfMemoryError:
+                learner.optimizer.zero_grad(set_to_none=True)
+                print(line(row | {"seconds": None}), flush=True)
+                continue
+            finally:
+                gc.collect()
+                if cuda:
+                    torch.cuda.empty_cache()
+            row |= {"seconds": seconds, "bytes": peak}
+            if not method.startswith("vision"):
+                row["flops"] = passes(setting) * group_flops(shape, setting, method == "packed")
+                spread = setting.group * (setting.prompt(shape) + setting.completion)
+                row["tokens"] = spread / seconds
+            rows.append(row)
+            print(line(row), flush=True)
+    return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row of the table."""
+    setting = row["setting"]
+    kind = "LoRA" if setting["lora"] else "full"
+    head = f"{row['shape']['name']:5} {kind:5} {row['method']:16} {setting['frames']:6d}"
+    if row["seconds"] is None:
+        return f"{head}   out of memory"
+    speed = f"{row['tokens']:10.0f}" if "tokens" in row else f"{'-':>10}"
+    peak = next((p for name, p in PEAK.items() if name in device_name()), None)
+    useful = f"{row['flops'] / row['seconds'] / peak:6.1%}" if peak and "flops" in row else "     -"
+    return f"{head} {row['seconds']:9.3f} {row['bytes'] / 2**30:9.1f} {speed} {useful}"
+
+
+def device_name() -> str:
+    """The card, or the CPU."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def summary(rows: list[dict[str, Any]]) -> list[str]:
+    """The gain of packing for each model and number of frames."""
+    found = {}
+    for row in rows:
+        setting = row["setting"]
+        key = row["shape"]["name"], setting["lora"], setting["frames"], row["method"]
+        found[key] = row["seconds"]
+    return [
+        f"{name} {'LoRA' if rank else 'full'}, {frames} frames: packed is "
+        f"{found[name, rank, frames, 'repeated'] / seconds:.2f}x faster"
+        for (name, rank, frames, method), seconds in found.items()
+        if method == "packed" and (name, rank, frames, "repeated") in found
+    ]
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--smoke", action="store_true", help="a tiny shape on the CPU, seconds")
+    parser.add_argument("--models", nargs="+", default=["2b", "8b"], choices=sorted(SHAPES))
+    parser.add_argument("--frames", type=int, nargs="+", default=FRAMES)
+    parser.add_argument("--group", type=int, default=GROUP)
+    parser.add_argument("--completion", type=int, default=COMPLETION)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--output", type=Path, help="also write the table here")
+    parser.add_argument("--json", type=Path, help="also write rows and measured constants here")
+    args = parser.parse_args()
+    args.size = SIZE
+    if not args.smoke and not torch.cuda.is_available():
+        parser.error("there is no CUDA GPU here; --smoke runs a tiny shape on the CPU")
+    device = "cpu" if args.smoke else "cuda"
+    shapes = [SHAPES[name] for name in args.models]
+    if args.smoke:
+        torch.set_num_threads(1)
+        shapes, args.size, args.frames = [TINY], (32, 48), [2, 4]
+        args.group, args.completion = 4, 8
+    torch.manual_seed(0)
+    print(f"$ python benchmarks/gpu.py {shlex.join(sys.argv[1:])}")
+    print(f"{device_name()}, torch {torch.__version__}; G = {args.group}, C = {args.completion}, "
+          f"frames of {args.size[0]} x {args.size[1]}")  # fmt: skip
+    print("model kind  method           frames   seconds  peak GiB   tokens/s    MFU", flush=True)
+    rows: list[dict[str, Any]] = []
+    for shape in shapes:
+        for rank in (0, 16):
+            rows += measure(shape, rank, device, args)
+            gc.collect()
+    gains = summary(rows)
+    updates = [row for row in rows if "flops" in row]
+    speed = statistics.median(row["flops"] / row["seconds"] for row in updates)
+    constants = replace(Constants(), flops=speed, source=device_name())
+    checked = check(updates, constants)
+    print("\n".join([*gains, "", "paravt plan against these runs:", *checked]))
+    if args.output:
+        table = [line(row) for row in rows]
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text("\n".join([*table, *gains, *checked]) + "\n", encoding="utf-8")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        written = {"constants": asdict(constants), "rows": updates}
+        args.json.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

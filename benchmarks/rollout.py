@@ -1,0 +1,371 @@
+"""Rollouts: transformers against vLLM, synchronous against asynchronous.
+
+Interleaved, the median of the repeats; every torch call on one thread, so that the synchronous loop
+keeps one core busy and the asynchronous one at most two:
+
+- engines: tokens per second of drawing n completions for each of several prompts with frames, by
+  the two samplers that training uses. Caches are emptied before each round, as after an update.
+  `equal`: all completions are equally long, the best case of a fixed batch; `mixed`: lengths are
+  log-uniform up to four times that, as rollouts are: most are short, a few are long;
+- loops: seconds of a training step (play a batch, update on it) with crops that take a set time,
+  as from slow storage, and the share of the step in which the engine stands idle. `lanes` plays
+  the batch in several lanes, `ahead` also plays the next batch during the update.
+
+    python benchmarks/rollout.py --quick
+    python benchmarks/rollout.py --output benchmarks/results/rollout.txt
+
+Without the vllm extra (`docs/engines.md`) what needs it is left out, and the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import platform
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+import paravt_env
+from agents.base import AgentConfig, VLLMConfig
+from agents.context import TokenContext
+from agents.mini import MiniConfig, build_mini
+from agents.paragrpo import Batch, PARAGRPOConfig
+from agents.sampling import TransformersSampler
+from agents.vlm import VisionLanguageModel
+from paravt_env.protocol import render_completion
+from paravt_env.protocol.tags import Role
+from paravt_env.task import Task
+from paravt_env.vector import LongVideoVectorEnv
+from train.asynchronous import Ahead, Progress
+from train.learner import Learner
+from train.players import Players, make_players
+from train.rollout import Rollout, Start
+
+SIDE, TEMPERATURE = 64, 1.0
+HAS_VLLM = importlib.util.find_spec("vllm") is not None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured."""
+
+    prompts: int = 16
+    frames: int = 8
+    tokens: int = 64
+    group_sizes: tuple[int, ...] = (1, 8)
+    crop_seconds: tuple[float, ...] = (0.0, 0.5)
+    steps: int = 2
+    turn_tokens: int = 32
+    repeats: int = 5
+
+
+QUICK = Sizes(prompts=4, tokens=24, group_sizes=(8,), crop_seconds=(0.5,), steps=1, turn_tokens=12)
+
+
+def prompts(vlm: VisionLanguageModel, sizes: Sizes, seed: int) -> list[TokenContext]:
+    """Different questions over different frames."""
+    rng = np.random.default_rng(seed)
+    contexts = []
+    for i in range(sizes.prompts):
+        context = TokenContext(vlm)
+        for image in rng.integers(0, 255, (sizes.frames, SIDE, SIDE, 3), dtype=np.uint8):
+            context.append_text(f"{i} ", Role.prompt)
+            context.append_image(image, Role.prompt)
+        context.append_text("where does the red circle blink, and when?", Role.prompt)
+        context.close_prompt()
+        contexts.append(context)
+    return contexts
+
+
+def interleaved(ways: Mapping[str, Callable[[int], float]], repeats: int) -> dict[str, float]:
+    """Median of what each way gives, taken in turns after a warm-up round."""
+    values: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(repeats + 1):
+        for name, way in ways.items():
+            value = way(round_)
+            if round_:
+                values[name].append(value)
+    return {name: statistics.median(many) for name, many in values.items()}
+
+
+def lengths(rows: int, sizes: Sizes, mixed: bool, seed: int) -> list[int]:
+    """Tokens of each completion."""
+    if not mixed:
+        return [sizes.tokens] * rows
+    rng = np.random.default_rng(seed)
+    return np.exp(rng.uniform(np.log(4), np.log(4 * sizes.tokens), rows)).astype(int).tolist()
+
+
+def engines(
+    vlm: VisionLanguageModel, engine: Any, n: int, sizes: Sizes, mixed: bool
+) -> dict[str, float]:
+    """Tokens per second of each engine at n completions a prompt."""
+
+    def transformers(seed: int) -> float:
+        rows = [c for c in prompts(vlm, sizes, seed) for _ in range(n)]
+        copies = [_copy(context) for context in rows]
+        vlm.features.clear()
+        sampler = TransformersSampler(vlm, seed)
+        began = perf_counter()
+        limits = lengths(len(copies), sizes, mixed, seed)
+        drawn, _ = sampler.resume(None, copies, limits, TEMPERATURE)
+        return sum(len(one.ids) for one in drawn) / (perf_counter() - began)
+
+    def vllm(seed: int) -> float:
+        from agents.vllm_agent import EngineSampler
+
+        rows = [c for c in prompts(vlm, sizes, seed) for _ in range(n)]
+        engine.reset_caches()
+        sampler = EngineSampler(engine, seed)
+        began = perf_counter()
+        drawn = sampler.sample(rows, lengths(len(rows), sizes, mixed, seed), TEMPERATURE)
+        return sum(len(one.ids) for one in drawn) / (perf_counter() - began)
+
+    ways: dict[str, Callable[[int], float]] = {"transformers": transformers}
+    if engine is not None:
+        ways["vllm"] = vllm
+    return interleaved(ways, sizes.repeats)
+
+
+def _copy(context: TokenContext) -> TokenContext:
+    copy = TokenContext(context.vlm)
+    copy.ids, copy.images = list(context.ids), list(context.images)
+    copy.image_starts = list(context.image_starts)
+    return copy
+
+
+class OneVideo:
+    """A task set over one video."""
+
+    name = "benchmark"
+
+    def __init__(self, video: str) -> None:
+        self.task = Task("task", video, "Which colour is it?", "mcq", ("red", "blue"), "A")
+        self.ids = ("task",)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Task:
+        return self.task
+
+    def by_id(self, task_id: str) -> Task:
+        """The only task."""
+        return self.task
+
+
+class SlowCrops(LongVideoVectorEnv):
+    """A step with crops takes this much longer, as if they came from slow storage."""
+
+    seconds = 0.0
+
+    def step(self, actions: Any) -> Any:
+        """Wait, then step."""
+        if np.any(actions["crop_mask"]):
+            time.sleep(self.seconds)
+        return super().step(actions)
+
+
+def write_clip(path: Path) -> str:
+    """A minute of moving noise."""
+    import av
+
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=4)
+        stream.width = stream.height = SIDE
+        for pixels in rng.integers(0, 255, (240, SIDE, SIDE, 3), dtype=np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    return str(path)
+
+
+def always_calls(agent: Any) -> None:
+    """Make an agent call twice in its first turn, whatever it drew, after drawing it."""
+    draw = agent.draw
+    text = render_completion("Look.", [(2.0, 6.0), (20.0, 24.0)], "").removeprefix("<think>\n")
+    ids = agent.vlm.tokenizer(text)["input_ids"]
+
+    def drawing(turns: Any) -> Any:
+        drawn = draw(turns)
+        return [
+            type(one)(ids, [-5.0] * len(ids)) if agent._rows[turn.row].action is None else one
+            for turn, one in zip(turns, drawn, strict=True)
+        ]
+
+    agent.draw = drawing
+
+
+class Loop:
+    """A training loop over players: what a step takes, and what of it the engine stands idle."""
+
+    def __init__(self, players: Players, learner: Learner, ahead: bool) -> None:
+        self.players, self.learner, self.step = players, learner, 0
+        for agent in players.agents:
+            always_calls(agent)
+        self.ahead = Ahead(self._play, players.weights_changed, 1) if ahead else None
+
+    def _play(self, progress: Progress) -> list[Rollout]:
+        starts = [Start("task", 4, seed) for seed in range(4) for _ in range(4)]
+        return self.players.play(starts, 4, progress)
+
+    def run(self, steps: int) -> float:
+        """Seconds of a step, over several."""
+        began = perf_counter()
+        for _ in range(steps):
+            if self.ahead is None:
+                rollouts = self._play(lambda done, rows: None)
+            else:
+                rollouts = self.ahead.take(self.step).batch
+            played = [t for one in rollouts for t in one.trajectories]
+            rng = np.random.default_rng(self.step)
+            advantages = [rng.normal(size=len(t.branch_ids)).astype(np.float32) for t in played]
+            self.learner.update(Batch(played, advantages, [0] * len(played)))
+            self.step += 1
+            if self.ahead is None:
+                self.players.weights_changed(self.step)
+        return (perf_counter() - began) / steps
+
+    def busy(self) -> float:
+        """Seconds that the engine has drawn tokens so far."""
+        seconds = self.players.stats().seconds
+        return sum(seconds.get(stage, 0.0) for stage in ("engine", "encode", "prefill", "decode"))
+
+    def close(self) -> None:
+        """End the thread and the engine."""
+        if self.ahead is not None:
+            self.ahead.close()
+        self.players.close()
+
+
+def loops(folder: Path, clip: str, engine: str, crop: float, sizes: Sizes) -> dict[str, Any]:
+    """Seconds of a step and idle share of the engine: synchronous, in lanes, ahead."""
+    SlowCrops.seconds = crop
+    config = _config(folder, engine, sizes.turn_tokens)
+    made: dict[str, tuple[Loop, list[SlowCrops]]] = {}
+    for name, lanes in (("synchronous", 1), ("lanes", 4), ("ahead", 4)):
+        vlm = VisionLanguageModel.load(folder)
+        envs = [
+            SlowCrops(
+                16 // lanes, tasks=OneVideo(clip), frame_size=(SIDE, SIDE), max_turns=1,
+                max_crops=2, frames_per_crop=4, frame_budget=4,
+            )
+            for _ in range(lanes)
+        ]  # fmt: skip
+        players = make_players(config, vlm, envs, seed=0, apart=name == "ahead")
+        settings = PARAGRPOConfig(groups=4, group_size=4, kl_coefficient=0.0, learning_rate=1e-6)
+        made[name] = Loop(players, Learner(vlm, settings, TEMPERATURE), name == "ahead"), envs
+    idle: dict[str, list[float]] = {name: [] for name in made}
+
+    def timed(name: str) -> Callable[[int], float]:
+        def way(round_: int) -> float:
+            loop = made[name][0]
+            before = loop.busy()
+            seconds = loop.run(sizes.steps)
+            if round_:
+                idle[name].append(1 - (loop.busy() - before) / (seconds * sizes.steps))
+            return seconds
+
+        return way
+
+    result: dict[str, Any] = interleaved({name: timed(name) for name in made}, sizes.repeats)
+    for loop, envs in made.values():
+        loop.close()
+        for env in envs:
+            env.close()
+    return {"seconds": result, "idle": {k: statistics.median(v) for k, v in idle.items()}}
+
+
+def _config(folder: Path, engine: str, tokens: int = 32) -> AgentConfig:
+    return AgentConfig(
+        checkpoint=str(folder), prompt_style="compact", temperature=TEMPERATURE, engine=engine,
+        max_new_tokens=tokens, answer_tokens=8, subagent_tokens=8,
+        vllm=VLLMConfig(max_model_len=2048, max_sequences=128, kv_cache_gib=0.5, max_images=64),
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="small cells, under a minute")
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds of each cell")
+    parser.add_argument("--engine", default="transformers", help="what the loops play with")
+    parser.add_argument("--output", type=Path, help="also write the tables here")
+    args = parser.parse_args()
+    sizes = replace(QUICK if args.quick else Sizes(), repeats=args.repeats)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    lines: list[str] = []
+
+    def say(text: str) -> None:
+        lines.append(text)
+        print(text, flush=True)
+
+    with tempfile.TemporaryDirectory() as name:
+        sources = sorted(Path(paravt_env.__file__).parent.rglob("*.py"))
+        texts = [path.read_text(encoding="utf-8") for path in sources]
+        folder = build_mini(Path(name) / "mini", texts, MiniConfig())
+        vlm = VisionLanguageModel.load(folder)
+        clip = write_clip(Path(name) / "clip.mp4")
+        parameters = sum(p.numel() for p in vlm.model.parameters()) / 1e6
+        say("$ python " + shlex.join([f"benchmarks/{Path(__file__).name}", *sys.argv[1:]]))
+        say(
+            f"{platform.machine()}, {os.cpu_count()} cores, 1 thread, torch {torch.__version__}, "
+            f"Qwen3-VL of {parameters:.1f} M parameters, float32, median of {sizes.repeats}"
+        )
+        engine = None
+        if HAS_VLLM:
+            import vllm
+
+            from agents.vllm_agent import start_engine
+
+            say(f"vLLM {vllm.__version__}")
+            engine = start_engine(_config(folder, "vllm"), vlm)
+        else:
+            say("vLLM is not installed: its column is empty")
+        say(
+            f"\nengines: {sizes.prompts} prompts of {sizes.frames} frames, {sizes.tokens} tokens\n"
+            f"{'n':>3} {'lengths':>8} {'transformers tok/s':>19} {'vLLM tok/s':>11} {'ratio':>7}"
+        )
+        for n, mixed in [(n, mixed) for n in sizes.group_sizes for mixed in (False, True)]:
+            speed = engines(vlm, engine, n, sizes, mixed)
+            other = speed.get("vllm")
+            told = f"{other:11.0f} {other / speed['transformers']:6.2f}x" if other else f"{'-':>11}"
+            name = "mixed" if mixed else "equal"
+            say(f"{n:3d} {name:>8} {speed['transformers']:19.0f} {told}")
+        if engine is not None:
+            engine.close()
+        say(
+            f"\nloops ({args.engine}): 4 groups of 4, two crops each; seconds of a step and idle "
+            "share of the engine\n"
+            f"{'crop s':>6} {'synchronous':>18} {'4 lanes':>18} {'4 lanes, ahead':>18} {'ratio':>7}"
+        )
+        for crop in sizes.crop_seconds:
+            cell = loops(folder, clip, args.engine, crop, sizes)
+            columns = " ".join(
+                f"{cell['seconds'][k]:10.2f} ({cell['idle'][k]:4.0%})"
+                for k in ("synchronous", "lanes", "ahead")
+            )
+            ratio = cell["seconds"]["synchronous"] / cell["seconds"]["ahead"]
+            say(f"{crop:6.1f} {columns} {ratio:6.2f}x")
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

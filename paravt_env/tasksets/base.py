@@ -1,0 +1,99 @@
+"""What every task set of files shares: order, look-up by id, and a record of what is wrong.
+
+Between the rows of a file and `TaskSet`. A loader adds each row's task, or the problem that took
+its place; with `strict` (the default) any problem is an error, otherwise the other rows are kept
+and `problems` tells. Run the tests with `pytest tests/test_jsonl.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+from paravt_env.task import Task, TaskError, TaskSet
+from paravt_env.tasksets.rows import Place, Problem
+from paravt_env.video.types import VideoError
+
+
+class TaskList:
+    """Tasks in the order of their file.
+
+    Attributes:
+        name: Name of the set.
+        problems: Rows that are no tasks; empty when the set was loaded with `strict`.
+        notes: Rows that are kept although something about them is odd.
+        missing_subtitles: Subtitle files that rows name and that are not there.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.problems: list[Problem] = []
+        self.notes: list[Problem] = []
+        self.missing_subtitles: list[str] = []
+        self._tasks: list[Task] = []
+        self._places: list[Place] = []
+        self._index: dict[str, int] = {}
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Identifiers in file order."""
+        return tuple(self._index)
+
+    def __len__(self) -> int:
+        """Number of tasks."""
+        return len(self._tasks)
+
+    def __getitem__(self, index: int) -> Task:
+        """The task at `index`."""
+        return self._tasks[index]
+
+    def __iter__(self) -> Iterator[Task]:
+        """The tasks in order."""
+        return iter(self._tasks)
+
+    def by_id(self, task_id: str) -> Task:
+        """The task called `task_id`; raises `TaskError` with the nearest id where there is none."""
+        if task_id not in self._index:
+            near = difflib.get_close_matches(str(task_id), self._index, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; the first is {self.ids[0]!r}"
+            raise TaskError(f"task set {self.name!r} has no task {task_id!r}{hint}")
+        return self._tasks[self._index[task_id]]
+
+    def place_of(self, task_id: str) -> Place:
+        """The row that a task was read from."""
+        return self._places[self._index[task_id]]
+
+    def _add(self, task: Task, place: Place) -> None:
+        if task.id in self._index:
+            self.problems.append(Problem(place, "id", f"{task.id!r} occurs twice"))
+            return
+        self._index[task.id] = len(self._tasks)
+        self._tasks.append(task)
+        self._places.append(place)
+
+    def _check(self, strict: bool) -> None:
+        """Raise `TaskError` for the problems found so far, if `strict`."""
+        if not strict or not self.problems:
+            return
+        first, more = self.problems[0], len(self.problems) - 1
+        hint = f" ({more} more: `paravt data validate` lists all)" if more else ""
+        raise TaskError(f"{first}{hint}")
+
+
+def relinked(tasks: TaskSet, video: str) -> VideoError | None:
+    """The error of a video whose path leads elsewhere since its set of files was loaded.
+
+    Loading resolved every link and found the file inside its root; a path that has become a link
+    since then is refused, wherever it leads.
+    """
+    if not isinstance(tasks, TaskList) or os.path.realpath(video) == video:
+        return None
+    return VideoError(video, "has become a link since the task set was loaded: load it again")
+
+
+def missing_videos(tasks: TaskSet) -> dict[str, int]:
+    """Videos of the set that are not on disk, in order, and how many tasks ask about each."""
+    counts = Counter(tasks[index].video for index in range(len(tasks)))
+    return {video: count for video, count in counts.items() if not os.path.isfile(video)}

@@ -1,0 +1,199 @@
+"""Every packaged recipe loads and says what its paper says; every mini one trains."""
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from builders import SIZE, make_task, write_manifest
+
+from agents.mini import MiniConfig, build_mini
+from paravt_env.rewards.presets import PRESETS
+from train import players, rollout
+from train.config import SFTConfig, TrainConfig
+from train.metrics import read_metrics
+from train.recipe import load, recipe_names
+from train.trainer import train
+
+METHODS = (
+    "paragrpo", "vanilla_grpo", "anchoring_only", "gating_only", "longvt", "longvila", "pyvision",
+    "gdpo", "dapo",
+)  # fmt: skip
+SHAPE = MiniConfig(
+    hidden_size=32, layers=1, heads=2, intermediate_size=32, vision_hidden_size=16, vision_layers=1,
+    vision_heads=2, vision_intermediate_size=16, patch_size=8, vocabulary=280,
+)  # fmt: skip
+
+
+def settings(recipe, *overrides):
+    return load(TrainConfig, recipe, overrides)
+
+
+@pytest.mark.parametrize("size", ["mini", "8b"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_recipe_in_both_sizes(method, size):
+    config = settings(f"{method}_{size}")
+    assert config.run.name == f"{method}_{size}"
+    reward = config.env.reward
+    assert (reward if isinstance(reward, str) else reward["preset"]) in PRESETS
+    mini = size == "mini"
+    assert config.agent.checkpoint == ("paravt_mini" if mini else "Qwen/Qwen3-VL-8B-Instruct")
+    assert config.agent.device == ("cpu" if mini else "cuda")
+
+
+def test_every_packaged_recipe_is_a_method_or_known():
+    methods = {f"{method}_{size}" for method in METHODS for size in ("mini", "8b")}
+    assert methods <= set(recipe_names())
+    for name in set(recipe_names()) - methods:
+        load(SFTConfig if name.startswith("sft") else TrainConfig, name)
+
+
+def differences(one, other):
+    """Dotted names of settings that differ."""
+    found = set()
+    for group in ("env", "agent", "algorithm", "selection"):
+        left, right = vars(getattr(one, group)), vars(getattr(other, group))
+        found |= {f"{group}.{name}" for name in left if left[name] != right[name]}
+    return found
+
+
+MECHANISMS = {
+    "vanilla_grpo": {
+        "env.frame_budget", "env.reward", "agent.forced_prefix", "algorithm.credit",
+    },
+    "anchoring_only": {"env.frame_budget"},
+    "gating_only": {"env.reward", "agent.forced_prefix", "algorithm.credit"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", MECHANISMS)
+def test_the_ablations_differ_from_paragrpo_by_their_mechanism_alone(method):
+    """The published 8B credit is the trajectory's already."""
+    mini = differences(settings(f"{method}_mini"), settings("paragrpo_mini"))
+    assert mini == MECHANISMS[method]
+    large = differences(settings(f"{method}_8b"), settings("paragrpo_8b"))
+    assert large == MECHANISMS[method] - {"algorithm.credit"}
+
+
+@pytest.mark.parametrize("size", ["mini", "8b"])
+@pytest.mark.parametrize("method", ["vanilla_grpo", "anchoring_only"])
+def test_without_gating_there_is_the_largest_budget_alone(method, size):
+    gated = settings(f"paragrpo_{size}").env.frame_budget
+    assert settings(f"{method}_{size}").env.frame_budget == max(gated["values"])
+
+
+def test_longvt_holds_the_published_numbers():
+    config = settings("longvt_8b")
+    env, algorithm = config.env, config.algorithm
+    assert (env.max_turns, env.max_crops, env.crop_fps, env.frames_per_crop) == (5, 1, 1.0, 128)
+    assert env.frame_size[0] * env.frame_size[1] <= 224**2
+    assert (env.reward, config.agent.evidence) == ("longvt", "frames")
+    assert (algorithm.group_size, algorithm.learning_rate) == (16, 1e-6)
+    assert (algorithm.kl_coefficient, algorithm.kl_in) == (1e-3, "loss")
+
+
+def test_longvila_holds_the_published_numbers():
+    config = settings("longvila_8b")
+    algorithm = config.algorithm
+    assert (config.env.max_turns, config.env.frame_budget) == (0, 512)
+    assert (algorithm.group_size, algorithm.advantage, algorithm.loss) == (8, "grpo", "clipped")
+    assert (algorithm.kl_coefficient, algorithm.batch_normalise) == (0.01, False)
+    assert config.selection.prior_rollouts == 10
+
+
+def test_pyvision_holds_the_published_numbers():
+    config = settings("pyvision_8b")
+    env, algorithm, selection = config.env, config.algorithm, config.selection
+    assert (env.frame_budget, env.force_answer, env.max_turns) == (0, False, 5)
+    assert (algorithm.groups, algorithm.group_size, algorithm.learning_rate) == (16, 8, 1e-6)
+    assert (algorithm.advantage, algorithm.batch_normalise) == ("centered", False)
+    assert algorithm.kl_coefficient == 0.0
+    assert selection.oversample * algorithm.groups == 32
+    assert selection.drop_zero_variance and selection.rank_by_std and selection.max_tokens
+
+
+def test_gdpo_and_dapo_hold_the_published_numbers():
+    gdpo, dapo = settings("gdpo_8b").algorithm, settings("dapo_8b")
+    assert (gdpo.advantage, gdpo.batch_normalise) == ("decomposed", True)
+    algorithm, selection = dapo.algorithm, dapo.selection
+    assert (algorithm.clip_low, algorithm.clip_high) == (0.2, 0.28)
+    assert (algorithm.aggregation, algorithm.kl_coefficient) == ("token_mean", 0.0)
+    assert (algorithm.group_size, algorithm.learning_rate) == (16, 1e-6)
+    assert selection.drop_zero_variance and selection.rounds > 1
+    assert selection.over_long_limit == 5 * selection.over_long_buffer
+
+
+@pytest.fixture(scope="module")
+def tiny(clip, other_clip, tmp_path_factory):
+    """Overrides that shrink any recipe to 2 groups of 2 and K of at most 4 on two tiny videos."""
+    folder = tmp_path_factory.mktemp("recipes")
+    for path in (clip, other_clip):
+        os.link(path, folder / os.path.basename(path))
+    tasks = [make_task(clip), make_task(other_clip, "shape", question="Which shape is it?")]
+    manifest = write_manifest(folder / "tasks.jsonl", tasks)
+    model = build_mini(folder / "mini", ["crop the video"] * 3, SHAPE)
+
+    def shrink(name):
+        config = settings(name)
+        budget = 0 if config.env.frame_budget == 0 else 4
+        frames = replace(
+            config.env, tasks=manifest, tasks_kwargs=None, frame_size=SIZE, frame_budget=budget,
+            frames_per_crop=2, max_crops=min(config.env.max_crops, 2), max_turns=min(
+                config.env.max_turns, 2
+            ),
+        )  # fmt: skip
+        return replace(
+            config,
+            env=frames,
+            agent=replace(
+                config.agent, checkpoint=str(model), max_new_tokens=6, answer_tokens=6,
+                subagent_tokens=4,
+            ),
+            algorithm=replace(config.algorithm, groups=2, group_size=2, learning_rate=1e-3),
+            selection=replace(
+                config.selection,
+                prior_rollouts=min(config.selection.prior_rollouts, 2),
+            ),
+            run=replace(
+                config.run, folder=str(folder / "runs"), steps=2, wandb="disabled", eval_every=0,
+                checkpoint_every=0,
+            ),
+        )  # fmt: skip
+
+    return shrink
+
+
+@pytest.fixture
+def varied(monkeypatch):
+    """A random policy earns next to nothing: its answers are graded by their text instead."""
+
+    def play(env, agent, starts, progress=None):
+        weights = env.simulation.preset.weights
+        rollouts = []
+        for one in rollout.play(env, agent, starts, progress):
+            text = "".join(turn["completion"] for turn in one.turns)
+            grade = (sum(map(ord, text)) % 97 + 1) / 100
+            terms = {**one.terms, "answer": grade}
+            reward = sum(weight * terms[name] for name, weight in weights.items())
+            rollouts.append(replace(one, reward=reward, terms=terms, correct=grade))
+        return rollouts
+
+    monkeypatch.setattr(players, "play", play)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mini_recipe_takes_two_steps(method, tiny, varied):
+    config = tiny(f"{method}_mini")
+    torch.manual_seed(0)
+    train(config)
+    steps = read_metrics(config.run.path)
+    assert len(steps) == 2
+    for step in steps:
+        assert step["optimizer_steps"] == 1 and step["grad_norm"] > 0
+        assert step["groups/no_advantage"] < 1
+        assert step["selection/groups_kept"] + step["selection/groups_missing"] == 2
+        assert step["selection/groups_played"] >= 2 * config.selection.oversample
+        assert ("kl" in step) == (config.algorithm.kl_coefficient > 0)
+        assert ("reward/over_long" in step) == (method == "dapo")
+        assert ("selection/tasks_kept" in step) == (method == "longvila")
+        assert (step["tokens/format_credit"] == 1.0) == (config.algorithm.credit == "trajectory")

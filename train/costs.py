@@ -1,0 +1,156 @@
+"""Costs: parameters and floating-point operations of a Qwen3-VL, counted from its shape.
+
+What `paravt plan` (`train/plan.py`) and `benchmarks/gpu.py` share: the counts are exact for the
+model and for what the learner computes, and hold no speed of any machine.
+
+Command: `pytest tests/test_plan.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a Qwen3-VL."""
+
+    name: str
+    hidden: int
+    layers: int
+    heads: int
+    key_heads: int
+    head: int
+    intermediate: int
+    vocabulary: int
+    tied: bool
+    vision_hidden: int
+    vision_layers: int
+    vision_intermediate: int
+    levels: int
+    """Deep-stack levels beside the main features."""
+    patch: int = 16
+    merge: int = 2
+    positions: int = 2304
+
+    @property
+    def block(self) -> int:
+        """Parameters of a decoder block."""
+        attention = 2 * self.hidden * self.head * (self.heads + self.key_heads)
+        return attention + 3 * self.hidden * self.intermediate + 2 * self.hidden + 2 * self.head
+
+    @property
+    def root(self) -> int:
+        """Parameters outside of the blocks: embeddings, output head, mergers, the last norm."""
+        merged = self.vision_hidden * self.merge**2
+        merger = merged * (merged + 1) + (merged + 1) * self.hidden
+        norms = 2 * self.vision_hidden + self.levels * 2 * merged
+        patches = self.vision_hidden * (3 * 2 * self.patch**2 + 1 + self.positions)
+        words = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return words + (1 + self.levels) * merger + norms + patches + self.hidden
+
+    @property
+    def vision_block(self) -> int:
+        """Parameters of a block of the vision tower."""
+        d, i = self.vision_hidden, self.vision_intermediate
+        return 4 * d * d + 4 * d + 2 * d * i + i + d + 4 * d
+
+    @property
+    def parameters(self) -> int:
+        """All parameters."""
+        return self.layers * self.block + self.vision_layers * self.vision_block + self.root
+
+    def adapters(self, rank: int) -> int:
+        """Parameters of LoRA adapters of a rank on every linear layer of the decoder."""
+        d, i = self.hidden, self.intermediate
+        queries, keys = self.heads * self.head, self.key_heads * self.head
+        sides = 2 * (d + queries) + 2 * (d + keys) + 3 * (d + i)
+        return self.layers * rank * sides
+
+
+_TOWER_L = {"vision_hidden": 1024, "vision_layers": 24, "vision_intermediate": 4096, "levels": 3}
+_TOWER_SO = {"vision_hidden": 1152, "vision_layers": 27, "vision_intermediate": 4304, "levels": 3}
+SHAPES = {
+    "2b": Shape("2b", 2048, 28, 16, 8, 128, 6144, 151936, True, **_TOWER_L),
+    "4b": Shape("4b", 2560, 36, 32, 8, 128, 9728, 151936, True, **_TOWER_L),
+    "8b": Shape("8b", 4096, 36, 32, 8, 128, 12288, 151936, False, **_TOWER_SO),
+}
+"""Published Qwen3-VL shapes."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is planned."""
+
+    frames: int = 64
+    group: int = 8
+    groups: int = 8
+    completion: int = 512
+    text: int = 300
+    """Prompt tokens that are not frames."""
+    size: tuple[int, int] = (160, 288)
+    """Height and width of a frame, in pixels."""
+    gpus: int = 1
+    sequence: int = 1
+    servers: int = 0
+    lora: int = 0
+    """Rank of the adapters; 0 trains everything."""
+    freeze_vision: bool = False
+    reference: bool = True
+    recompute: bool = True
+    offload: bool = False
+    budget: int = 16384
+    """`algorithm.micro_batch_tokens`: a longer tree is cut into several with the same prompt."""
+
+    def frame_tokens(self, shape: Shape) -> int:
+        """Tokens of a frame, with its time and its two marks."""
+        side = shape.patch * shape.merge
+        return (self.size[0] // side) * (self.size[1] // side) + 6
+
+    def prompt(self, shape: Shape) -> int:
+        """Tokens of the prompt."""
+        return self.text + self.frames * self.frame_tokens(shape)
+
+
+def decoder_flops(shape: Shape, tokens: int, pairs: float, scored: int) -> float:
+    """Operations of a forward pass: 2 a weight and token, 4 a head's channel and attended pair.
+
+    Args:
+        shape: The model.
+        tokens: Tokens of the pass.
+        pairs: Pairs of tokens that attend to each other.
+        scored: Tokens whose vocabulary logits are computed.
+    """
+    matrices = 2.0 * shape.layers * shape.block * tokens
+    attention = 4.0 * shape.layers * shape.heads * shape.head * pairs
+    return matrices + attention + 2.0 * shape.hidden * shape.vocabulary * scored
+
+
+def vision_flops(shape: Shape, frames: int, size: tuple[int, int]) -> float:
+    """Operations of a forward pass of the tower; a frame attends to itself."""
+    patches = (size[0] // shape.patch) * (size[1] // shape.patch)
+    weights = shape.vision_layers * shape.vision_block
+    merged = shape.vision_hidden * shape.merge**2
+    merger = (1 + shape.levels) * merged * (merged + shape.hidden) / shape.merge**2
+    attention = 4.0 * shape.vision_layers * shape.vision_hidden * patches**2
+    return frames * (2.0 * patches * (weights + merger) + attention)
+
+
+def group_flops(shape: Shape, setting: Setting, packed: bool = True) -> float:
+    """Forward operations of one group, the prompt once or once a completion."""
+    p, c, g = setting.prompt(shape), setting.completion, setting.group
+    own = p * p / 2
+    branch = p * c + c * c / 2
+    if packed:
+        return decoder_flops(shape, p + g * c, own + g * branch, g * c) + vision_flops(
+            shape, setting.frames, setting.size
+        )
+    return g * (
+        decoder_flops(shape, p + c, own + branch, c)
+        + vision_flops(shape, setting.frames, setting.size)
+    )
+
+
+def passes(setting: Setting) -> float:
+    """Forward passes that an update without a reference is worth."""
+    return 3.0 + setting.recompute

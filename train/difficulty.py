@@ -1,0 +1,119 @@
+"""Difficulty: which tasks are worth training on, by how often the starting policy solves them.
+
+Before the first step of a run. A task that is always or never solved gives groups without variance,
+so the filter of LongVILA-R1 (arXiv 2507.07966: ten inferences a question, without the all-right and
+the all-wrong) leaves it out of the pool that batches are drawn from. The pass rates are kept in the
+run's folder, and how many tasks they leave is logged in every step.
+
+Command: `pytest tests/test_selection.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from train.config import TrainConfig
+from train.errors import ConfigError
+from train.rollout import Rollout, Start
+
+FILE = "pass_rates.json"
+"""Measured pass rates in the run's folder: task id -> share in [0, 1]."""
+Play = Callable[[Sequence[Start]], list[Rollout]]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The tasks that are trained on, and how many were left out for which reason."""
+
+    ids: tuple[str, ...]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def task_pool(config: TrainConfig, ids: Sequence[str], play: Play, rows: int) -> Pool:
+    """All tasks, or those that the difficulty filter of the settings leaves.
+
+    Pass rates are read from `selection.prior_file`, or measured before a run and read again when it
+    is resumed.
+
+    Args:
+        config: The run's settings.
+        ids: The tasks.
+        play: Plays at most `rows` starts with the starting policy.
+        rows: Starts that are played at once.
+
+    Raises:
+        ConfigError: Pass rates that cannot be read, or no task is left.
+    """
+    settings, path = config.selection, config.run.path / FILE
+    if settings.prior_file:
+        return teachable(read_pass_rates(Path(settings.prior_file), ids))
+    if not settings.prior_rollouts:
+        return Pool(tuple(ids))
+    if config.run.resume:
+        return teachable(read_pass_rates(path, ids))
+    print(f"playing {len(ids)} tasks {settings.prior_rollouts} times for their difficulty")
+    rates = measure_pass_rates(play, ids, settings.prior_rollouts, rows, config.run.seed)
+    path.write_text(json.dumps(rates, indent=0), encoding="utf-8")
+    return teachable(rates)
+
+
+def measure_pass_rates(
+    play: Play, ids: Sequence[str], rollouts: int, rows: int, seed: int
+) -> dict[str, float]:
+    """Mean answer of each task over `rollouts` rollouts, each with its own frame budget.
+
+    A rollout that failed (its video could not be read) counts as wrong. `seed` fixes the starts.
+    """
+    seeds = np.random.default_rng([seed, 1]).integers(2**31, size=len(ids) * rollouts).tolist()
+    asked = [task_id for task_id in ids for _ in range(rollouts)]
+    starts = [Start(task_id, None, own) for task_id, own in zip(asked, seeds, strict=True)]
+    solved: dict[str, float] = defaultdict(float)
+    for first in range(0, len(starts), rows):
+        for rollout in play(starts[first : first + rows]):
+            solved[rollout.task_id] += 0.0 if rollout.error else rollout.correct
+    return {task_id: solved[task_id] / rollouts for task_id in ids}
+
+
+def read_pass_rates(path: Path, ids: Sequence[str]) -> dict[str, float]:
+    """The pass rates of `ids` from a JSON file.
+
+    Raises:
+        ConfigError: The file is missing or holds something else, or lacks a task.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        rates = {str(task_id): float(rate) for task_id, rate in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} holds no pass rates (task id -> share): {error}") from error
+    missing = [task_id for task_id in ids if task_id not in rates]
+    if missing:
+        raise ConfigError(f"{path} lacks {len(missing)} tasks, the first is {missing[0]!r}")
+    return {task_id: rates[task_id] for task_id in ids}
+
+
+def teachable(rates: Mapping[str, float]) -> Pool:
+    """The tasks that are neither always nor never solved.
+
+    Raises:
+        ConfigError: No task is left.
+    """
+    kept = tuple(task_id for task_id, rate in rates.items() if 0 < rate < 1)
+    always = sum(rate >= 1 for rate in rates.values())
+    never = len(rates) - len(kept) - always
+    if not kept:
+        raise ConfigError(
+            f"the difficulty filter leaves no task: {always} are always and {never} never solved; "
+            "more selection.prior_rollouts tell them apart, 0 trains on all"
+        )
+    metrics = {
+        "selection/tasks_kept": float(len(kept)),
+        "selection/tasks_dropped/always_solved": float(always),
+        "selection/tasks_dropped/never_solved": float(never),
+    }
+    return Pool(kept, metrics)
