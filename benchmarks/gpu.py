@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Qwen3VLForConditionalGeneration
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from agents.base import Trajectory
 from agents.mini import MiniConfig, build_mini
@@ -63,23 +63,43 @@ def build(shape: Shape, device: str) -> VisionLanguageModel:
             vocabulary=280,
         )  # fmt: skip
         known = VisionLanguageModel.load(build_mini(folder, ["a b"], small))
-    config = known.model.config
-    text, vision = config.text_config, config.vision_config
-    text.hidden_size, text.num_hidden_layers = shape.hidden, shape.layers
-    text.num_attention_heads, text.num_key_value_heads = shape.heads, shape.key_heads
-    text.head_dim, text.intermediate_size = shape.head, shape.intermediate
-    text.vocab_size = max(shape.vocabulary, len(known.tokenizer))
-    third = shape.head // 2 // 3
-    text.rope_parameters["mrope_section"] = [shape.head // 2 - 2 * third, third, third]
-    text.layer_types = None
-    text.max_position_embeddings = 262144
-    config.tie_word_embeddings = text.tie_word_embeddings = shape.tied
-    vision.depth, vision.hidden_size = shape.vision_layers, shape.vision_hidden
-    vision.num_heads = 16 if shape.vision_hidden >= 512 else 2
-    vision.intermediate_size = shape.vision_intermediate
-    vision.out_hidden_size, vision.num_position_embeddings = shape.hidden, shape.positions
+    marks = known.model.config
+    half, third = shape.head // 2, shape.head // 2 // 3
     step = max(shape.vision_layers // (shape.levels + 1), 1)
-    vision.deepstack_visual_indexes = [step * (i + 1) - 1 for i in range(shape.levels)]
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": max(shape.vocabulary, len(known.tokenizer)),
+            "hidden_size": shape.hidden,
+            "intermediate_size": shape.intermediate,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.key_heads,
+            "head_dim": shape.head,
+            "max_position_embeddings": 262144,
+            "tie_word_embeddings": shape.tied,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 5e6,
+                "mrope_section": [half - 2 * third, third, third],
+                "mrope_interleaved": True,
+            },
+        },
+        vision_config={
+            "depth": shape.vision_layers,
+            "hidden_size": shape.vision_hidden,
+            "num_heads": 16 if shape.vision_hidden >= 512 else 2,
+            "intermediate_size": shape.vision_intermediate,
+            "patch_size": shape.patch,
+            "out_hidden_size": shape.hidden,
+            "num_position_embeddings": shape.positions,
+            "deepstack_visual_indexes": [step * (i + 1) - 1 for i in range(shape.levels)],
+        },
+        image_token_id=marks.image_token_id,
+        video_token_id=marks.video_token_id,
+        vision_start_token_id=marks.vision_start_token_id,
+        vision_end_token_id=marks.vision_end_token_id,
+        tie_word_embeddings=shape.tied,
+    )
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -18,7 +18,7 @@ from agents.paragrpo import PARAGRPO, PARAGRPOConfig  # noqa: E402
 from agents.vlm import VisionLanguageModel  # noqa: E402
 from paravt_env.protocol import Role, action_from_completion, render_completion  # noqa: E402
 from paravt_env.protocol.prompts import PROMPTS, forced_answer_text  # noqa: E402
-from train import playing, recipe, trainer  # noqa: E402
+from train import measure, recipe, trainer  # noqa: E402
 from train.config import EvalConfig, TrainConfig  # noqa: E402
 from train.rollout import Start, play  # noqa: E402
 
@@ -129,14 +129,13 @@ def test_defect_22_evaluation_plays_with_the_settings_of_training(vlm, monkeypat
         evaluation=EvalConfig(temperature=0.1),
     )
     expected = replace(config.agent, temperature=0.1)
-    monkeypatch.setattr(playing, "load_agent", lambda agent, env, seed: (agent, env))
-    assert playing.evaluated_agent(config)(None) == (expected, config.env)
-
     env = make_vector(1)
-    policy = Scripted(vlm, [ANSWER], env.simulation.settings, **vars(config.agent))
+    monkeypatch.setattr(measure, "load_agent", lambda agent, limits, seed: (agent, limits))
+    assert measure.evaluated_agent(config)(env) == (expected, env.simulation.settings)
+
     made = []
     monkeypatch.setattr(trainer, "_agent", lambda vlm, agent, *rest: made.append(agent))
-    trainer._validation(config, policy, env)
+    trainer._validation(config, vlm, env)
     assert made == [expected]
 
 

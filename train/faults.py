@@ -87,7 +87,8 @@ def dump(samples: Sequence[Sample], run: Path, why: str, keep: int) -> Path:
     number = int(before[-1].name.removeprefix("step-")) + 1 if before else 0
     folder = parent / f"step-{number:05d}"
     folder.mkdir()
-    keys, known = ImageKeys(), {}
+    keys = ImageKeys()
+    known: dict[bytes, int] = {}
     tensors: dict[str, np.ndarray] = {}
     rows: list[dict[str, Any]] = []
     for i, sample in enumerate(samples):
@@ -122,16 +123,12 @@ def load(folder: str | Path) -> list[Sample]:
     rows = json.loads((folder / "samples.json").read_text(encoding="utf-8"))["samples"]
     samples = []
     for i, row in enumerate(rows):
-        images = {
+        fields: dict[str, Any] = {name: tensors[f"{i}.{name}"] for name in _ARRAYS}
+        fields |= {
             name: tuple(tensors[f"image.{index}"] for index in row[name])
             for name in ("prompt_images", "branch_images")
         }
-        trajectory = Trajectory(
-            **{name: tensors[f"{i}.{name}"] for name in _ARRAYS},
-            **images,
-            kind=row["kind"],
-            version=row["version"],
-        )
+        trajectory = Trajectory(**fields, kind=row["kind"], version=row["version"])
         advantages, proximal = tensors[f"{i}.advantages"], tensors.get(f"{i}.proximal")
         samples.append(Sample(trajectory, advantages, row["weight"], proximal))
     return samples

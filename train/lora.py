@@ -44,8 +44,9 @@ def add(vlm: VisionLanguageModel, config: LoraConfig, seed: int = 0) -> VisionLa
     if not found:
         raise ValueError(f"lora.targets={names}: the decoder has no linear layer of these names")
     prefix = "language_model."
+    alpha: Any = config.alpha  # peft says int, and only divides it
     settings = peft.LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, target_modules=[prefix + name for name in found]
+        r=config.rank, lora_alpha=alpha, target_modules=[prefix + name for name in found]
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -187,11 +187,12 @@ def start(config: ParallelConfig, device: str = "cpu") -> Parallel:
     everyone = Group(rank, world)
     if rank not in trainers:
         return Parallel(everyone, trains=False, config=config, training=Group(0, 0))
-    groups = [
+    training, data, sequence = (
         Group(dist.get_rank(handle), dist.get_world_size(handle), handle)
         for handle in (flat.get_group(), square.get_group("data"), square.get_group("sequence"))
-    ]
-    return Parallel(everyone, *groups, flat, True, config.layout == "colocated", config)
+    )
+    plays = config.layout == "colocated"
+    return Parallel(everyone, training, data, sequence, flat, True, plays, config)
 
 
 def attempt() -> str:
