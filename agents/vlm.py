@@ -83,7 +83,7 @@ class VisionLanguageModel:
         model: The Hugging Face module (``...ForConditionalGeneration``).
         tokenizer: Its tokenizer.
         forbidden_ids: Vision tokens, which a policy may never sample: their features do not exist.
-        features: Features of the images that were looked at, for as long as the tower stays as it is.
+        features: Features of the images looked at so far, for as long as the tower stays as it is.
     """
 
     def __init__(self, model: Any, tokenizer: Any, image_processor: Any) -> None:

@@ -208,6 +208,7 @@ def resumed(make, before, after, batch):
     for _ in range(2):
         whole_run.update(batch)
     tensors = checkpoint.optimizer_tensors(whole_run.optimizer) | whole_run.weights.state()
+    tensors = {name: value.clone() for name, value in tensors.items()}  # as a file would
     groups = checkpoint.optimizer_groups(whole_run.optimizer)
     vlm = make()
     vlm.model.load_state_dict(whole_run.vlm.model.state_dict())

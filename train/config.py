@@ -236,11 +236,11 @@ class ParallelConfig:
     sequence: int = 1
     """Processes that share one packed sequence and its frames; the rest divides the groups."""
     layout: Literal["colocated", "split"] = "colocated"
-    """colocated: every process plays and trains; split: the first `servers` play, the rest train."""
+    """colocated: all processes play and train; split: the first `servers` play, the rest train."""
     servers: int = 1
     """split: processes that only play."""
     reshard: bool = True
-    """Free a block's gathered weights between its forward and backward pass (ZeRO-3); else ZeRO-2."""
+    """Free a block's gathered weights between forward and backward pass (ZeRO-3); else ZeRO-2."""
     recompute: bool = False
     """Activation checkpointing: keep only the inputs of each block; also on one process."""
     offload: bool = False

@@ -145,8 +145,9 @@ class Learner:
                         steps += 1
         with meter.timed("publish") if self.parallel.world.size > 1 else nullcontext():
             self.weights.publish()
-        meter = Meter.of_all(self.parallel.gather(meter))
-        skipped = self.faults.skipped - skipped
+        all_of = self.parallel.gather((meter, steps, self.faults.skipped - skipped))
+        meter = Meter.of_all([one for one, _, _ in all_of])
+        _, steps, skipped = all_of[self.parallel.leader]
         return meter.metrics() | {
             "optimizer_steps": float(steps - skipped),
             "optimizer_steps_skipped": float(skipped),
