@@ -202,7 +202,7 @@ READERS: dict[str, Callable[[], Session]] = {
 }
 """Name -> how a session of it starts; importing what it needs is the start's business."""
 
-QUICK = (BASELINE, SNAPPED, "ParaVT on torchcodec", "torchcodec exact", "decord")
+QUICK = (BASELINE, SNAPPED, "ParaVT on torchcodec", "decord")
 QUICK += ("qwen-vl-utils, torchcodec", "qwen-vl-utils, decord", "qwen-vl-utils, torchvision")
 """The readers of a quick run."""
 

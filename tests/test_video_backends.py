@@ -142,10 +142,12 @@ def test_the_frame_on_screen_or_a_refusal(folder, backend, kind):
     assert (info.width, info.height) == sides.get(kind, (128, 64))
 
 
-def test_a_returned_timestamp_finds_its_frame_again(folder, backend):
-    path = write_video(folder / f"ntsc_{backend}.mp4", frames=48, fps=30000 / 1001)
+@pytest.mark.parametrize("offset", [0, 7 * TICKS + 1])
+def test_a_returned_timestamp_finds_its_frame_again(folder, backend, offset):
+    ticks = [offset + round(i * TICKS * 1001 / 30000) for i in range(48)]
+    path = write_video(folder / f"ntsc_{backend}_{offset}.mp4", ticks=ticks)
     reader = opener(backend)(str(path))
-    first = reader.frames_at(np.linspace(0, 1.6, 30), SIZE)
+    first = reader.frames_at(np.linspace(0, 1.6, 48), SIZE)
     again = reader.frames_at(first.timestamps, SIZE)
     reader.close()
     np.testing.assert_array_equal(first.timestamps, again.timestamps)
