@@ -1,6 +1,7 @@
 """Faults that are injected: a bad gradient, a dead process, a stuck one, one that fails."""
 
 import os
+import re
 import signal
 import time
 from dataclasses import replace
@@ -256,7 +257,8 @@ def test_a_killed_job_starts_again_from_its_checkpoint_with_the_same_losses(tiny
     launch(whole, tmp_path / "whole")
     texts = launch(hurt, tmp_path / "hurt", kill_at=2)
     (said,) = lines(texts["0.0.txt"])
-    assert "process 1 of 2 gives no sign of life; last seen in step 2, update" in said
+    # where it was last seen is polled, so it may lag behind where it died
+    assert re.search(r"process 1 of 2 gives no sign of life; last seen in step \d, \w+\.", said)
     assert "The last checkpoint is" in said and "step-000002: torchrun starts again" in said
     assert numbers(hurt) == numbers(whole)
     assert len(numbers(hurt)) == 3 and any(step["loss"] for step in numbers(hurt))

@@ -146,7 +146,7 @@ def test_defect_27_the_group_is_never_split():
 
 
 def test_the_share_of_tokens_that_carry_the_format_is_reported():
-    groups = [[scored(0.0, roles=(T, K, A, T), subagents=[(K,)]), scored(1.0, roles=(K, K, T))]]
+    groups = [[scored(0.0, roles=(T, K, A, T), subagents=[(K,)]), scored(1.0, roles=(T, K, T))]]
     groups[0][1].trajectories[0].loss_mask[0] = False
     for credit, share in (("token", 3 / 7), ("trajectory", 1.0)):
         metrics = algorithm(credit=credit).credit(groups)[1]
@@ -169,16 +169,10 @@ def test_gated_advantages_and_their_threshold():
 
 def test_counterfactual_advantages_compare_rollouts_whose_calls_ran():
     """The third rollout's calls all failed: it saw as little as one that skipped."""
-    groups = [
-        [
-            scored(1.0, tool=0.8, executed=2),
-            scored(0.0),
-            scored(0.0, tool=0.1),
-        ]
-    ]
-    gain = (2 / 3) / (2 / 3 + 2)
+    groups = [[scored(1.0, tool=0.8, executed=2), scored(0.5), scored(0.0, tool=0.1)]]
+    gain = 0.75 * (2 / 3) / (2 / 3 + 2)
     values = [a[0] for a in advantages(groups, advantage="counterfactual", shrinkage=2.0)]
-    np.testing.assert_allclose(values, standardised(1 + gain, 0.0, 0.0), rtol=1e-6)
+    np.testing.assert_allclose(values, standardised(1 + gain, 0.5, 0.0), rtol=1e-6)
 
 
 def standardised(*values):
