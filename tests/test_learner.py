@@ -316,6 +316,21 @@ def test_tis_weighs_by_the_truncated_behaviour_of_the_sampler(vlm):
     assert 0 < metrics["behaviour_truncated"] < 1
 
 
+def test_cispo_truncates_at_the_configured_cap(vlm):
+    batch = make_batch(vlm, ONE_TURN)
+    with torch.no_grad():
+        pairs = [
+            (plain_logprobs(vlm, one)[0], torch.from_numpy(one.logprobs[one.loss_mask]))
+            for one in batch.trajectories
+        ]
+    ratios = torch.cat([(logprobs - behaviour).exp() for logprobs, behaviour in pairs])
+    cap = float(ratios.median())
+    learner = Learner(vlm, config(loss="cispo", ratio_cap=cap), TEMPERATURE)
+    _, metrics = packed_gradients(learner, batch)
+    assert metrics["clip_fraction"] == pytest.approx(float((ratios > cap).float().mean()), abs=0.04)
+    assert metrics["clip_fraction"] > 0.3
+
+
 def test_a_divergence_in_the_reward_is_a_sum_and_no_term_of_the_loss(vlm, checkpoint):
     reference = VisionLanguageModel.load(checkpoint)
     with torch.no_grad():

@@ -197,3 +197,17 @@ def test_a_mini_recipe_takes_two_steps(method, tiny, varied):
         assert ("reward/over_long" in step) == (method == "dapo")
         assert ("selection/tasks_kept" in step) == (method == "longvila")
         assert (step["tokens/format_credit"] == 1.0) == (config.algorithm.credit == "trajectory")
+
+
+def test_the_over_long_penalty_is_a_weighted_term_like_any_other(tiny, varied):
+    """The decomposed estimator refuses rewards that hold more than their weighted terms."""
+    config = tiny("dapo_mini")
+    config = replace(
+        config,
+        algorithm=replace(config.algorithm, advantage="decomposed"),
+        selection=replace(config.selection, over_long_limit=4, over_long_buffer=2),
+        run=replace(config.run, name="decomposed", steps=1),
+    )
+    train(config)
+    (step,) = read_metrics(config.run.path)
+    assert step["reward/over_long"] < 0
