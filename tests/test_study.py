@@ -24,7 +24,7 @@ def test_every_arm_of_the_packaged_study_is_a_valid_recipe(tmp_path):
     }
     assert set(found) == set(paradox.arms)
     vanilla, anchoring, gating, both = (found[name] for name in paradox.main)
-    assert [c.env.frame_budget == 32 for c in (vanilla, anchoring, gating, both)] == [
+    assert [c.env.frame_budget == 16 for c in (vanilla, anchoring, gating, both)] == [
         True,
         True,
         False,
