@@ -235,6 +235,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
 
 
 WRITER = """
+import random
 import sys
 import numpy as np
 from pathlib import Path
@@ -243,8 +244,9 @@ from paravt_env.video.disk import DiskFrames
 folder, cap, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 frames = DiskFrames(cap, "test", folder)
 found = 0
-for i in range(rounds):
-    value = i % 25
+draw = random.Random(int(sys.argv[4]))
+for _ in range(rounds):
+    value = draw.randrange(25)  # in a fixed cycle, every entry would be evicted before its turn
     key = (("/videos/a.mp4", 1000, 123), (32, 64), float(value))
     shown = frames.load(key)
     if shown is not None:
@@ -259,7 +261,10 @@ assert found
 def test_processes_that_write_read_and_evict_at_once(tmp_path):
     cap = 20 * ENTRY  # fewer than the 25 that are written: all evict all the time
     command = [sys.executable, "-c", WRITER, str(tmp_path), str(cap), "150"]
-    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    running = [
+        subprocess.Popen([*command, str(seed)], stderr=subprocess.PIPE, text=True)
+        for seed in range(3)
+    ]
     for process in running:
         assert process.wait(60) == 0, process.stderr.read()
         process.stderr.close()
