@@ -30,6 +30,7 @@ from paravt_env.crops import CROP_STATUSES, CropStatus
 from paravt_env.protocol.parser import action_from_completion
 from paravt_env.protocol.prompts import (
     PROMPTS,
+    Part,
     evidence_parts,
     forced_answer_text,
     overview_parts,
@@ -123,7 +124,7 @@ class ConversationAgent(ABC):
         texts = self._read_crops(views)
         turns = []
         for row, view in views.items():
-            context = self._extend(self._rows.setdefault(row, RowState()), view, texts[row])
+            context = self._extend(row, view, texts[row])
             forced = bool(view["must_answer"])
             limit = self.config.answer_tokens if forced else self.config.max_new_tokens
             turns.append(Turn(row, view, context, limit))
@@ -178,10 +179,13 @@ class ConversationAgent(ABC):
         context.ask(parts, view["frames"][shown])
         return context
 
-    def _extend(
-        self, state: RowState, view: Mapping[str, Any], texts: Sequence[str]
-    ) -> TokenContext:
+    def overview(self, row: int, view: Mapping[str, Any]) -> list[Part]:
+        """What a row's first message shows; ``row`` serves agents that know more than ``view``."""
+        return overview_parts(self.style, view)
+
+    def _extend(self, row: int, view: Mapping[str, Any], texts: Sequence[str]) -> TokenContext:
         """Append what the row sees now, up to the point where its next turn starts."""
+        state = self._rows.setdefault(row, RowState())
         forced = forced_answer_text(self.style) if view["must_answer"] else ""
         turn_end = forced + USER_CLOSE + ASSISTANT_OPEN
         if state.context is None or state.action is None:
@@ -191,7 +195,7 @@ class ConversationAgent(ABC):
                 self.style, limits.max_crops, limits.max_crop_seconds, limits.max_turns
             )
             context.append_text((SYSTEM.format(system) if system else "") + USER_OPEN, Role.prompt)
-            context.append_parts(overview_parts(self.style, view), view["frames"], Role.prompt)
+            context.append_parts(self.overview(row, view), view["frames"], Role.prompt)
             context.append_text(turn_end, Role.prompt)
             context.close_prompt()
         else:

@@ -8,9 +8,9 @@ import pytest
 from train.config import (
     EnvConfig,
     EvalConfig,
-    LessonConfig,
     RunConfig,
     SFTConfig,
+    StageConfig,
     TrainConfig,
 )
 from train.errors import ConfigError
@@ -158,8 +158,8 @@ def test_the_published_recipe_holds_the_published_numbers():
         (lambda: EvalConfig(temperature=float("nan")), "temperature"),
         (lambda: RunConfig(name="../up"), "plain folder name"),
         (lambda: RunConfig(threads=0), "threads"),
-        (lambda: LessonConfig(batch=0), "batch"),
-        (lambda: SFTConfig(rehearsal=1), "lessons"),
+        (lambda: StageConfig(frames=-1), "frames"),
+        (lambda: SFTConfig(stages=()), "stages"),
         (lambda: SFTConfig(learning_rate=0.0), "learning_rate"),
     ],
 )

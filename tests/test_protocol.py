@@ -366,7 +366,7 @@ AFTER_CROPS = observation(
 def test_the_overview_prompt_in_both_styles():
     frames = (FrameRef(0), FrameRef(1))
     assert overview_parts(COMPACT, observation()) == [
-        " 0 51 11", frames[0], " 0 71 31", frames[1], "\nWhich?\nA. x\nB. y",
+        " 1 0 11 51", frames[0], " 2 0 31 71", frames[1], "\nWhich?\nA. x\nB. y",
     ]  # fmt: skip
     assert overview_parts(PARAVT, observation()) == [
         "The video lasts 41.0 seconds (128x72, 8 fps). 2 of its frames:\n<10.5 seconds>",
@@ -419,7 +419,7 @@ def test_compact_prompts_stay_compact():
     times = (np.arange(64) + 0.5) * 900 / 64
     shown = observation(window=np.zeros(64, int), timestamps=times)
     text = "".join(part for part in overview_parts(COMPACT, shown) if isinstance(part, str))
-    assert len(text) <= 64 * len(" 360 440 400") + len("\nWhich?\nA. x\nB. y")
+    assert len(text) <= 64 * len(" 10 360 440 400") + len("\nWhich?\nA. x\nB. y")
     assert len(forced_answer_text(COMPACT)) <= 8
 
 

@@ -80,14 +80,14 @@ def play(argv: Sequence[str]) -> int:
 
 
 def data(argv: Sequence[str]) -> int:
-    """Make the synthetic world, list or check any tasks, measure looking (core installation)."""
+    """Make a task set, list or check any tasks, measure looking (core installation)."""
     parser = _parser("data", data)
     parser.add_argument("action", choices=("make", "list", "stats", "validate", "materialize"))
     parser.add_argument(
         "sources",
         nargs="*",
-        help="list, validate: task sets or JSONL manifests; materialize: ParaVT-Parquet files or "
-        "folders of them",
+        help="make: synthetic or atari; list, validate: task sets or JSONL manifests; "
+        "materialize: ParaVT-Parquet files or folders of them",
     )
     parser.add_argument("--tasks", default="synthetic", help="task set or JSONL manifest")
     parser.add_argument("--root", help="folder of the videos")
@@ -100,7 +100,7 @@ def data(argv: Sequence[str]) -> int:
         metavar="KEY=VALUE",
         help="another argument of the task set, such as annotations=FILE or hub=true",
     )
-    parser.add_argument("--split", help="default: all of the synthetic world's in make, else test")
+    parser.add_argument("--split", help="default: all of them in make, else test")
     parser.add_argument("--videos", type=int, help="videos of a split")
     parser.add_argument("--limit", type=int, default=20, help="tasks that list prints")
     parser.add_argument("--frame-budgets", type=int, nargs="+", default=[4, 8, 16, 32, 64])
@@ -234,6 +234,16 @@ def replay(argv: Sequence[str]) -> int:
     return 0
 
 
+def diagnose(argv: Sequence[str]) -> int:
+    """What a run's reward terms do to its gradients, and whether it carries over."""
+    from train.diagnose import arguments, run
+
+    parser = _parser("diagnose", diagnose)
+    arguments(parser)
+    print(run(parser.parse_args(argv)))
+    return 0
+
+
 def plan(argv: Sequence[str]) -> int:
     """Predict memory and time of a run on GPUs, and the largest setting that fits."""
     from train.plan import arguments, run
@@ -263,6 +273,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": report,
     "replay": replay,
     "study": study,
+    "diagnose": diagnose,
     "plan": plan,
     "demo": demo,
 }

@@ -292,6 +292,23 @@ class FaultConfig:
 
 
 @dataclass
+class DiagnosticsConfig:
+    """What is measured of the batches beside training on them (`docs/diagnostics.md`)."""
+
+    every: int = 0
+    """Steps between measurements; 0 for none."""
+    groups: int = 2
+    """Groups of the batch on which the gradients of single terms are compared, at the cost of as
+    many more passes over them as there are terms; 0 for none."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _at_least(self, 0, "every", "groups")
+        if self.groups == 1:
+            raise ValueError("DiagnosticsConfig.groups = 1: two halves need 2; 0 for no gradients")
+
+
+@dataclass
 class TrainConfig:
     """A training run from end to end; `paravt eval` and `paravt demo` read the same recipes."""
 
@@ -304,34 +321,49 @@ class TrainConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     faults: FaultConfig = field(default_factory=FaultConfig)
+    diagnostics: DiagnosticsConfig = field(default_factory=DiagnosticsConfig)
 
 
 @dataclass
-class LessonConfig:
-    """A simple task in front of the traces: say what some frames of a video show."""
+class StageConfig:
+    """A stage of the cold start: what each of its steps imitates."""
 
-    name: str = "frames"
+    name: str = "traces"
     """In the log."""
-    frames: int = 1
-    """Most frames of one reading; a single frame is described, several are listed by time."""
-    words: float = 0.0
-    """Share of several frames in whose place words stand: finding times is learned on words."""
-    picks: float = 0.0
-    """Share of readings that name, for each scene, only the frame nearest its noon, in any order:
-    its time must be found by its colour. The others list all frames in their order."""
-    batch: int = 64
-    """Readings of one step."""
-    steps: int = 250
+    steps: int = 1000
     """Optimizer steps."""
-    freeze_vision: bool = False
+    rollouts: int = 0
+    """Episodes that the trace agent plays for this stage."""
+    words: float = 0.0
+    """Share of the overview's frames in whose place words say what they show."""
+    call: float | None = None
+    """Replaces `traces.call` in this stage: to call is learned best where it is frequent."""
+    conversations: int = 0
+    """Main conversations of one step."""
+    readings: int = 0
+    """Sub-agent readings of one step."""
+    frames: int = 0
+    """Descriptions of single frames in one step."""
+    freeze_vision: bool = True
     """Leave the vision tower as it is."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _at_least(self, 1, "frames", "batch")
-        _at_least(self, 0, "steps")
-        if not (0 <= self.words <= 1 and 0 <= self.picks <= 1):
-            raise ValueError("LessonConfig.words and .picks are shares: between 0 and 1")
+        _at_least(self, 0, "steps", "rollouts", "conversations", "readings", "frames")
+        for name in ("words", "call"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"StageConfig.{name} = {value}: a share, between 0 and 1")
+        if not self.conversations + self.readings + self.frames:
+            raise ValueError(
+                f"stage {self.name!r} has nothing to learn: give it conversations, readings "
+                "or frames"
+            )
+        if bool(self.rollouts) != bool(self.conversations + self.readings):
+            raise ValueError(
+                f"stage {self.name!r}: rollouts are what conversations and readings come from; "
+                "give both or neither"
+            )
 
 
 @dataclass
@@ -349,19 +381,11 @@ class SFTConfig:
     traces: TraceConfig = field(default_factory=TraceConfig)
     """What the traces do how often."""
     frames_per_video: int = 120
-    """Single frames that the lessons take from each video."""
-    lessons: tuple[LessonConfig, ...] = ()
-    """What is taught before the traces, in this order; the last one is what `rehearsal` repeats."""
-    rollouts: int = 6400
-    """Episodes that the trace agent plays."""
-    steps: int = 1500
-    """Steps on the mixture of conversations and readings."""
-    batch: int = 16
-    """Main conversations of one step."""
-    readings: int = 16
-    """Sub-agent readings of one step."""
-    rehearsal: int = 0
-    """Readings of the last lesson's kind in one step."""
+    """Single frames that are described of each video."""
+    stages: tuple[StageConfig, ...] = (
+        StageConfig(rollouts=6400, conversations=16, readings=16),
+    )
+    """What is taught, in this order."""
     learning_rate: float = 1e-3
     """Peak learning rate; cosine to zero."""
     warmup_fraction: float = 0.05
@@ -377,9 +401,9 @@ class SFTConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _at_least(self, 0, "steps", "weight_decay", "warmup_fraction", "readings", "rehearsal")
-        _at_least(self, 1, "batch", "rollouts", "frames_per_video", "log_every")
-        if self.rehearsal and not self.lessons:
-            raise ValueError("SFTConfig.rehearsal repeats the last of `lessons`, which is empty")
+        _at_least(self, 0, "weight_decay", "warmup_fraction")
+        _at_least(self, 1, "frames_per_video", "log_every")
+        if not self.stages:
+            raise ValueError("SFTConfig.stages is empty: nothing would be learned")
         if not self.learning_rate > 0 or not self.grad_clip > 0:
             raise ValueError("SFTConfig.learning_rate and .grad_clip must be positive")

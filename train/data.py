@@ -1,4 +1,4 @@
-"""`paravt data`: make the synthetic world, list and check tasks, say what looking is worth.
+"""`paravt data`: make the sets that are made here, list and check tasks, measure looking.
 
 Start of the journey, seen from the command line; needs the core installation alone. Try
 `paravt data stats`: it plans the questions and decodes nothing. `paravt data validate FILE` ends
@@ -29,6 +29,7 @@ from paravt_env.video.types import VideoError
 from train.errors import ConfigError
 
 SYNTHETIC = "synthetic"
+MADE_HERE = (SYNTHETIC, "atari")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,7 +99,7 @@ def listed(tasks: TaskSet, limit: int) -> list[str]:
 
 def _split(source: str) -> str | None:
     """The split that a source is asked for by default; None is its own, or every line."""
-    return "test" if source == SYNTHETIC else None
+    return "test" if source in MADE_HERE else None
 
 
 def _options(source: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -132,8 +133,8 @@ def _validate(source: str, args: argparse.Namespace) -> int:
     path = Path(source)
     name = "jsonl" if path.suffix == ".jsonl" else source
     options = _options(source, args) | ({"path": source} if name == "jsonl" else {})
-    if source == SYNTHETIC:
-        raise ConfigError("synthetic tasks are made, not read: there is nothing to validate")
+    if source in MADE_HERE:
+        raise ConfigError(f"{source} tasks are made, not read: there is nothing to validate")
     tasks = load_tasks(name, **options, strict=False)
     assert isinstance(tasks, TaskList)
     problems = [*tasks.problems, *absent_videos(tasks)]

@@ -9,7 +9,7 @@ dial: the tool prior), mistakes and their recovery. Used by ``paravt sft``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from paravt_env.protocol import render_completion
 from paravt_env.protocol.prompts import (
     COMPACT,
     REACH,
+    FrameRef,
+    Part,
     PromptStyle,
     forced_answer_text,
     frame_times,
@@ -64,9 +66,9 @@ class Notes:
     asked: tuple[int | None, ...]
     seen: list[oracle.Reading] = field(default_factory=list)
     windows: dict[int, Window] = field(default_factory=dict)
-    """Last window asked for each scene."""
-    pending: list[Window] | None = None
-    """Windows to ask for after a mistake."""
+    """Window next to the frame nearest noon of each asked scene; after a retry it is gone."""
+    pending: tuple[str, list[Window]] | None = None
+    """Plan and windows to ask for after a mistake."""
 
 
 def describe(task: Task, readings: Sequence[oracle.Reading]) -> str:
@@ -94,10 +96,34 @@ def side_of(cue: Cue) -> str:
     return "left" if cue.sun_left else "right"
 
 
-def listed(style: PromptStyle, cue: Cue) -> str:
-    """A frame as plans and lists name it: scene, time, side of noon."""
-    (time,) = frame_times(style, np.array([cue.time]))
-    return f"{cue.colour} {time} {side_of(cue)}"
+def describe_frame(cue: Cue) -> str:
+    """What a single frame shows: scene, side of the sun, symbols.
+
+    >>> describe_frame(Cue(12.0, 3, "red", 0.2, ()))
+    'red left none'
+    """
+    if not cue.symbols:
+        what = "none"
+    else:
+        symbol, corner = cue.symbols[0]
+        what = f"{symbol} {corner}" if len(cue.symbols) == 1 else f"{len(cue.symbols)} {symbol}"
+    return f"{cue.colour} {side_of(cue)} {what}"
+
+
+def window_of(style: PromptStyle, cue: Cue) -> Window:
+    """The seconds after a frame of the morning, or before one of the afternoon."""
+    time = float(frame_times(style, np.array([cue.time]))[0])
+    return (time, time + REACH) if cue.sun_left else (max(0.0, time - REACH), time)
+
+
+def listed(style: PromptStyle, number: int, cue: Cue, asked: bool) -> str:
+    """A frame as plans name it: number, scene, the sun's side; if it is asked for, the window.
+
+    >>> listed(COMPACT, 3, Cue(104.0, 5, "red", 0.7, ()), True)
+    '3 red right 64 104'
+    """
+    start, end = window_of(style, cue)
+    return f"{number} {cue.colour} {side_of(cue)}" + (f" {start:.0f} {end:.0f}" if asked else "")
 
 
 def report(task: Task, timestamps: np.ndarray) -> str:
@@ -122,7 +148,7 @@ def corpus(tasks: TaskSet) -> list[str]:
             for corner in CORNERS
         ),
         *(
-            f"; {colour} {side}, {colour} 12 {side}"
+            f"look {colour} {side}; {colour} {side} none\n"
             for colour in (*COLOURS, *GREYS)
             for side in SIDES
         ),
@@ -152,6 +178,7 @@ class TraceAgent(ConversationAgent):
         limits: What the environment allows.
         task_of: The task of a row (privileged).
         trace: Dials.
+        words: Share of the overview's frames in whose place words say what they show.
         seed: Seed of the choices.
     """
 
@@ -162,11 +189,12 @@ class TraceAgent(ConversationAgent):
         limits: Limits,
         task_of: Callable[[int], Task],
         trace: TraceConfig,
+        words: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__(vlm, replace(config, forced_prefix=""), limits)
         self.task_of = task_of
-        self.trace = trace
+        self.trace, self.words = trace, words
         self.rng = np.random.default_rng(seed)
         self._notes: dict[int, Notes] = {}
 
@@ -175,6 +203,16 @@ class TraceAgent(ConversationAgent):
         super().begin(rows)
         for row in rows:
             self._notes.pop(row, None)
+
+    def overview(self, row: int, view: Mapping[str, Any]) -> list[Part]:
+        """Frames of the overview, some of them in words."""
+        cues = oracle.visible_cues(self.task_of(row), _times(view, 0))
+        return [
+            f" {describe_frame(cues[part.index])}\n"
+            if isinstance(part, FrameRef) and self._chance(self.words)
+            else part
+            for part in super().overview(row, view)
+        ]
 
     def draw(self, turns: Sequence[Turn]) -> list[Sampled]:
         """Write each turn."""
@@ -200,8 +238,8 @@ class TraceAgent(ConversationAgent):
             if len(times):
                 notes.seen += oracle.read_window(notes.task, times)
         if notes.pending is not None and not turn.view["must_answer"]:
-            windows, notes.pending = notes.pending, None
-            return render_completion(self._plan(notes), windows)
+            (plan, windows), notes.pending = notes.pending, None
+            return render_completion(plan, windows)
         return self._later_turn(notes, bool(turn.view["must_answer"]))
 
     def _look(self, turn: Turn) -> Notes:
@@ -214,9 +252,7 @@ class TraceAgent(ConversationAgent):
         return notes
 
     def _window(self, cue: Cue) -> Window:
-        """The seconds after a frame of the morning, or before one of the afternoon."""
-        time = float(frame_times(self.style, np.array([cue.time]))[0])
-        return (time, time + REACH) if cue.sun_left else (max(0.0, time - REACH), time)
+        return window_of(self.style, cue)
 
     def _chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -227,22 +263,22 @@ class TraceAgent(ConversationAgent):
         answer = oracle.answer_from_readings(task, shown, notes.asked)
         if answer is not None and task.kind != "grounding" and self._chance(trace.direct):
             return render_completion(f"seen: {self._facts(notes, shown)}", answer=answer)
-        if not notes.windows:
-            if not self._chance(trace.blind):
-                return self._guess(notes, shown, UNSEEN)
-            cue = notes.cues[int(self.rng.integers(len(notes.cues)))]
-            return render_completion(BLIND, [self._window(cue)])
         if not self._chance(trace.call):
             return self._guess(notes, shown, GUESS)
-        windows = list(notes.windows.values())
-        if self._chance(trace.single):
-            windows = windows[:1]
+        if not notes.windows:
+            if not self._chance(trace.blind):
+                return self._guess(notes, shown, f"{self._plan(notes)}: {UNSEEN}")
+            cue = notes.cues[int(self.rng.integers(len(notes.cues)))]
+            return render_completion(f"{self._plan(notes)}: {BLIND}", [self._window(cue)])
+        frames = [cue for cue in notes.cues if cue.scene in notes.windows]
+        frames = frames[: 1 if self._chance(trace.single) else self.limits.max_crops]
+        plan, windows = self._plan(notes, frames), [self._window(cue) for cue in frames]
         if self._chance(trace.mistake):
-            notes.pending = windows
+            notes.pending = plan, windows
             start, end = windows[0]
             wrong = [(end, start), (start, end + 20.0)][int(self.rng.integers(2))]
-            return render_completion(self._plan(notes), [wrong])
-        return render_completion(self._plan(notes), windows)
+            return render_completion(plan, [wrong])
+        return render_completion(plan, windows)
 
     def _later_turn(self, notes: Notes, must_answer: bool) -> str:
         task, trace = notes.task, self.trace
@@ -279,17 +315,14 @@ class TraceAgent(ConversationAgent):
         shown = [cue for cue in frames if cue.symbols]
         return min(shown or frames, key=lambda cue: abs(cue.phase - 0.5))
 
-    def _plan(self, notes: Notes) -> str:
-        """Where the events must be: a scene's colour, its cue frame's time, the sun's side.
+    def _plan(self, notes: Notes, asked: Sequence[Cue] = ()) -> str:
+        """All frames in their order, those that are asked for with the windows next to them.
 
-        All frames are gone through first: a small model reads frames in their order within minutes,
-        and finds a colour in its own text; to find it among frames it needs far longer.
+        A small model reads frames in their order within minutes, and sees at each one whether the
+        question names its colour; to find a colour among frames it needs far longer.
         """
-        cues = [self._cue(notes, scene) for scene in notes.windows]
-        scanned, found = (
-            "; ".join(listed(self.style, cue) for cue in some) for some in (notes.cues, cues)
-        )
-        return f"{scanned}: {found}"
+        frames = enumerate(notes.cues, 1)
+        return "look " + "; ".join(listed(self.style, i, cue, cue in asked) for i, cue in frames)
 
     def _facts(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:
         """What is known of each asked scene, and for a goal what follows from it."""

@@ -40,6 +40,7 @@ from train.learner import Learner
 from train.metrics import MetricsLogger, aggregate_rollouts
 from train.parallel import Parallel
 from train.players import Players, make_players
+from train.probe import choose_groups, measure_batch
 from train.rollout import Start
 from train.selection import Group, Selected, reward_weights, select
 from train.watch import Watch
@@ -137,7 +138,20 @@ class Trainer:
     def _update(self, batch: Batch) -> dict[str, float]:
         self._interrupt.hold()
         self.parallel.progress.at("update", self.step)
-        return self.learner.update(batch)
+        return self._diagnostics(batch) | self.learner.update(batch)
+
+    def _diagnostics(self, batch: Batch) -> dict[str, float]:
+        """What the batch says of the reward terms, in the steps that are asked to say it."""
+        settings, began = self.config.diagnostics, perf_counter()
+        if not settings.every or self.step % settings.every:
+            return {}
+        kept = self.selected.kept
+        live = [place for place, group in enumerate(kept) if any(r.trajectories for r in group)]
+        seed = self.config.run.seed, self.step
+        chosen = [live[i] for i in choose_groups(len(live), settings.groups, seed)]
+        weights, method = self.algorithm.reward_weights, self.config.algorithm
+        metrics = measure_batch(self.learner, method, weights, kept, batch, chosen)
+        return metrics | {"time/diagnostics": perf_counter() - began}
 
     def run(self) -> Path:
         """Train until the last step.
@@ -400,6 +414,10 @@ def _train(config: TrainConfig, processes: Parallel) -> Path:
     ):
         raise ConfigError(
             "agent.engine=vllm or vllm_server and run.asynchronous need a run of one process"
+        )
+    if processes.world.size > 1 and config.diagnostics.every and config.diagnostics.groups:
+        raise ConfigError(
+            "diagnostics.groups compares gradients, which needs a run of one process: set it to 0"
         )
     processes.barrier()
     if processes.leads:

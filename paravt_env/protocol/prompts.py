@@ -45,8 +45,8 @@ class PromptStyle:
         system: Fields tools, max_turns, max_crops, max_seconds.
         video: Before the overview; fields duration, fps, width, height, frames.
         on_demand: The same where there is no overview frame.
-        overview_frame: Before each frame of the overview; fields time, and before and after, the
-            times `REACH` seconds away: a small model copies the ends of a window.
+        overview_frame: Before each frame of the overview; fields time, number (from 1), and before
+            and after, the times `REACH` seconds away: a small model copies the ends of a window.
         frame: Before each frame of a crop; field time.
         question: After the overview; field question.
         evidence: One executed call; fields index (from 1), start, end; split at the field evidence.
@@ -130,7 +130,7 @@ COMPACT = PromptStyle(
     system="",
     video="",
     on_demand="{duration:.0f}",
-    overview_frame=" {before} {after} {time}",
+    overview_frame=" {number} {before} {time} {after}",
     frame=" {time}",
     question="\n{question}",
     evidence="{index} {evidence}\n",
@@ -339,8 +339,9 @@ def _frame_parts(
     named = (timestamps, np.maximum(timestamps - REACH, 0.0), timestamps + REACH)
     texts = zip(*(_times_as_text(times, steps) for times in named), strict=True)
     parts: list[Part] = []
-    for index, (time, before, after) in zip(indices, texts, strict=True):
-        parts += [template.format(time=time, before=before, after=after), FrameRef(int(index))]
+    for number, (index, (time, before, after)) in enumerate(zip(indices, texts, strict=True), 1):
+        text = template.format(number=number, time=time, before=before, after=after)
+        parts += [text, FrameRef(int(index))]
     return parts
 
 

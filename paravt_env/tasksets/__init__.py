@@ -12,6 +12,7 @@ from typing import Any
 
 from paravt_env.names import known_name
 from paravt_env.task import TaskError, TaskSet
+from paravt_env.tasksets.atari import AtariTasks
 from paravt_env.tasksets.charades_sta import CharadesSTATasks
 from paravt_env.tasksets.jsonl import JsonlTasks
 from paravt_env.tasksets.longvideo_reason import LongVideoReasonTasks
@@ -25,6 +26,7 @@ from paravt_env.tasksets.video_mme import VideoMMETasks
 
 TASKSETS: dict[str, Callable[..., TaskSet]] = {
     "synthetic": SyntheticTasks,
+    "atari": AtariTasks,
     "jsonl": JsonlTasks,
     "paravt_rl": ParaVTRLTasks,
     "paravt_sft": ParaVTSFTTasks,

@@ -1,0 +1,56 @@
+"""The `atari` task set: real long games, recorded on first use, answered by the emulator.
+
+Start of the journey: games (`games`) -> players (`players`) -> what is on when (`plan`) -> mp4 and
+log (`record`) -> what can be asked (`moments`) -> questions (`questions`) -> files (`generate`) ->
+`AtariTasks`. Needs `pip install 'paravt[atari]'`; record with `paravt data make atari`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from paravt_env.task import TaskError
+from paravt_env.tasksets.atari.generate import make_split
+from paravt_env.tasksets.atari.plan import SPLITS, AtariSettings
+from paravt_env.tasksets.jsonl import JsonlTasks
+from paravt_env.tasksets.synthetic.generate import cache_root
+
+DEFAULT_VIDEOS = {"train": 24, "val": 4, "test": 12}
+
+
+class AtariTasks(JsonlTasks):
+    """A split of recorded games; missing videos are recorded when it is constructed.
+
+    Splits share no video and no seed. Keyword arguments beyond the named ones are the dials of
+    `AtariSettings`.
+
+    Args:
+        split: `train`, `val` or `test`.
+        root: Cache folder; default `$PARAVT_CACHE`, or `~/.cache/paravt`.
+        videos: How many videos; default 24, 4 and 12.
+        progress: Whether to show a progress bar on stderr while videos are recorded.
+        **dials: Fields of `AtariSettings`, such as `minutes=(10, 20)`.
+
+    Raises:
+        TaskError: `ale-py` is not installed, unknown split or dial, or dials that do not go
+            together.
+        OSError: The cache folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        split: str = "train",
+        root: str | Path | None = None,
+        videos: int | None = None,
+        progress: bool = True,
+        **dials: Any,
+    ):
+        if split not in SPLITS:
+            raise TaskError(f"atari: unknown split {split!r}; known: {', '.join(SPLITS)}")
+        count = DEFAULT_VIDEOS[split] if videos is None else videos
+        if count < 1:
+            raise TaskError(f"atari: videos must be at least 1, not {count}")
+        self.settings = AtariSettings.from_dials(dials)
+        folder = cache_root() if root is None else Path(root).expanduser()
+        super().__init__(make_split(self.settings, split, count, folder, progress), name="atari")
