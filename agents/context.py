@@ -37,10 +37,24 @@ def _byte_of_symbol() -> dict[str, int]:
     return symbols
 
 
+@lru_cache(maxsize=4)
+def _bytes_of_tokens(tokenizer: Any, size: int) -> list[bytes]:
+    """Bytes of every token; `size` is the tokenizer's, so that tokens added later are seen."""
+    symbols = _byte_of_symbol()
+    added = tokenizer.added_tokens_decoder
+    tokens = tokenizer.convert_ids_to_tokens(list(range(size)))
+    unknown = "\N{REPLACEMENT CHARACTER}"
+    return [
+        str(added[i]).encode() if i in added else bytes(symbols.get(c, 255) for c in token or unknown)
+        for i, token in enumerate(tokens)
+    ]
+
+
 def decode_with_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:
     """Decode tokens and tell where each one ends in the text.
 
-    Bytes that are no UTF-8 become U+FFFD; a character spread over tokens belongs to the last one.
+    Bytes that are no UTF-8 become U+FFFD, and so does an id that a padded embedding has and the
+    tokenizer has not; a character spread over tokens belongs to the last one.
 
     Args:
         tokenizer: A byte-level BPE tokenizer (Qwen's kind).
@@ -49,16 +63,11 @@ def decode_with_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[i
     Returns:
         The text and, for each token, the character offset after it.
     """
-    symbols = _byte_of_symbol()
-    added = tokenizer.added_tokens_decoder
+    known = _bytes_of_tokens(tokenizer, len(tokenizer))
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text, ends, length = [], [], 0
-    for token_id, token in zip(ids, tokenizer.convert_ids_to_tokens(list(ids)), strict=True):
-        if token_id in added:
-            raw = str(added[token_id]).encode()
-        else:
-            raw = bytes(symbols[c] for c in token)
-        piece = decoder.decode(raw)
+    for token in ids:
+        piece = decoder.decode(known[token] if token < len(known) else b"\xff")
         text.append(piece)
         length += len(piece)
         ends.append(length)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from processes import run
 from videos import read_index
 
 torch = pytest.importorskip("torch")
@@ -19,8 +20,12 @@ from agents.vlm import VisionLanguageModel  # noqa: E402
 from paravt_env.protocol import Role, action_from_completion, render_completion  # noqa: E402
 from paravt_env.protocol.prompts import PROMPTS, forced_answer_text  # noqa: E402
 from train import measure, recipe, trainer  # noqa: E402
-from train.config import EvalConfig, TrainConfig  # noqa: E402
+from train.config import EvalConfig, ParallelConfig, TrainConfig  # noqa: E402
+from train.meter import Meter  # noqa: E402
+from train.parallel import Group, start  # noqa: E402
 from train.rollout import Start, play  # noqa: E402
+from train.rounds import idle  # noqa: E402
+from train.scoring import Scorer  # noqa: E402
 
 SHAPE = MiniConfig(32, 1, 2, 64, 32, 1, 2, 64, vocabulary=300)
 CALLS = render_completion("Both ends, please.", [(10.0, 12.0), (20.0, 22.0)])
@@ -175,3 +180,47 @@ def test_defect_24_the_recipes_validate_during_training(name):
     run = recipe.load(TrainConfig, name).run
     assert 0 < run.eval_every < run.steps
     assert run.eval_tasks > 0
+
+
+def encode_together(folder, counts):
+    """Features and the vision tower's gradient for each number of frames, shared and alone."""
+    row = start(ParallelConfig(sequence=3, timeout=900))
+    found = {}
+    for count in counts:
+        rng = np.random.default_rng(count)
+        frames = tuple(rng.integers(0, 256, (64, 64, 3)).astype(np.uint8) for _ in range(count))
+        both = []
+        for group in (row.sequence, Group()):
+            vlm = VisionLanguageModel.load(folder, "float64")
+            batch = replace(idle(vlm), images=frames, image_order=tuple(range(count))[::-1])
+            meter = Meter()
+            rows = Scorer(vlm, 1.0, 8, "dense", group)._features(batch, meter)
+            order = np.random.default_rng(0).permutation(rows.numel())
+            weights = torch.from_numpy(order.reshape(rows.shape)) / rows.numel()
+            (rows * weights / group.size).sum().backward()
+            tower = vlm.model.model.visual.named_parameters()
+            gradient = {n: p.grad.clone() for n, p in tower if p.grad is not None}
+            if group.size > 1:
+                for one in gradient.values():
+                    torch.distributed.all_reduce(one)
+            both.append((rows.detach(), gradient, int(meter.totals["frames_encoded"])))
+        (rows, gradient, own), (expected, wanted, _) = both
+        found[count] = {
+            "shape": rows.shape == expected.shape,
+            "features": float((rows - expected).abs().max()),
+            "gradient": max(float((gradient[n] - g).abs().max()) for n, g in wanted.items()),
+            "norm": max(float(g.abs().max()) for g in wanted.values()),
+            "frames": own,
+        }
+    return found
+
+
+def test_defect_28_frames_that_the_processes_do_not_divide_are_encoded_all_the_same(tmp_path):
+    folder = build_mini(tmp_path / "mini", ["a red scene"], SHAPE)
+    processes = run(encode_together, 3, folder, (1, 2, 4, 5, 6))
+    for found in processes:
+        for count, one in found.items():
+            assert one["shape"], count
+            assert one["features"] < 1e-9 and one["gradient"] < 1e-9 < one["norm"], count
+    shares = {n: [found[n]["frames"] for found in processes] for n in (1, 2, 4, 5, 6)}
+    assert shares == {1: [1, 0, 0], 2: [1, 1, 0], 4: [2, 1, 1], 5: [2, 2, 1], 6: [2, 2, 2]}

@@ -124,3 +124,9 @@ def test_bytes_that_are_no_text_do_not_raise(vlm: VisionLanguageModel) -> None:
     text, ends = decode_with_offsets(vlm.tokenizer, everything)
     assert len(ends) == len(everything) and ends[-1] <= len(text)
     assert len(token_roles(text, ends)) == len(ends)
+
+
+def test_an_id_beyond_the_tokenizer_is_a_replacement_character(vlm: VisionLanguageModel) -> None:
+    ids = vlm.tokenizer("a")["input_ids"]
+    text, ends = decode_with_offsets(vlm.tokenizer, [*ids, len(vlm.tokenizer) + 7, *ids])
+    assert (text, ends) == ("a\N{REPLACEMENT CHARACTER}a", [1, 2, 3])

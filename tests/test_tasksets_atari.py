@@ -38,7 +38,7 @@ from paravt_env.tasksets.atari.plan import (
 )
 from paravt_env.tasksets.atari.players import REFLEXES, Player
 from paravt_env.tasksets.atari.questions import make_tasks
-from paravt_env.tasksets.atari.record import Log, Recording
+from paravt_env.tasksets.atari.record import Console, Log, Recording
 from train.cli import main
 
 SHORT: dict[str, Any] = {
@@ -48,6 +48,9 @@ SHORT: dict[str, Any] = {
     "fps": 6,
     "long_every": 2,
 }
+
+
+PLAN = VideoPlan("train-00000", (0, 0, 0), 90.0, ())
 
 
 @pytest.fixture(scope="session")
@@ -361,6 +364,48 @@ def test_the_video_shows_the_plan(short: AtariTasks) -> None:
         # the interrupted game goes on where it stood
         resumed = np.abs(frames[last].astype(int) - frames[first - 1]).mean()
         assert resumed < 0.5 * np.abs(frames[last].astype(int) - frames[last - 1]).mean()
+
+
+@pytest.mark.parametrize("game", [key for key, game in GAMES.items() if game.rooms is not None])
+def test_another_room_is_another_picture(game: str) -> None:
+    pytest.importorskip("ale_py")
+    console = Console(Shot(game, "scripted", 2, 0.0, 60.0), 6)
+    frames, rooms = [], []
+    for _ in range(60 * 6):
+        frames.append(console.step()[40:150].astype(int))
+        rooms.append(console.room)
+    changed, same = [], []
+    for i in range(1, len(rooms) - 2):  # a frame may show the end of one and the start of another
+        part = (np.abs(frames[i + 2] - frames[i]).max(axis=-1) > 20).mean()
+        if len(set(rooms[i - 1 : i + 3])) == 1:
+            same.append(part)
+        elif rooms[i - 1] == rooms[i] != rooms[i + 1] == rooms[i + 2]:
+            changed.append(part)
+    assert len(changed) >= 3
+    assert min(changed) > 0.05 > max(same)  # of the pixels
+
+
+def test_a_game_that_ends_begins_anew_with_all_lives_and_no_points() -> None:
+    pytest.importorskip("ale_py")
+    console, log = Console(Shot("seaquest", "random", 1, 0.0, 90.0), 6), Log()
+    for number in range(90 * 6):
+        console.step()
+        log.note(number / 6, console)
+    assert log.ends and log.lives[0] == (0.0, 4)
+    for end in log.ends:
+        assert value_at(log.lives, end) == 0 and value_at(log.lives, end + 0.2) == 4
+        assert value_at(log.score, end + 0.2) == 0
+    assert max(score for _, score in log.score) > 0
+    assert Recording.from_dict(PLAN, json.loads(json.dumps(Recording(PLAN, (log,)).as_dict()))) == (
+        Recording(PLAN, (log,))
+    )
+
+
+def test_flickering_things_are_in_every_frame() -> None:
+    pytest.importorskip("ale_py")
+    console = Console(Shot("asteroids", "random", 1, 0.0, 9.0, lead_in=3.0), 6)
+    lit = [int((console.step()[30:].max(axis=-1) > 0).sum()) for _ in range(24)]
+    assert min(lit) > 0.5 * max(lit)
 
 
 def test_the_same_settings_record_the_same_bytes(short: AtariTasks, tmp_path: Path) -> None:
