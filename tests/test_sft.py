@@ -53,8 +53,8 @@ def test_the_window_lies_on_the_side_of_the_sun():
 
 def test_a_plan_gives_the_window_of_a_frame_that_is_asked_for():
     cue = Cue(100.0, 0, "red", 0.6, ())
-    assert listed(COMPACT, 7, cue, True) == "7 red right 60 100"
-    assert listed(COMPACT, 7, cue, False) == "7 red right"
+    assert listed(COMPACT, 7, cue, True) == "7 red RIGHT 60 100"
+    assert listed(COMPACT, 7, cue, False) == "7 red right 60 100"
 
 
 def test_a_single_frame_is_a_reading_of_its_own(vlm):
@@ -119,6 +119,8 @@ def test_what_a_stage_must_hold():
         StageConfig(conversations=4)
     with pytest.raises(ValueError, match="rollouts"):
         StageConfig(frames=4, rollouts=8)
+    with pytest.raises(ValueError, match="learning_rate"):
+        StageConfig(frames=4, learning_rate=0.0)
     with pytest.raises(ValueError, match="share"):
         StageConfig(frames=4, words=1.5)
     with pytest.raises(ValueError, match="stages is empty"):

@@ -66,7 +66,7 @@ def play(argv: Sequence[str]) -> int:
     parser.add_argument("--agent", default="random", help="random, uniform, oracle or majority")
     parser.add_argument("--tasks", default="synthetic", help="task set or JSONL manifest")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--videos", type=int, help="videos of the synthetic set")
+    parser.add_argument("--videos", type=int, help="videos of the synthetic or atari set")
     parser.add_argument("--task-id", help="default: drawn at random")
     parser.add_argument("--frame-budget", type=int, help="overview frames K")
     parser.add_argument("--episodes", type=int, default=1)

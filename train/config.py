@@ -344,11 +344,15 @@ class StageConfig:
     """Sub-agent readings of one step."""
     frames: int = 0
     """Descriptions of single frames in one step."""
+    learning_rate: float | None = None
+    """Replaces the recipe's peak learning rate in this stage."""
     freeze_vision: bool = True
     """Leave the vision tower as it is."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"StageConfig.learning_rate = {self.learning_rate}: must be positive")
         _at_least(self, 0, "steps", "rollouts", "conversations", "readings", "frames")
         for name in ("words", "call"):
             value = getattr(self, name)

@@ -136,7 +136,7 @@ def fit(
         vlm: The policy; its weights change.
         config: Learning rates and clipping.
         streams: Trajectories and how many of them each batch takes.
-        stage: Its name, its steps, whether the vision tower learns.
+        stage: Its name, steps and learning rate; whether the vision tower learns.
         log: Receives one record every `config.log_every` steps.
     """
     steps = stage.steps
@@ -148,7 +148,7 @@ def fit(
             loss="likelihood",
             aggregation="token_mean",
             kl_coefficient=0.0,
-            learning_rate=config.learning_rate,
+            learning_rate=stage.learning_rate or config.learning_rate,
             weight_decay=config.weight_decay,
             max_grad_norm=config.grad_clip,
             micro_batch_tokens=config.micro_batch_tokens,
@@ -207,7 +207,8 @@ def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
     env = config.env.make(config.evaluation.num_envs)
     try:
         vlm = _policy(config, folder, env)
-        frames = single_frames(vlm, config, env, rng)
+        described = any(stage.frames for stage in config.stages)
+        frames = single_frames(vlm, config, env, rng) if described else []
         for number, stage in enumerate(config.stages):
             seed = config.run.seed * len(config.stages) + number
             traces = trace_trajectories(vlm, config, env, stage, seed, say)

@@ -117,13 +117,16 @@ def window_of(style: PromptStyle, cue: Cue) -> Window:
 
 
 def listed(style: PromptStyle, number: int, cue: Cue, asked: bool) -> str:
-    """A frame as plans name it: number, scene, the sun's side; if it is asked for, the window.
+    """A frame as plans name it: number, scene, the sun's side and the window that follows from it.
+
+    The side is in capitals if the question asks for the scene: that is where to look.
 
     >>> listed(COMPACT, 3, Cue(104.0, 5, "red", 0.7, ()), True)
-    '3 red right 64 104'
+    '3 red RIGHT 64 104'
     """
     start, end = window_of(style, cue)
-    return f"{number} {cue.colour} {side_of(cue)}" + (f" {start:.0f} {end:.0f}" if asked else "")
+    side = side_of(cue).upper() if asked else side_of(cue)
+    return f"{number} {cue.colour} {side} {start:.0f} {end:.0f}"
 
 
 def report(task: Task, timestamps: np.ndarray) -> str:
@@ -148,7 +151,7 @@ def corpus(tasks: TaskSet) -> list[str]:
             for corner in CORNERS
         ),
         *(
-            f"look {colour} {side}; {colour} {side} none\n"
+            f"look {colour} {side}; {colour} {side} none\n {side.upper()}"
             for colour in (*COLOURS, *GREYS)
             for side in SIDES
         ),
@@ -316,7 +319,7 @@ class TraceAgent(ConversationAgent):
         return min(shown or frames, key=lambda cue: abs(cue.phase - 0.5))
 
     def _plan(self, notes: Notes, asked: Sequence[Cue] = ()) -> str:
-        """All frames in their order, those that are asked for with the windows next to them.
+        """All frames in their order with their windows, those that are asked for in capitals.
 
         A small model reads frames in their order within minutes, and sees at each one whether the
         question names its colour; to find a colour among frames it needs far longer.
