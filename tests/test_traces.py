@@ -14,7 +14,7 @@ from paravt_env.protocol.tags import Role
 from paravt_env.task import Task
 from paravt_env.vector import LongVideoVectorEnv
 from train.rollout import Rollout, Start, play
-from train.traces import TraceAgent, TraceConfig, report
+from train.traces import TraceAgent, TraceConfig, report, weighed
 
 SCENES = [
     {"start": 0.0, "end": 60.0, "colour": "red", "events": [("star", "top left", 24.0, 36.0)]},
@@ -51,7 +51,7 @@ def task(family: str, asked: list[int], **fields: object) -> Task:
         ("flash", [10.0, 30.0, 50.0], "red star"),
         ("where", [10.0, 30.0, 50.0], "red top left"),
         ("count", [10.0, 30.0, 50.0], "red 1"),
-        ("when", [22.0, 26.0, 30.0, 34.0, 38.0], "red 24-36"),
+        ("when", [22.0, 26.0, 30.0, 34.0, 38.0], "red 22 - 38"),
         ("flash", [10.0, 50.0], "none"),
         ("flash", [30.0, 86.0, 90.0, 94.0], "red star"),
     ],
@@ -62,6 +62,13 @@ def test_a_reading_says_what_the_frames_show(family: str, times: list[float], te
 
 def test_a_reading_without_the_asked_scene_reports_what_is_on_screen_longest() -> None:
     assert report(task("flash", [1]), np.array([30.0, 40.0])) == "red star"
+
+
+def test_options_are_weighed_by_what_was_read() -> None:
+    question = Task(
+        id="t", video="v.mp4", question="?", kind="mcq", options=("ring", "star"), answer="B"
+    )
+    assert weighed(question, ("B",)) == "A ring no;B star yes"
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 """The cold start: supervised fine-tuning on single frames and on oracle-written traces.
 
-Stages follow one another (`stages` of the recipe). The first one only describes single frames and
-trains the vision tower; the next ones imitate whole conversations and sub-agent readings, first
-with words in place of the overview's frames: to find a colour and to copy its times is learned on
-text, far faster. Traces are collected through the real environment by a :class:`TraceAgent` and
+Stages follow one another (`stages` of the recipe), each a mixture of whole conversations,
+sub-agent readings and descriptions of single frames. At first words stand in place of the
+overview's frames: to see which frame is asked for and to copy its times is learned on text, far
+faster. Traces are collected through the real environment by a :class:`TraceAgent` and
 trained by the same packed learner as reinforcement learning. Command: ``paravt sft sft_mini``.
 """
 
@@ -219,10 +219,10 @@ def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
             )
             streams = [(shuffled(kind, rng), count) for kind, count in kinds if kind and count]
             fit(vlm, config, streams, stage, log)
+            vlm.save(folder)
+            lines = "".join(json.dumps(record) + "\n" for record in records)
+            (folder / "sft.jsonl").write_text(lines, encoding="utf-8")
     finally:
         env.close()
-    vlm.save(folder)
-    lines = "".join(json.dumps(record) + "\n" for record in records)
-    (folder / "sft.jsonl").write_text(lines, encoding="utf-8")
     say(f"{folder} written; measure it with: paravt eval --agent.checkpoint={folder}")
     return folder

@@ -28,7 +28,7 @@ from paravt_env.protocol.prompts import (
     forced_answer_text,
     frame_times,
 )
-from paravt_env.task import Task, TaskSet
+from paravt_env.task import OPTION_LETTERS, Task, TaskSet
 from paravt_env.tasksets.synthetic import oracle
 from paravt_env.tasksets.synthetic.oracle import Cue
 from paravt_env.tasksets.synthetic.world import COLOURS, CORNERS, GREYS, SYMBOLS
@@ -86,9 +86,28 @@ def describe(task: Task, readings: Sequence[oracle.Reading]) -> str:
     if task.family == "count":
         return f"{first.colour} {len({r.corner for r in readings})}"
     if task.family == "when":
-        start, end = min(r.start for r in readings), max(r.end for r in readings)
-        return f"{first.colour} {start:.0f}-{end:.0f}"
+        return f"{first.colour} {spanned(readings)}"
     return f"{first.colour} {first.symbol}"
+
+
+def spanned(readings: Sequence[oracle.Reading]) -> str:
+    """From the frame before an event to the one after it, in seconds: times that prompts name."""
+    before = min(2 * r.start - r.first for r in readings)
+    after = max(2 * r.end - r.last for r in readings)
+    return f"{np.floor(before + 0.5):.0f} - {np.floor(after + 0.5):.0f}"
+
+
+def weighed(task: Task, possible: Sequence[str]) -> str:
+    """Each option with whether it agrees with what was read.
+
+    Args:
+        task: A multiple-choice task.
+        possible: Letters of the options that do.
+    """
+    return ";".join(
+        f"{letter} {option} {'yes' if letter in possible else 'no'}"
+        for letter, option in zip(OPTION_LETTERS, task.options, strict=False)
+    )
 
 
 def side_of(cue: Cue) -> str:
@@ -158,7 +177,7 @@ def corpus(tasks: TaskSet) -> list[str]:
         *(status.value for status in CropStatus),
     ]
     phrases = [
-        "seen: it is none",
+        "seen: it is none?A red no;B top left yes;C 3 no",
         GUESS,
         UNSEEN,
         BLIND,
@@ -265,7 +284,7 @@ class TraceAgent(ConversationAgent):
         shown = oracle.read_window(task, notes.overview)
         answer = oracle.answer_from_readings(task, shown, notes.asked)
         if answer is not None and task.kind != "grounding" and self._chance(trace.direct):
-            return render_completion(f"seen: {self._facts(notes, shown)}", answer=answer)
+            return render_completion(f"seen: {self._judge(notes, shown)}", answer=answer)
         if not self._chance(trace.call):
             return self._guess(notes, shown, GUESS)
         if not notes.windows:
@@ -287,7 +306,10 @@ class TraceAgent(ConversationAgent):
         task, trace = notes.task, self.trace
         answer = oracle.answer_from_readings(task, notes.seen, notes.asked)
         if answer is not None:
-            return render_completion(self._facts(notes, notes.seen), answer=_whole(answer))
+            if task.kind == "grounding":
+                asked = [r for r in notes.seen if r.scene in notes.asked]
+                answer = f" {spanned(asked)}"  # numbers as the reading writes them
+            return render_completion(self._judge(notes, notes.seen), answer=answer)
         found = {reading.scene for reading in notes.seen}
         missing = {s: w for s, w in notes.windows.items() if s not in found}
         if missing and not must_answer and self._chance(trace.retry):
@@ -300,11 +322,12 @@ class TraceAgent(ConversationAgent):
                 thought.append(f"{self._cue(notes, scene).colour} {'before' if left else 'after'}")
                 windows.append(other)
             return render_completion(f"retry {'; '.join(thought)}", windows)
-        return self._guess(notes, notes.seen, f"{self._facts(notes, notes.seen)}, a guess")
+        return self._guess(notes, notes.seen, f"{self._judge(notes, notes.seen)}, a guess")
 
     def _guess(self, notes: Notes, readings: Sequence[oracle.Reading], thought: str) -> str:
         if notes.task.kind == "grounding":
-            answer = _whole(oracle.guess_span(notes.task, notes.overview) or "0-10")
+            span = oracle.guess_span(notes.task, notes.overview) or "0-10"
+            answer = " " + " - ".join(f"{float(time):.0f}" for time in span.split("-"))
         else:
             task = notes.task
             possible = oracle.possible_answers(task, readings, notes.asked)
@@ -327,6 +350,14 @@ class TraceAgent(ConversationAgent):
         frames = enumerate(notes.cues, 1)
         return "look " + "; ".join(listed(self.style, i, cue, cue in asked) for i, cue in frames)
 
+    def _judge(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:
+        """The facts, and what each option is worth by them: a letter is read off, not looked up."""
+        possible = oracle.possible_answers(notes.task, readings, notes.asked)
+        facts = self._facts(notes, readings)
+        if not 0 < len(possible) < len(notes.task.options):
+            return facts
+        return f"{facts}?{weighed(notes.task, possible)}"
+
     def _facts(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:
         """What is known of each asked scene, and for a goal what follows from it."""
         facts = [
@@ -339,12 +370,6 @@ class TraceAgent(ConversationAgent):
         if notes.task.family == "goal" and answer is not None:
             return f"{text}: {notes.task.options[ord(answer) - ord('A')]}"
         return f"it is {text}"
-
-
-def _whole(answer: str) -> str:
-    """An answer with the seconds of a span rounded, as readings give them."""
-    start, dash, end = answer.partition("-")
-    return f"{float(start):.0f}-{float(end):.0f}" if dash else answer
 
 
 def _times(view: Any, window: int) -> np.ndarray:
