@@ -45,7 +45,9 @@ def _bytes_of_tokens(tokenizer: Any, size: int) -> list[bytes]:
     tokens = tokenizer.convert_ids_to_tokens(list(range(size)))
     unknown = "\N{REPLACEMENT CHARACTER}"
     return [
-        str(added[i]).encode() if i in added else bytes(symbols.get(c, 255) for c in token or unknown)
+        str(added[i]).encode()
+        if i in added
+        else bytes(symbols.get(c, 255) for c in token or unknown)
         for i, token in enumerate(tokens)
     ]
 

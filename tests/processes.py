@@ -18,7 +18,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 def preload() -> None:
     """What the server imports before its first process."""
-    CONTEXT.set_forkserver_preload(["torch.distributed.fsdp", "train.trainer"])
+    CONTEXT.set_forkserver_preload(["torch.distributed.fsdp", "train.launch"])
 
 
 def free_port() -> int:

@@ -18,8 +18,9 @@ from train import asynchronous, checkpoint, players, rollout
 from train.config import EnvConfig, EvalConfig, RunConfig, TrainConfig
 from train.errors import ConfigError
 from train.interrupt import Interrupt
+from train.launch import train
 from train.metrics import read_metrics
-from train.trainer import TaskOrder, Trainer, train
+from train.trainer import TaskOrder, Trainer
 
 SHAPE = MiniConfig(
     hidden_size=48, layers=2, heads=4, intermediate_size=64, vision_hidden_size=32, vision_layers=1,

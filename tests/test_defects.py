@@ -19,7 +19,7 @@ from agents.paragrpo import PARAGRPO, PARAGRPOConfig  # noqa: E402
 from agents.vlm import VisionLanguageModel  # noqa: E402
 from paravt_env.protocol import Role, action_from_completion, render_completion  # noqa: E402
 from paravt_env.protocol.prompts import PROMPTS, forced_answer_text  # noqa: E402
-from train import measure, recipe, trainer  # noqa: E402
+from train import launch, measure, recipe  # noqa: E402
 from train.config import EvalConfig, ParallelConfig, TrainConfig  # noqa: E402
 from train.meter import Meter  # noqa: E402
 from train.parallel import Group, start  # noqa: E402
@@ -139,8 +139,8 @@ def test_defect_22_evaluation_plays_with_the_settings_of_training(vlm, monkeypat
     assert measure.evaluated_agent(config)(env) == (expected, env.simulation.settings)
 
     made = []
-    monkeypatch.setattr(trainer, "_agent", lambda vlm, agent, *rest: made.append(agent))
-    trainer._validation(config, vlm, env)
+    monkeypatch.setattr(launch, "_agent", lambda vlm, agent, *rest: made.append(agent))
+    launch._validation(config, vlm, env)
     assert made == [expected]
 
 

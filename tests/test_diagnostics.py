@@ -36,10 +36,10 @@ from train.diagnostics import (
     pac_bayes,
 )
 from train.errors import ConfigError
+from train.launch import train
 from train.learner import Learner
 from train.metrics import read_metrics
 from train.probe import cosine, dot, measure_batch, measure_gradients, scores_of
-from train.trainer import train
 
 WEIGHTS = {"answer": 1.0, "format_anchor": 0.5, "tool_gain": 0.0}
 

@@ -16,7 +16,7 @@ from test_learner import ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
 
 from agents.mini import build_mini
 from agents.vlm import VisionLanguageModel
-from train import asynchronous, checkpoint, players, rollout, trainer
+from train import asynchronous, checkpoint, launch, players, rollout
 from train.config import FaultConfig, ParallelConfig
 from train.faults import FaultGuard, TooManyFaults, load
 from train.learner import Learner
@@ -226,10 +226,10 @@ def _train(config, folder, kill_at):
 
     players.play = asynchronous.play = play
     Learner.accumulate = dying
-    trainer.train(config)
+    launch.train(config)
 
 
-def launch(config, folder, kill_at=None):
+def launch_job(config, folder, kill_at=None):
     """Run the job on two processes under torchrun's elastic agent."""
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -254,8 +254,8 @@ def numbers(config):
 
 def test_a_killed_job_starts_again_from_its_checkpoint_with_the_same_losses(tiny_run, tmp_path):
     whole, hurt = (tiny_run(name, steps=3, checkpoint_every=1) for name in ("whole", "hurt"))
-    launch(whole, tmp_path / "whole")
-    texts = launch(hurt, tmp_path / "hurt", kill_at=2)
+    launch_job(whole, tmp_path / "whole")
+    texts = launch_job(hurt, tmp_path / "hurt", kill_at=2)
     (said,) = lines(texts["0.0.txt"])
     # where it was last seen is polled, so it may lag behind where it died
     assert re.search(r"process 1 of 2 gives no sign of life; last seen in step \d, \w+\.", said)
@@ -269,7 +269,7 @@ def test_a_killed_job_starts_again_from_its_checkpoint_with_the_same_losses(tiny
     assert all(torch.equal(one[name], other[name]) for name in one)
     # and on one process, which goes on with the same weights and moments
     alone = tiny_run("hurt", steps=4, checkpoint_every=1, resume=True)
-    trainer.train(alone)
+    launch.train(alone)
     assert len(numbers(alone)) == 4
 
 

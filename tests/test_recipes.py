@@ -11,9 +11,9 @@ from agents.mini import MiniConfig, build_mini
 from paravt_env.rewards.presets import PRESETS
 from train import players, rollout
 from train.config import SFTConfig, TrainConfig
+from train.launch import train
 from train.metrics import read_metrics
 from train.recipe import load, recipe_names
-from train.trainer import train
 
 METHODS = (
     "paragrpo", "vanilla_grpo", "anchoring_only", "gating_only", "longvt", "longvila", "pyvision",

@@ -95,7 +95,10 @@ def prompts_of(vlm, world, words):
 
 def test_a_stage_may_call_more_often_than_the_traces_do(vlm, world):
     def calling(call):
-        return sum("start_time" in vlm.tokenizer.decode(t.branch_ids) for t in mains_of(vlm, world, call=call))
+        return sum(
+            "start_time" in vlm.tokenizer.decode(t.branch_ids)
+            for t in mains_of(vlm, world, call=call)
+        )
 
     assert calling(0.0) == 0 < calling(1.0)
 

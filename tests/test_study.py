@@ -9,7 +9,7 @@ import yaml
 from builders import SIZE, make_task, write_manifest
 from test_evaluate import report, row
 
-import train.trainer
+import train.launch
 from train import study
 from train.config import TrainConfig
 from train.errors import ConfigError
@@ -126,7 +126,7 @@ def test_a_cell_that_was_stopped_goes_on(tmp_path, monkeypatch):
         seen.append(config.run.resume)
         return tmp_path / "model"
 
-    monkeypatch.setattr(train.trainer, "train", train_)
+    monkeypatch.setattr(train.launch, "train", train_)
     monkeypatch.setattr(study, "measure", lambda config, agent, path: path.write_text("{}"))
     config = TrainConfig()
     config = replace(config, run=replace(config.run, folder=str(tmp_path), name="a-0"))

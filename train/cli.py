@@ -164,7 +164,7 @@ def train(argv: Sequence[str]) -> int:
     """Train a policy with PARA-GRPO."""
     settings = _settings("TrainConfig", argv, train, "paragrpo_mini")
     if settings is not None:
-        importlib.import_module("train.trainer").train(settings)
+        importlib.import_module("train.launch").train(settings)
     return 0
 
 

@@ -386,9 +386,7 @@ class SFTConfig:
     """What the traces do how often."""
     frames_per_video: int = 120
     """Single frames that are described of each video."""
-    stages: tuple[StageConfig, ...] = (
-        StageConfig(rollouts=6400, conversations=16, readings=16),
-    )
+    stages: tuple[StageConfig, ...] = (StageConfig(rollouts=6400, conversations=16, readings=16),)
     """What is taught, in this order."""
     learning_rate: float = 1e-3
     """Peak learning rate; cosine to zero."""

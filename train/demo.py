@@ -19,11 +19,11 @@ from transformers.utils.logging import disable_progress_bar
 from train import checkpoint
 from train.config import TrainConfig
 from train.errors import ConfigError
+from train.launch import train
 from train.measure import evaluated_agent, measure
 from train.recipe import save
 from train.report import learned, write_report
 from train.tables import print_progress
-from train.trainer import train
 
 
 class Stages:

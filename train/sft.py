@@ -59,9 +59,7 @@ def single_frames(
         frames = store.frames(task.video, times, config.env.frame_size)
         cues = oracle.visible_cues(task, frames.timestamps.tolist())
         pixels = frames.pixels.copy()
-        described += [
-            describe(vlm, style, cue, pixels[i : i + 1]) for i, cue in enumerate(cues)
-        ]
+        described += [describe(vlm, style, cue, pixels[i : i + 1]) for i, cue in enumerate(cues)]
     store.close()
     return described
 

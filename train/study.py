@@ -1,6 +1,6 @@
 """Studies: the same training under several settings (arms) and seeds, measured in the same way.
 
-After the journey: every arm is a run of `train.trainer` followed by the same evaluations, in a
+After the journey: every arm is a run of `train.launch` followed by the same evaluations, in a
 folder of its own; what is finished is never run again, what was stopped goes on. A study is one
 YAML file in `train/studies/`. Command: `paravt study paradox` (`--quick` for one small seed).
 """
@@ -191,7 +191,7 @@ def _train_and_measure(cell: Cell) -> None:
     if cell.evaluate_only:
         recipe.save(config, cell.folder)
     else:
-        from train.trainer import train
+        from train.launch import train
 
         saved = checkpoint.latest(cell.folder)
         policy = str(train(replace(config, run=replace(config.run, resume=saved is not None))))

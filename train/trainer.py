@@ -14,9 +14,7 @@ Command: `paravt train paragrpo_mini`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, replace
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,29 +22,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.base import AgentConfig, Limits
 from agents.paragrpo import PARAGRPO, Batch
-from agents.transformers_agent import TransformersAgent
-from agents.vlm import VisionLanguageModel
-from paravt_env.vector import LongVideoVectorEnv
-from train import checkpoint, lora, parallel, recipe
-from train.asynchronous import Ahead, Progress, divide
+from train import checkpoint
+from train.asynchronous import Ahead, Progress
 from train.config import TrainConfig
-from train.difficulty import Pool, task_pool
+from train.difficulty import Pool
 from train.errors import ConfigError
-from train.evaluate import evaluate
 from train.interrupt import Interrupt
 from train.learner import Learner
 from train.metrics import MetricsLogger, aggregate_rollouts
 from train.parallel import Parallel
-from train.players import Players, make_players
+from train.players import Players
 from train.probe import choose_groups, measure_batch
 from train.rollout import Start
 from train.selection import Group, Selected, reward_weights, select
-from train.watch import Watch
-
-VALIDATION = "val"
-"""Split that is evaluated during training; every task set calls it so."""
 
 
 class TaskOrder:
@@ -337,145 +326,3 @@ def _of_process(rank: int) -> str:
     ('', '.2')
     """
     return f".{rank}" if rank else ""
-
-
-def _agent(
-    vlm: VisionLanguageModel, config: AgentConfig, env: LongVideoVectorEnv, seed: int
-) -> TransformersAgent:
-    limits = Limits.of(env.simulation.settings)
-    return TransformersAgent(vlm, config, limits, seed)
-
-
-def _validation(
-    config: TrainConfig, vlm: VisionLanguageModel, env: LongVideoVectorEnv
-) -> Callable[[], dict[str, float]]:
-    """Measures the agent's weights on the validation split at the evaluation's temperature."""
-    settings = replace(config.evaluation, split=VALIDATION, tasks=config.run.eval_tasks)
-    greedy = _agent(
-        vlm, replace(config.agent, temperature=settings.temperature), env, settings.seed
-    )
-
-    def validate() -> dict[str, float]:
-        greedy.sampler.generator.manual_seed(settings.seed)
-        greedy.weights_changed(greedy.version + 1)
-        overall = evaluate(greedy, env, env.simulation.tasks, settings).summary()["overall"]
-        return {
-            "validation/accuracy": overall["accuracy"]["mean"],
-            "validation/compliance": overall["compliance"],
-            "validation/calls": overall["calls"],
-        }
-
-    return validate
-
-
-def train(config: TrainConfig) -> Path:
-    """A training run from its settings to the trained checkpoint.
-
-    Returns:
-        The folder of the trained policy, in the standard format.
-
-    Raises:
-        ConfigError: Nothing to resume, or a finished run in the way.
-    """
-    torch.set_num_threads(config.run.threads)
-    folder = config.run.path
-    processes = parallel.start(config.parallel, config.agent.device)
-    try:
-        with Watch(processes, lambda: _how_to_go_on(folder)):
-            return _train(config, processes)
-    finally:
-        parallel.stop()
-
-
-def _how_to_go_on(folder: Path) -> str:
-    saved = checkpoint.latest(folder)
-    if saved is None:
-        return "There is no checkpoint yet"
-    return (
-        f"The last checkpoint is {saved}: torchrun starts again from it if --max-restarts allows; "
-        f"else go on with: paravt train {folder / 'config.yaml'} --run.resume=true"
-    )
-
-
-def _train(config: TrainConfig, processes: Parallel) -> Path:
-    folder = config.run.path
-    saved = checkpoint.latest(folder)
-    resume = config.run.resume or parallel.restarted()
-    if config.run.resume and saved is None:
-        raise ConfigError(f"{folder} has no checkpoint: start without --run.resume")
-    if saved is not None and not resume:
-        raise ConfigError(
-            f"{folder} holds a run: add --run.resume=true to go on, or give another --run.name"
-        )
-    if not config.agent.checkpoint:
-        raise ConfigError("agent.checkpoint is empty: give a folder or a hub name")
-    if processes.world.size > 1 and (
-        config.run.asynchronous or config.agent.engine != "transformers"
-    ):
-        raise ConfigError(
-            "agent.engine=vllm or vllm_server and run.asynchronous need a run of one process"
-        )
-    if processes.world.size > 1 and config.diagnostics.every and config.diagnostics.groups:
-        raise ConfigError(
-            "diagnostics.groups compares gradients, which needs a run of one process: set it to 0"
-        )
-    processes.barrier()
-    if processes.leads:
-        recipe.save(config, folder)
-    algorithm, start = config.algorithm, config.agent.checkpoint
-    source = start if saved is None else str(saved / checkpoint.MODEL)
-    dtype, device, seed = config.agent.dtype, config.agent.device, config.run.seed
-    device = processes.local_device(device)
-    vlm = VisionLanguageModel.load(start if config.lora.rank else source, dtype, device)
-    reference = None
-    if config.lora.rank:
-        vlm = lora.add(vlm, config.lora, seed)
-    elif algorithm.kl_coefficient > 0:
-        reference = VisionLanguageModel.load(start, dtype, device)
-    learner = Learner(
-        vlm,
-        algorithm,
-        config.agent.temperature,
-        reference,
-        seed,
-        processes,
-        config.faults,
-        folder,
-    )
-    envs: list[LongVideoVectorEnv] = []
-    players: Players | None = None
-    tensors, state = ({}, {}) if saved is None else checkpoint.load(saved)
-    try:
-        groups = -(-algorithm.groups // processes.players.size)
-        for part in divide(groups, config.run.lanes):
-            envs.append(config.env.make(part * algorithm.group_size))
-        own_seed, apart = seed + processes.world.rank, config.run.asynchronous
-        players = make_players(config.agent, vlm, tuple(envs), own_seed, apart)
-        validate = None
-        if config.run.eval_every:
-            rows = min(config.evaluation.num_envs, config.run.eval_tasks)
-            budgets = config.evaluation.frame_budgets
-            envs.append(config.env.make(rows, VALIDATION, budgets))
-            validate = _validation(config, vlm, envs[-1])
-        ids = envs[0].simulation.tasks.ids
-        pool = task_pool(config, ids, partial(players.play, size=1), players.rows)
-        pool = processes.gather(pool)[processes.leader]
-        logging: AbstractContextManager[MetricsLogger | None] = nullcontext()
-        if processes.leads:
-            logging = MetricsLogger(
-                folder,
-                wandb=config.run.wandb,
-                total_steps=config.run.steps,
-                first_step=state.get("step", 0),
-                config=asdict(config),
-            )
-        with logging as logger:
-            trainer = Trainer(config, players, learner, logger, validate, pool)
-            if saved is not None:
-                trainer.restore(tensors, state)
-            return trainer.run()
-    finally:
-        if players is not None:
-            players.close()
-        for env in envs:
-            env.close()

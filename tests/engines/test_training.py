@@ -14,8 +14,8 @@ from helpers import settings
 from agents.paragrpo import PARAGRPOConfig
 from train import asynchronous, players, rollout
 from train.config import EnvConfig, RunConfig, TrainConfig
+from train.launch import train
 from train.metrics import read_metrics
-from train.trainer import train
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
 
