@@ -17,6 +17,7 @@ from stable_baselines3.common.policies import MultiInputActorCriticPolicy  # noq
 from agents.base import Agent  # noqa: E402
 from agents.sb3_agent import (  # noqa: E402
     POLICY,
+    QUESTION,
     FrameExtractor,
     SB3Agent,
     _arrays,
@@ -81,14 +82,14 @@ def arrays_of(env):
 def batch_and_extractor(make_env, make_vector, three, codec):
     arrays = _arrays(codec, make_vector(1, tasks=three, **SMALL))
     torch.manual_seed(0)
-    extractor = FrameExtractor(arrays, width=8, places=2)
+    extractor = FrameExtractor(arrays, width=8, heads=2)
     return arrays_of(ArrayObservation(make_env(tasks=three, **SMALL), codec)), extractor
 
 
 def test_the_network_sees_the_frames_shown_and_the_question(batch_and_extractor):
     batch, extractor = batch_and_extractor
     before = extractor(batch)
-    assert before.shape == (1, extractor.features_dim) == (1, 4 * 2 + 2 * 8)
+    assert before.shape == (1, extractor.features_dim) == (1, (4 + 1) * 2 + 2 * 8)
 
     def changed(key, value, where=...):
         other = {name: tensor.clone() for name, tensor in batch.items()}
@@ -111,6 +112,19 @@ def test_frames_keep_their_places(batch_and_extractor):
     torch.testing.assert_close(one[[0, 1, 2, 3]], other[[2, 3, 0, 1]])
     torch.testing.assert_close(one[4:], other[4:])
     assert one[6:8].tolist() == [0.0, 0.0] and one[:2].abs().sum() > 0
+
+
+def test_scores_compare_each_frame_with_the_question(batch_and_extractor):
+    batch, extractor = batch_and_extractor
+    asked = torch.cat([batch[key].flatten(1) for key in QUESTION], 1)
+    frame = batch["frames"][:, :, 16:32]  # the second
+    features = torch.relu(extractor.look(extractor.cnn(frame)))[0]
+    queries = extractor.queries(asked)[0].reshape(2, 8)
+    out = extractor(batch)[0]
+    torch.testing.assert_close(out[2:4], queries @ features / 8**0.5)
+    torch.testing.assert_close(out[8:10], out[:8].reshape(4, 2).amax(0))
+    assert (out[10:18] >= features - 1e-6).all()
+    torch.testing.assert_close(out[18:], torch.relu(extractor.question(asked))[0])
 
 
 # --- playing --------------------------------------------------------------------------------------
@@ -219,4 +233,8 @@ def test_the_examples_recipe_is_the_one_it_says():
     config = load(TrainConfig, ROOT / "examples" / "sb3_count.yaml")
     assert config.env.capacity == 12 and config.env.max_crops == 1
     assert config.evaluation.frame_budgets == (12,)
-    assert config.env.reward["weights"] == {"format_anchor": 0.0, "tool_gain": 0.0}
+    assert config.env.reward == {
+        "gain": "evidence",
+        "evidence": "recall",
+        "weights": {"format_anchor": 0.0},
+    }
