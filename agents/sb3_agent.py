@@ -34,55 +34,53 @@ WEIGHTS, ABOUT = "policy.safetensors", "sb3.json"
 
 
 class FrameExtractor(BaseFeaturesExtractor):
-    """A CNN reads each frame in the light of the question; what it finds is kept frame by frame.
+    """A CNN reads each frame; the question is compared with every frame, as in attention.
 
-    Features of a frame are scaled by the question (FiLM, arXiv 1709.07871). A few numbers of each
-    frame stay apart, so that the policy can tell *where* something is, and the largest of each
-    feature over all frames says *what* there is.
+    Scores of a frame are scalar products of its features with queries made of the question (arXiv
+    1706.03762, without the softmax). They are kept frame by frame, so that the policy can tell
+    *where* what is asked for is seen; the largest of each feature over all frames says *what* is.
 
     Args:
         observation_space: That of `ArrayObservation`, images with their channels first.
         width: Features of a frame.
-        places: Numbers kept of each frame.
+        heads: Queries, and so scores of each frame.
     """
 
-    def __init__(self, observation_space: spaces.Dict, width: int = 64, places: int = 4) -> None:
+    def __init__(self, observation_space: spaces.Dict, width: int = 64, heads: int = 4) -> None:
         self.frames = observation_space["window"].shape[0]  # type: ignore[index]
         asked = sum(spaces.flatdim(observation_space[key]) for key in QUESTION)
-        super().__init__(observation_space, self.frames * places + 2 * width)
+        super().__init__(observation_space, (self.frames + 1) * heads + 2 * width)
         _, height, columns = observation_space["frames"].shape  # type: ignore[misc]
         self.cnn = nn.Sequential(
             nn.Conv2d(3, 24, 4, stride=4),
             nn.ReLU(),
-            nn.Conv2d(24, 32, 3, stride=2, padding=1),
+            nn.Conv2d(24, 32, 2, stride=2),
             nn.ReLU(),
             nn.Flatten(),
         )
         with torch.no_grad():
             flat = self.cnn(torch.zeros(1, 3, height // self.frames, columns)).shape[1]
         self.look = nn.Linear(flat, width)
-        self.question = nn.Sequential(nn.Linear(asked, width), nn.ReLU())
-        self.film = nn.Linear(width, 2 * width)
-        self.place = nn.Linear(width, places)
+        self.question = nn.Linear(asked, width)
+        self.queries = nn.Linear(asked, heads * width)
 
     def forward(self, observations: Mapping[str, Tensor]) -> Tensor:
-        """Arrays of B rows -> features (B, F * places + 2 * width)."""
+        """Arrays of B rows -> features (B, (F + 1) * heads + 2 * width)."""
         shown = observations["window"] >= 0  # (B, F)
         frames = observations["frames"].unflatten(2, (self.frames, -1)).transpose(1, 2)
         asked = torch.cat([observations[key].flatten(1) for key in QUESTION], 1)
-        question = self.question(asked)
-        scale, shift = self.film(question).chunk(2, 1)
-        row = shown.nonzero()[:, 0]
-        found = torch.relu(self.look(self.cnn(frames[shown])) * (1 + scale[row]) + shift[row])
+        found = torch.relu(self.look(self.cnn(frames[shown])))
         grid = found.new_zeros(*shown.shape, found.shape[1])
         grid[shown] = found
-        places = self.place(grid) * shown[..., None]
-        return torch.cat([places.flatten(1), grid.amax(1), question], 1)
+        queries = self.queries(asked).unflatten(1, (-1, found.shape[1]))  # (B, heads, width)
+        scores = grid @ queries.transpose(1, 2) / found.shape[1] ** 0.5  # (B, F, heads)
+        question = torch.relu(self.question(asked))
+        return torch.cat([scores.flatten(1), scores.amax(1), grid.amax(1), question], 1)
 
 
 POLICY: dict[str, Any] = {
     "features_extractor_class": FrameExtractor,
-    "net_arch": {"pi": [128], "vf": [128]},
+    "net_arch": {"pi": [], "vf": [64]},  # scores reach the choices unmixed
 }
 """Keyword arguments of the policy, the same when it learns and when it is loaded."""
 

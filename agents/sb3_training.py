@@ -26,7 +26,7 @@ from paravt_env.settings import EnvSettings
 class SB3Config:
     """How PPO learns (arXiv 1707.06347); returns are undiscounted, episodes have few turns."""
 
-    steps: int = 200_000
+    steps: int = 60_000
     """Turns that are played in all."""
     envs: int = 16
     """Environments that play side by side."""
@@ -34,15 +34,15 @@ class SB3Config:
     """Equal parts of the video that a crop may be taken from."""
     options: int = 4
     """Answer letters."""
-    horizon: int = 64
+    horizon: int = 32
     """Turns of each environment between updates."""
     batch: int = 256
     """Turns of one gradient step."""
-    epochs: int = 4
+    epochs: int = 8
     """Passes over the turns of an update."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Of Adam; falls linearly to a tenth."""
-    entropy: float = 0.02
+    entropy: float = 0.01
     """Weight of the entropy bonus."""
     seed: int = 0
     """Of the weights, of sampling and of the environments."""
