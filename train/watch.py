@@ -77,7 +77,9 @@ class Watch:
         if self.parallel.world.size == 1:
             return
         if isinstance(error, Exception):
-            missing = self._missing(patience=6 * self.beat) if _is_lost_contact(error) else []
+            # Long enough for the one that failed to say why, on a busy machine too.
+            patience = max(6 * self.beat, 5.0)
+            missing = self._missing(patience) if _is_lost_contact(error) else []
             if missing:
                 self._leave(missing)
             self._failed = f"{kind.__name__}: {str(error).splitlines()[0] if str(error) else ''}"
