@@ -77,8 +77,9 @@ class Watch:
         if self.parallel.world.size == 1:
             return
         if isinstance(error, Exception):
-            # Long enough for the one that failed to say why, on a busy machine too.
-            patience = max(6 * self.beat, 5.0)
+            # Long enough for the one that failed to say why, on a busy machine too; shorter than
+            # what makes the others' threads call this process silent.
+            patience = max(6 * self.beat, min(5.0, self.parallel.config.timeout / 3))
             missing = self._missing(patience) if _is_lost_contact(error) else []
             if missing:
                 self._leave(missing)
