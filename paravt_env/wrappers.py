@@ -118,7 +118,23 @@ class _TermQueues:
         return values
 
 
-class RecordRewardTerms(gym.wrappers.RecordEpisodeStatistics):
+class _RewardTerms:
+    """What both wrappers tell of the terms that they kept."""
+
+    _terms: _TermQueues
+
+    @property
+    def term_queues(self) -> dict[str, deque[float]]:
+        """The latest values of each term."""
+        return self._terms.queues
+
+    @property
+    def unscored(self) -> int:
+        """Episodes without a score."""
+        return self._terms.unscored
+
+
+class RecordRewardTerms(_RewardTerms, gym.wrappers.RecordEpisodeStatistics):
     """Gymnasium's `RecordEpisodeStatistics` with every reward term beside the return.
 
     Use it in its place. At the end of an episode `info["episode"]` holds, besides `r`, `l` and `t`,
@@ -136,16 +152,6 @@ class RecordRewardTerms(gym.wrappers.RecordEpisodeStatistics):
         super().__init__(env, buffer_length, stats_key)
         self._terms = _TermQueues(buffer_length)
 
-    @property
-    def term_queues(self) -> dict[str, deque[float]]:
-        """The latest values of each term."""
-        return self._terms.queues
-
-    @property
-    def unscored(self) -> int:
-        """Episodes without a score."""
-        return self._terms.unscored
-
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step, and add the terms where the episode ended."""
         observation, reward, terminated, truncated, info = super().step(action)
@@ -154,7 +160,7 @@ class RecordRewardTerms(gym.wrappers.RecordEpisodeStatistics):
         return observation, reward, terminated, truncated, info
 
 
-class VectorRecordRewardTerms(gym.wrappers.vector.RecordEpisodeStatistics):
+class VectorRecordRewardTerms(_RewardTerms, gym.wrappers.vector.RecordEpisodeStatistics):
     """The same over a `LongVideoVectorEnv`: `infos["episode"]` holds an array (B,) for each term.
 
     An entry is NaN in rows that did not end in this step, and in those that ended without a score
@@ -166,16 +172,6 @@ class VectorRecordRewardTerms(gym.wrappers.vector.RecordEpisodeStatistics):
     ) -> None:
         super().__init__(env, buffer_length, stats_key)
         self._terms = _TermQueues(buffer_length)
-
-    @property
-    def term_queues(self) -> dict[str, deque[float]]:
-        """The latest values of each term."""
-        return self._terms.queues
-
-    @property
-    def unscored(self) -> int:
-        """Episodes without a score."""
-        return self._terms.unscored
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step, and add the terms of the rows that ended."""

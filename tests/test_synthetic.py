@@ -13,8 +13,10 @@ import av
 import numpy as np
 import pytest
 
+from paravt_env.cache import cache_root
 from paravt_env.task import Task, TaskError
 from paravt_env.tasksets import load_tasks
+from paravt_env.tasksets.made import SPLITS
 from paravt_env.tasksets.synthetic import SyntheticTasks, generate, oracle
 from paravt_env.tasksets.synthetic.generate import plan_tasks
 from paravt_env.tasksets.synthetic.render import RGB, Painter, symbol_mask
@@ -22,7 +24,6 @@ from paravt_env.tasksets.synthetic.world import (
     COLOURS,
     CORNERS,
     FAMILIES,
-    SPLITS,
     SYMBOLS,
     Event,
     Scene,
@@ -333,6 +334,6 @@ def test_progress_is_shown_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_cache_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARAVT_CACHE", "/somewhere")
-    assert generate.cache_root() == Path("/somewhere")
+    assert cache_root() == Path("/somewhere")
     monkeypatch.delenv("PARAVT_CACHE")
-    assert generate.cache_root() == Path.home() / ".cache" / "paravt"
+    assert cache_root() == Path.home() / ".cache" / "paravt"

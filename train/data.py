@@ -18,12 +18,13 @@ from paravt_env.rewards.answer import parse_span
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
 from paravt_env.tasksets.base import TaskList, missing_videos
+from paravt_env.tasksets.made import SPLITS
 from paravt_env.tasksets.materialize import materialize
 from paravt_env.tasksets.rows import Problem
 from paravt_env.tasksets.synthetic import DEFAULT_VIDEOS
 from paravt_env.tasksets.synthetic.generate import plan_tasks
 from paravt_env.tasksets.synthetic.stats import format_table, stats
-from paravt_env.tasksets.synthetic.world import SPLITS, WorldSettings
+from paravt_env.tasksets.synthetic.world import WorldSettings
 from paravt_env.video.store import FrameStore
 from paravt_env.video.types import VideoError
 from train.errors import ConfigError

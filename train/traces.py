@@ -270,11 +270,8 @@ class TraceAgent(ConversationAgent):
         notes = Notes(task, overview, cues, oracle.asked_scenes(task, cues))
         for scene in notes.asked:
             if scene is not None:
-                notes.windows[scene] = self._window(self._cue(notes, scene))
+                notes.windows[scene] = window_of(self.style, self._cue(notes, scene))
         return notes
-
-    def _window(self, cue: Cue) -> Window:
-        return window_of(self.style, cue)
 
     def _chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -291,10 +288,10 @@ class TraceAgent(ConversationAgent):
             if not self._chance(trace.blind):
                 return self._guess(notes, shown, f"{self._plan(notes)}: {UNSEEN}")
             cue = notes.cues[int(self.rng.integers(len(notes.cues)))]
-            return render_completion(f"{self._plan(notes)}: {BLIND}", [self._window(cue)])
+            return render_completion(f"{self._plan(notes)}: {BLIND}", [window_of(self.style, cue)])
         frames = [cue for cue in notes.cues if cue.scene in notes.windows]
         frames = frames[: 1 if self._chance(trace.single) else self.limits.max_crops]
-        plan, windows = self._plan(notes, frames), [self._window(cue) for cue in frames]
+        plan, windows = self._plan(notes, frames), [window_of(self.style, cue) for cue in frames]
         if self._chance(trace.mistake):
             notes.pending = plan, windows
             start, end = windows[0]

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from paravt_env.cache import cache_root
 from paravt_env.video.cache import Key, Shown
 
 HEADER = struct.Struct("<8s32sIIdI")
@@ -49,8 +50,7 @@ log = logging.getLogger("paravt_env.video")
 
 def default_folder() -> Path:
     """`frames` under `$PARAVT_CACHE`, or under `~/.cache/paravt`."""
-    root = os.environ.get("PARAVT_CACHE") or Path.home() / ".cache" / "paravt"
-    return Path(root).expanduser() / "frames"
+    return cache_root() / "frames"
 
 
 class DiskFrames:

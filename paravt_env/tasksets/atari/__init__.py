@@ -7,19 +7,14 @@ log (`record`) -> what can be asked (`moments`) -> questions (`questions`) -> fi
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from paravt_env.task import TaskError
 from paravt_env.tasksets.atari.generate import make_split
-from paravt_env.tasksets.atari.plan import SPLITS, AtariSettings
-from paravt_env.tasksets.jsonl import JsonlTasks
-from paravt_env.tasksets.synthetic.generate import cache_root
+from paravt_env.tasksets.atari.plan import AtariSettings
+from paravt_env.tasksets.made import MadeTasks
 
 DEFAULT_VIDEOS = {"train": 24, "val": 4, "test": 12}
 
 
-class AtariTasks(JsonlTasks):
+class AtariTasks(MadeTasks):
     """A split of recorded games; missing videos are recorded when it is constructed.
 
     Splits share no video and no seed. Keyword arguments beyond the named ones are the dials of
@@ -38,19 +33,6 @@ class AtariTasks(JsonlTasks):
         OSError: The cache folder cannot be written.
     """
 
-    def __init__(
-        self,
-        split: str = "train",
-        root: str | Path | None = None,
-        videos: int | None = None,
-        progress: bool = True,
-        **dials: Any,
-    ):
-        if split not in SPLITS:
-            raise TaskError(f"atari: unknown split {split!r}; known: {', '.join(SPLITS)}")
-        count = DEFAULT_VIDEOS[split] if videos is None else videos
-        if count < 1:
-            raise TaskError(f"atari: videos must be at least 1, not {count}")
-        self.settings = AtariSettings.from_dials(dials)
-        folder = cache_root() if root is None else Path(root).expanduser()
-        super().__init__(make_split(self.settings, split, count, folder, progress), name="atari")
+    dials = AtariSettings
+    default_videos = DEFAULT_VIDEOS
+    make = staticmethod(make_split)

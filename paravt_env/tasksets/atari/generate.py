@@ -8,18 +8,16 @@ Run `paravt data make atari`.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sys
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from paravt_env.cache import atomic_path
 from paravt_env.task import Task
 from paravt_env.tasksets.atari.plan import AtariSettings, VideoPlan, plan_video
 from paravt_env.tasksets.atari.questions import make_tasks
 from paravt_env.tasksets.atari.record import Recording, emulator_version, record
-from paravt_env.tasksets.synthetic.generate import atomic_path
+from paravt_env.tasksets.made import dials_folder, open_dials_folder, show_progress, write_manifest
 
 RECORDING_VERSION = 1  # raise when the same settings play or ask something else
 
@@ -27,8 +25,7 @@ RECORDING_VERSION = 1  # raise when the same settings play or ask something else
 def settings_folder(settings: AtariSettings, root: Path) -> Path:
     """Where the videos of these settings live: another setting or emulator has another folder."""
     versions = {"version": RECORDING_VERSION, "emulator": emulator_version()}
-    text = json.dumps({**versions, **settings.as_dict()}, sort_keys=True)
-    return root / "atari" / hashlib.sha256(text.encode()).hexdigest()[:12]
+    return dials_folder(settings, root, versions)
 
 
 def make_split(
@@ -43,10 +40,7 @@ def make_split(
         TaskError: `ale-py` is not installed, or a video does not yield enough questions.
     """
     folder = settings_folder(settings, root)
-    (folder / "videos").mkdir(parents=True, exist_ok=True)
-    if not (folder / "settings.json").exists():
-        with atomic_path(folder / "settings.json") as path:
-            path.write_text(json.dumps(settings.as_dict(), indent=2) + "\n")
+    open_dials_folder(folder, settings)
     plans = [plan_video(settings, split, index) for index in range(videos)]
     missing = [plan for plan in plans if not all(p.exists() for p in _files(folder, plan))]
     total, done = sum(plan.duration for plan in missing), 0.0
@@ -65,12 +59,7 @@ def make_split(
         video, log = _files(folder, plan)
         recording = Recording.from_dict(plan, json.loads(log.read_text()))
         tasks += make_tasks(recording, settings, index, f"videos/{video.name}")
-    manifest = folder / f"{split}-{videos}.jsonl"
-    text = "".join(json.dumps({**asdict(task), "split": split}) + "\n" for task in tasks)
-    if not manifest.exists() or manifest.read_text() != text:
-        with atomic_path(manifest) as path:
-            path.write_text(text)
-    return manifest
+    return write_manifest(folder, split, videos, tasks)
 
 
 def _files(folder: Path, plan: VideoPlan) -> tuple[Path, Path]:
@@ -79,14 +68,7 @@ def _files(folder: Path, plan: VideoPlan) -> tuple[Path, Path]:
 
 
 def _show(split: str, total: float, progress: bool, before: float, now: float = 0.0) -> None:
-    """One progress line on stderr: redrawn on a terminal, first and last only elsewhere."""
-    terminal, done = sys.stderr.isatty(), before + now
-    if not progress or not (terminal or done in (0, total)):
-        return
-    filled = int(24 * done / total)
-    end = "\n" if done == total or not terminal else ""
-    start = "\r" if terminal else ""
-    bar = "#" * filled + "." * (24 - filled)
+    """How many minutes of video are recorded."""
+    done = before + now
     minutes = f"{done / 60:.1f}/{total / 60:.1f} minutes"
-    sys.stderr.write(f"{start}atari {split}: recording [{bar}] {minutes}{end}")
-    sys.stderr.flush()
+    show_progress(f"atari {split}: recording", done, total, minutes, progress)

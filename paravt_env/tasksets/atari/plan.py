@@ -9,17 +9,16 @@ long game without a cut. Run `paravt data make atari` to record the videos.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from paravt_env.names import known_name
 from paravt_env.task import TaskError
 from paravt_env.tasksets.atari.games import GAMES
 from paravt_env.tasksets.atari.players import STYLES
+from paravt_env.tasksets.made import SPLITS, Dials
 
-SPLITS = ("train", "val", "test")
 FAMILIES = (
     "cut", "lives", "which", "score", "when", "rooms", "order", "number", "after", "final", "goal",
 )  # fmt: skip
@@ -31,9 +30,10 @@ _WHOLE = ("programmes", "long_every", "fps", "questions", "seed")
 
 
 @dataclass(frozen=True)
-class AtariSettings:
+class AtariSettings(Dials):
     """The dials; every field is plain data and part of the cache key."""
 
+    name: ClassVar[str] = "atari"
     minutes: tuple[float, float] = (10.0, 60.0)  # video length, drawn uniformly
     programmes: int = 10  # of a video of channels, 3 to 16
     cut_seconds: tuple[float, float] = (8.0, 16.0)  # length of an interruption, drawn uniformly
@@ -87,21 +87,6 @@ class AtariSettings:
                 f"atari: a programme may last {shortest:.1f} s, too short for an interruption of "
                 f"{self.cut_seconds[1]:g} s: take fewer programmes, a longer video or shorter cuts"
             )
-
-    @classmethod
-    def from_dials(cls, dials: dict[str, Any]) -> AtariSettings:
-        """Build settings from keywords; an unknown name is an error that gives the nearest one."""
-        names = [field.name for field in fields(cls)]
-        try:
-            for name in dials:
-                known_name("atari setting", name, names)
-        except ValueError as error:
-            raise TaskError(str(error)) from error
-        return cls(**dials)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for the cache key and for `settings.json`."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,14 @@ looking is worth. Make and measure it with `paravt data make` and `paravt data s
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from paravt_env.task import TaskError
-from paravt_env.tasksets.jsonl import JsonlTasks
-from paravt_env.tasksets.synthetic.generate import cache_root, make_split
-from paravt_env.tasksets.synthetic.world import SPLITS, WorldSettings
+from paravt_env.tasksets.made import MadeTasks
+from paravt_env.tasksets.synthetic.generate import make_split
+from paravt_env.tasksets.synthetic.world import WorldSettings
 
 DEFAULT_VIDEOS = {"train": 48, "val": 8, "test": 24}
 
 
-class SyntheticTasks(JsonlTasks):
+class SyntheticTasks(MadeTasks):
     """A split of the synthetic world; missing videos are made when it is constructed.
 
     Splits share no video and no seed. Keyword arguments beyond the named ones are the dials of
@@ -36,21 +32,6 @@ class SyntheticTasks(JsonlTasks):
         OSError: The cache folder cannot be written.
     """
 
-    def __init__(
-        self,
-        split: str = "train",
-        root: str | Path | None = None,
-        videos: int | None = None,
-        progress: bool = True,
-        **dials: Any,
-    ):
-        if split not in SPLITS:
-            raise TaskError(f"synthetic: unknown split {split!r}; known: {', '.join(SPLITS)}")
-        count = DEFAULT_VIDEOS[split] if videos is None else videos
-        if count < 1:
-            raise TaskError(f"synthetic: videos must be at least 1, not {count}")
-        self.settings = WorldSettings.from_dials(dials)
-        folder = cache_root() if root is None else Path(root).expanduser()
-        super().__init__(
-            make_split(self.settings, split, count, folder, progress), name="synthetic"
-        )
+    dials = WorldSettings
+    default_videos = DEFAULT_VIDEOS
+    make = staticmethod(make_split)

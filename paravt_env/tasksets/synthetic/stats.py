@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paravt_env.task import Task
+from paravt_env.tasksets.made import SPLITS
 from paravt_env.tasksets.synthetic.generate import plan_tasks
 from paravt_env.tasksets.synthetic.oracle import (
     Reading,
@@ -26,7 +27,7 @@ from paravt_env.tasksets.synthetic.oracle import (
     read_window,
     visible_cues,
 )
-from paravt_env.tasksets.synthetic.world import SPLITS, WorldSettings
+from paravt_env.tasksets.synthetic.world import WorldSettings
 from paravt_env.video.sampler import overview_times, window_times
 
 BUDGETS = (4, 8, 16, 32, 64)

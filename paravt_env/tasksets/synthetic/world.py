@@ -9,15 +9,14 @@ data make` to write the videos.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from paravt_env.names import known_name
 from paravt_env.task import TaskError
+from paravt_env.tasksets.made import SPLITS, Dials
 
-SPLITS = ("train", "val", "test")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "pink")
 GREYS = ("light grey", "dark grey")
 SYMBOLS = ("circle", "square", "triangle", "cross", "star", "diamond", "ring", "bar")
@@ -46,13 +45,14 @@ _NUMBERS: dict[str, type[int] | tuple[type[int], type[float]]] = {
 
 
 @dataclass(frozen=True)
-class WorldSettings:
+class WorldSettings(Dials):
     """The difficulty dials; every field is plain data and part of the cache key.
 
     The defaults keep a promise: an overview of 16 frames or more shows every scene, and 40 seconds
     next to the frame closest to a scene's noon show its event and no other scene's.
     """
 
+    name: ClassVar[str] = "synthetic"
     minutes: tuple[float, float] = (13.0, 20.0)  # video length, drawn uniformly
     scenes: int = 14  # at least 6; up to eight are coloured, the others are grey decoys
     event_seconds: float = 12.0  # how long an event stays on screen
@@ -111,21 +111,6 @@ class WorldSettings:
                 f"{self.scenes} scenes in {low:g} minutes lasts {shortest:.1f} s: take fewer "
                 "scenes, a longer video or a shorter event"
             )
-
-    @classmethod
-    def from_dials(cls, dials: dict[str, Any]) -> WorldSettings:
-        """Build settings from keywords; an unknown name is an error that gives the nearest one."""
-        names = [field.name for field in fields(cls)]
-        try:
-            for name in dials:
-                known_name("synthetic setting", name, names)
-        except ValueError as error:
-            raise TaskError(str(error)) from error
-        return cls(**dials)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for the cache key and for `settings.json`."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
