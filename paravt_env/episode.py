@@ -142,7 +142,8 @@ class Episode:
         start = 0
         for window, frames in shown:
             stop = start + len(frames.timestamps)
-            batch["frames"][row, start:stop] = frames.pixels
+            for place, image in enumerate(frames.images, start):
+                batch["frames"][row, place] = image
             batch["timestamps"][row, start:stop] = frames.timestamps
             batch["window"][row, start:stop] = window
             start = stop

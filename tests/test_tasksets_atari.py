@@ -39,6 +39,7 @@ from paravt_env.tasksets.atari.plan import (
 from paravt_env.tasksets.atari.players import REFLEXES, Player
 from paravt_env.tasksets.atari.questions import make_tasks
 from paravt_env.tasksets.atari.record import Console, Log, Recording
+from paravt_env.tasksets.atari.stats import blind_guesses, evidence_shown, format_stats
 from train.cli import main
 
 SHORT: dict[str, Any] = {
@@ -92,6 +93,13 @@ def test_every_fourth_video_is_one_long_game() -> None:
         assert GAMES[programme.shot.game].lives and GAMES[programme.shot.game].scored
     none = AtariSettings(long_every=0)
     assert all(len(plan_video(none, "val", i).programmes) == 10 for i in range(5))
+
+
+@pytest.mark.parametrize("index", [0, 3])
+def test_an_hour_is_a_dial_for_channels_and_for_one_long_game(index: int) -> None:
+    plan = plan_video(AtariSettings.from_dials({"minutes": [60, 60]}), "test", index)
+    assert plan.duration == plan.programmes[-1].shot.end == 3600
+    assert len(plan.programmes) == (1 if index == 3 else 10)
 
 
 def test_splits_share_no_seed() -> None:
@@ -472,3 +480,76 @@ def test_the_command_records_and_lists(tmp_path: Path, capsys: pytest.CaptureFix
     assert "test-00000-00" in listed.out and not listed.err
     assert main(["data", "validate", "atari"]) == 2
     assert "nothing to validate" in capsys.readouterr().err
+
+
+# ---- what looking is worth
+
+
+def asked(family: str, answer: str, *spans: tuple[float, float], options: str = "") -> Task:
+    """A question about a video of 100 seconds."""
+    kind: Any = "mcq" if options else "open"
+    duration = {"duration": 100.0}
+    return Task(
+        "t", "v.mp4", "?", kind, tuple(options), answer, spans, family=family, metadata=duration
+    )
+
+
+def test_evidence_is_shown_where_a_frame_of_the_overview_lies_in_it() -> None:
+    task = asked("cut", "1", (12.5, 20.0), (37.6, 87.5), (90.0, 91.0), (62.0, 63.0))
+    assert evidence_shown(task, 4) == 0.75  # 12.5, 37.5, 62.5 and 87.5 s
+    assert evidence_shown(task, 1) == 0.25  # 50 s
+    assert evidence_shown(task, 0) == 0
+
+
+def test_a_blind_guess_counts_the_words_of_the_familys_other_questions() -> None:
+    tasks = [
+        asked("cut", "A", options="xyz"),
+        asked("cut", "B", options="zxy"),  # x again, at another letter
+        asked("cut", "A", options="yzx"),  # x is offered and was right twice: wrong here
+        asked("cut", "C", options="pqr"),  # nothing known: one of three
+        asked("lives", "A", options="xy"),  # alone in its family: one of two
+        asked("score", "7"),
+        asked("score", "7"),
+        asked("score", "8"),
+        asked("when", "3-4"),
+    ]
+    # the first: x and y were right once each among the others; of the scores, each its own case
+    assert blind_guesses(tasks) == pytest.approx(
+        [1 / 2, 1 / 2, 0, 1 / 3, 1 / 2, 1 / 2, 1 / 2, 0, 0]
+    )
+
+
+def test_statistics_of_a_recorded_set(short: AtariTasks) -> None:
+    tasks = [short[index] for index in range(len(short))]
+    title, categories, head, count, median, longest, guess, *shown = format_stats(
+        tasks, "train", (4, 600)
+    ).splitlines()
+    assert title == "24 questions, 2 videos of 2.0 to 2.0 minutes (4.0 in all), split train"
+    named = dict(part.split() for part in categories.partition(": ")[2].split(", "))
+    assert sum(map(int, named.values())) == 24 and set(named) <= {task.category for task in tasks}
+    families = Counter(task.family for task in tasks)
+    assert head.split() == ["K", "all", *sorted(families)]
+    assert count.split()[1:] == ["-", "24", *(str(n) for _, n in sorted(families.items()))]
+    lengths = [sum(end - start for start, end in task.evidence) for task in tasks]
+    assert median.split()[4] == f"{np.median(lengths):.1f}"
+    assert longest.split()[4] == f"{max(lengths):.1f}"
+    assert guess.split()[4] == f"{100 * np.mean(blind_guesses(tasks)):.1f}"
+    assert [line.split()[3] for line in shown] == ["4", "600"]
+    few, every = (list(map(float, line.split()[4:])) for line in shown)
+    assert set(every) == {100.0}, "a frame every 0.2 s hits all evidence"
+    assert few[0] < 50 and few[0] == pytest.approx(
+        100 * np.mean([evidence_shown(task, 4) for task in tasks]), abs=0.06
+    )
+
+
+def test_the_command_prints_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ale_py")
+    options = ["--root", str(tmp_path), "--videos", "1", "--option", "minutes=[1,1]"]
+    for name, value in (("programmes", 3), ("cut_seconds", "[2,3]"), ("fps", 2), ("questions", 2)):
+        options += ["--option", f"{name}={value}"]
+    assert main(["data", "stats", "atari", *options, "--frame-budgets", "8", "32"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("2 questions, 1 videos of 1.0 to 1.0 minutes") and "test" in lines[0]
+    assert [line.split()[3] for line in lines[-2:]] == ["8", "32"]
+    assert main(["data", "stats", "mmvu"]) == 2
+    assert "stats knows synthetic and atari only" in capsys.readouterr().err

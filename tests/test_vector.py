@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 import threading
@@ -261,6 +262,17 @@ def test_overviews_of_different_rows_are_opened_concurrently(
     monkeypatch.setattr(store, "info", meet)
     vector.reset(seed=0, options={"task_id": ["colour", "shape"]})
     assert not vector.idle.any()
+
+
+def test_an_observation_that_was_handed_out_stays_and_is_the_callers_own(make_vector):
+    vector = make_vector(2)
+    first = vector.reset(seed=[3, 3])[0]
+    before = copy.deepcopy(first)
+    second = vector.step(batch(act(CALL), act((3, 5))))[0]
+    assert same(first, before), "a later step does not write into an earlier observation"
+    assert not np.shares_memory(first["frames"], second["frames"])
+    first["frames"][0] = 7
+    assert same(vector.reset(seed=[3, 3])[0], before), "nor does a caller into the store's frames"
 
 
 # --- failed resets --------------------------------------------------------------------------------

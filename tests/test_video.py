@@ -414,6 +414,20 @@ def values(frames: Frames) -> list[int]:
     return frames.pixels[:, 0, 0, 0].tolist()
 
 
+def test_kept_frames_are_handed_out_as_they_are_and_cannot_be_written_to(cfr):
+    store = FrameStore()
+    times = overview_times(4.0, 8)
+    store.frames(str(cfr), times, SIZE)
+    claims, own = store.claim(str(cfr), times, SIZE)
+    again = store.frames(str(cfr), times, SIZE)
+    assert not own and again.timestamps.tolist() == [stamp for stamp, _ in claims]
+    for image, (_, kept) in zip(again.images, claims, strict=True):
+        assert image is kept  # nothing is copied before an observation is filled
+        with pytest.raises(ValueError, match="read-only"):
+            image[:] = 0
+    store.close()
+
+
 def test_a_second_request_decodes_nothing(cfr):
     store = FrameStore()
     times = overview_times(4.0, 8)
@@ -572,6 +586,26 @@ def test_another_requests_deadline_is_not_ours(file):
         hasty.result()
     release.set()
     assert values(patient.result()) == [10]
+    store.close()
+
+
+def test_a_frame_that_another_request_gave_up_comes_between_kept_ones(file):
+    started, release = threading.Event(), threading.Event()
+
+    def gate(times):
+        if times[0] == 1.0:
+            started.set()
+            release.wait(30)
+
+    store = fake_store(gate, workers=1)
+    store.frames(file, np.array([2.0]), (1, 1))
+    hasty = store.submit(file, np.array([1.0]), (1, 1), timeout=0.1)
+    assert started.wait(5)
+    patient = store.submit(file, np.array([2.0, 1.0, 2.0]), (1, 1), timeout=20.0)
+    with pytest.raises(VideoTimeoutError):
+        hasty.result()
+    release.set()
+    assert values(patient.result()) == [20, 10, 20]
     store.close()
 
 

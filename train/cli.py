@@ -86,7 +86,7 @@ def data(argv: Sequence[str]) -> int:
     parser.add_argument(
         "sources",
         nargs="*",
-        help="make: synthetic or atari; list, validate: task sets or JSONL manifests; "
+        help="make, stats: synthetic or atari; list, validate: task sets or JSONL manifests; "
         "materialize: ParaVT-Parquet files or folders of them",
     )
     parser.add_argument("--tasks", default="synthetic", help="task set or JSONL manifest")

@@ -1,8 +1,8 @@
 """`paravt data`: make the sets that are made here, list and check tasks, measure looking.
 
 Start of the journey, seen from the command line; needs the core installation alone. Try
-`paravt data stats`: it plans the questions and decodes nothing. `paravt data validate FILE` ends
-with status 1 where something is wrong or missing.
+`paravt data stats`: it decodes nothing. `paravt data validate FILE` ends with status 1 where
+something is wrong or missing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from paravt_env.rewards.answer import parse_span
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
+from paravt_env.tasksets.atari.stats import format_stats
 from paravt_env.tasksets.base import TaskList, missing_videos
 from paravt_env.tasksets.made import SPLITS
 from paravt_env.tasksets.materialize import materialize
@@ -29,15 +30,15 @@ from paravt_env.video.store import FrameStore
 from paravt_env.video.types import VideoError
 from train.errors import ConfigError
 
-SYNTHETIC = "synthetic"
-MADE_HERE = (SYNTHETIC, "atari")
+SYNTHETIC, ATARI = "synthetic", "atari"
+MADE_HERE = (SYNTHETIC, ATARI)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what `paravt data` was asked for, print it, and return the exit status."""
     sources = args.sources or [args.tasks]
     if args.action == "stats":
-        print(measured(sources[0], args.split or "test", args.videos, args.frame_budgets))
+        print(measured(sources[0], args))
     elif args.action == "materialize":
         return _materialize(args)
     elif args.action == "validate":
@@ -54,20 +55,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measured(tasks: str, split: str, videos: int | None, budgets: list[int]) -> str:
-    """The table of `paravt data stats`: accuracy of ideal readers at each K.
+def measured(source: str, args: argparse.Namespace) -> str:
+    """The table of `paravt data stats`: what an overview of K frames is worth.
+
+    In `synthetic`, whose plans say what a frame shows, accuracy of ideal readers; in `atari`, which
+    is recorded first where it is not there, how much of the evidence an overview shows.
 
     Raises:
-        ConfigError: A task set whose videos are not planned: nobody knows what a frame shows there.
+        ConfigError: Another task set: where its evidence lies is not known of every question.
     """
-    if tasks != SYNTHETIC:
-        raise ConfigError(f"stats knows what frames show in synthetic videos only, not in {tasks}")
+    if source not in MADE_HERE:
+        raise ConfigError(f"stats knows {' and '.join(MADE_HERE)} only, not {source}")
+    split = args.split or "test"
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
-    count = videos or DEFAULT_VIDEOS[split]
+    if source == ATARI:
+        recorded = load_tasks(source, **_options(source, args))
+        rows = [recorded[index] for index in range(len(recorded))]
+        return format_stats(rows, split, args.frame_budgets)
+    count = args.videos or DEFAULT_VIDEOS[split]
     planned = plan_tasks(WorldSettings(), split, count)
     title = f"{len(planned)} questions, {count} videos, split {split}; accuracy in %"
-    return f"{title}\n{format_table(stats(planned, budgets))}"
+    return f"{title}\n{format_table(stats(planned, args.frame_budgets))}"
 
 
 def described(split: str, tasks: TaskSet) -> str:

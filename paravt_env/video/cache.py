@@ -21,6 +21,8 @@ Key = tuple[FileId, Size, float]
 """A frame as asked for: file, height and width, seconds."""
 Shown = tuple[float, np.ndarray]
 """A frame as decoded: its timestamp in seconds, uint8 (H, W, 3)."""
+Claim = Shown | Future[Shown]
+"""A frame that is kept, or one on its way."""
 
 
 class FrameCache:
@@ -48,20 +50,20 @@ class FrameCache:
 
     def claim(
         self, file: FileId, times: Sequence[float], size: Size
-    ) -> tuple[list[Future[Shown]], dict[Key, Future[Shown]]]:
-        """A future for each time, and those that the caller must see `deliver`ed or `fail`ed."""
-        futures: list[Future[Shown]] = []
+    ) -> tuple[list[Claim], dict[Key, Future[Shown]]]:
+        """A claim for each time, and those that the caller must see `deliver`ed or `fail`ed."""
+        claims: list[Claim] = []
         owned: dict[Key, Future[Shown]] = {}
         with self._lock:
             for time in times:
                 key = (file, size, time)
-                future = self._find(key)
-                if future is None:
-                    future = self._coming[key] = owned[key] = Future()
+                claim = self._find(key)
+                if claim is None:
+                    claim = self._coming[key] = owned[key] = Future()
                 else:
                     self.hits += 1
-                futures.append(future)
-        return futures, owned
+                claims.append(claim)
+        return claims, owned
 
     def awaits(self, key: Key, future: Future[Shown]) -> bool:
         """Whether the frame is still to be delivered: not written off meanwhile."""
@@ -84,7 +86,9 @@ class FrameCache:
             self.decoded += decoded
             kept = (key[0], key[1], stamp)
             if kept not in self._kept:
-                self._kept[kept] = pixels.copy()  # not a view that keeps the whole batch alive
+                copy = pixels.copy()  # not a view that keeps the whole batch alive
+                copy.flags.writeable = False  # whoever asks for the frame is handed this array
+                self._kept[kept] = copy
                 self.kept_bytes += pixels.nbytes
             pixels = self._kept[kept]
             self._kept.move_to_end(kept)
@@ -107,15 +111,13 @@ class FrameCache:
             self._stamps.clear()
             self.kept_bytes = 0
 
-    def _find(self, key: Key) -> Future[Shown] | None:
+    def _find(self, key: Key) -> Claim | None:
         stamp = self._stamps.get(key)
         if stamp is not None:
             kept = (key[0], key[1], stamp)
             if kept in self._kept:
                 self._kept.move_to_end(kept)
-                found: Future[Shown] = Future()
-                found.set_result((stamp, self._kept[kept]))
-                return found
+                return stamp, self._kept[kept]
             del self._stamps[key]
         return self._coming.get(key)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paravt_env.video.cache import Shown
+from paravt_env.video.cache import Claim, Shown
 from paravt_env.video.types import Frames, Size, VideoError, VideoTimeoutError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PendingFrames:
-    """Frames on their way: one future a frame, shared with whoever asked for the same one."""
+    """Frames on their way: a kept frame, or a future shared with whoever asked for it as well."""
 
     def __init__(
         self,
@@ -37,11 +37,11 @@ class PendingFrames:
         self._store, self._path = store, path
         self._size = (int(size[0]), int(size[1]))
         self._deadline, self._timeout = deadline, timeout
-        self._futures: list[Future[Shown]] = []
+        self._claims: list[Claim] = []
         self._own: set[Future[Shown]] = set()
         self._error: VideoError | None = None
         try:
-            self._futures, self._own = self._claim(self._times)
+            self._claims, self._own = self._claim(self._times)
         except VideoError as error:
             self._error = error
 
@@ -55,27 +55,28 @@ class PendingFrames:
         if self._error is not None:
             raise self._error
         while True:
-            self._store.wait(self._futures, self._path, self._deadline)
-            errors = [future.exception() for future in self._futures]
+            coming = {i: one for i, one in enumerate(self._claims) if isinstance(one, Future)}
+            self._store.wait(coming.values(), self._path, self._deadline)
+            errors = [future.exception() for future in coming.values()]
             foreign = [
                 i
-                for i, future in enumerate(self._futures)
-                if isinstance(errors[i], VideoTimeoutError) and future not in self._own
+                for (i, future), error in zip(coming.items(), errors, strict=True)
+                if isinstance(error, VideoTimeoutError) and future not in self._own
             ]
             if not foreign:
                 break
             # another request's deadline, not ours: those frames are decoded on our own time
-            futures, own = self._claim(self._times[foreign])
+            claims, own = self._claim(self._times[foreign])
             self._own |= own
-            for i, future in zip(foreign, futures, strict=True):
-                self._futures[i] = future
+            for i, claim in zip(foreign, claims, strict=True):
+                self._claims[i] = claim
         # a damaged file is the better explanation when there is also a timeout
         for error in sorted(filter(None, errors), key=lambda e: isinstance(e, VideoTimeoutError)):
             raise error
-        if not self._futures:
+        if not self._claims:
             return Frames.empty(self._size)
-        shown = [future.result() for future in self._futures]
-        return Frames(np.stack([p for _, p in shown]), np.array([t for t, _ in shown], float))
+        shown = [one.result() if isinstance(one, Future) else one for one in self._claims]
+        return Frames([pixels for _, pixels in shown], np.array([t for t, _ in shown], float))
 
-    def _claim(self, times: np.ndarray) -> tuple[list[Future[Shown]], set[Future[Shown]]]:
+    def _claim(self, times: np.ndarray) -> tuple[list[Claim], set[Future[Shown]]]:
         return self._store.claim(self._path, times, self._size, self._deadline, self._timeout)

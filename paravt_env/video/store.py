@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from paravt_env.video.backends import BACKENDS, isolated, resolve_backend
-from paravt_env.video.cache import FrameCache, Shown
+from paravt_env.video.cache import Claim, FrameCache, Shown
 from paravt_env.video.decoding import Decoding, Inspection, Opener, check_deadline
 from paravt_env.video.disk import DiskFrames
 from paravt_env.video.files import FileId, identify
@@ -193,17 +193,17 @@ class FrameStore:
         size: Size,
         deadline: float | None = None,
         timeout: float | None = None,
-    ) -> tuple[list[Future[Shown]], set[Future[Shown]]]:
-        """A future for each time, and those that decode on the caller's own time.
+    ) -> tuple[list[Claim], set[Future[Shown]]]:
+        """A claim for each time, and those that decode on the caller's own time.
 
         Raises:
             VideoError: the file is missing or empty.
         """
-        futures, owned = self._cache.claim(identify(path), times.tolist(), size)
+        claims, owned = self._cache.claim(identify(path), times.tolist(), size)
         if owned:
             work = Decoding(path, size, owned, self._cache, self._pool, self._opener, self.disk)
             self._pool.submit(Job(work.run, work.give_up, deadline, timeout))
-        return futures, set(owned.values())
+        return claims, set(owned.values())
 
     def wait(self, futures: Iterable[Future], path: str, deadline: float | None) -> None:
         """Wait until all are done, writing off jobs that hang.

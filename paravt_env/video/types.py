@@ -8,6 +8,7 @@ Run its tests: `python -m pytest tests/test_video.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -35,10 +36,15 @@ class VideoInfo:
 class Frames:
     """Decoded frames and the moments at which they appear on screen."""
 
-    pixels: np.ndarray
-    """uint8 (N, H, W, 3), RGB."""
+    images: np.ndarray | Sequence[np.ndarray]
+    """RGB, uint8: one array (N, H, W, 3), or N of (H, W, 3), read-only where a store keeps them."""
     timestamps: np.ndarray
     """float64 (N,), seconds: when each frame appears, not when it was asked for."""
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The images in one array, uint8 (N, H, W, 3); copied on each call where they are N."""
+        return self.images if isinstance(self.images, np.ndarray) else np.stack(self.images)
 
     def __len__(self) -> int:
         """Number of frames, repeated ones included."""

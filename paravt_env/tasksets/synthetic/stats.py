@@ -17,6 +17,7 @@ import numpy as np
 
 from paravt_env.task import Task
 from paravt_env.tasksets.made import SPLITS
+from paravt_env.tasksets.stats import BUDGETS, by_family, family_table
 from paravt_env.tasksets.synthetic.generate import plan_tasks
 from paravt_env.tasksets.synthetic.oracle import (
     Reading,
@@ -30,7 +31,6 @@ from paravt_env.tasksets.synthetic.oracle import (
 from paravt_env.tasksets.synthetic.world import WorldSettings
 from paravt_env.video.sampler import overview_times, window_times
 
-BUDGETS = (4, 8, 16, 32, 64)
 CROPS, CROP_LIMIT, CROP_FPS, CROP_FRAMES = 5, 45.0, 1.0, 16  # the environment's defaults
 _IOU_NEEDED = 0.5
 
@@ -84,18 +84,12 @@ def tile_windows(duration: float, crops: int = CROPS, seconds: float = CROP_LIMI
 
 def format_table(rows: Sequence[Row]) -> str:
     """The rows as a text table, accuracies in percent."""
-    families = list(rows[0].by_family)
-    lines = [
-        f"{'policy':<20}{'K':>4}{'all':>7}{'crops':>7} "
-        + "".join(f"{name:>7}" for name in families)
-    ]
+    lines = []
     for row in rows:
         budget = str(row.budget) if row.budget else "-"
-        cells = "".join(f"{100 * row.by_family[name]:7.1f}" for name in families)
-        lines.append(
-            f"{row.policy:<20}{budget:>4}{100 * row.accuracy:7.1f}{row.crops:7.2f} {cells}"
-        )
-    return "\n".join(lines)
+        left = f"{row.policy:<20}{budget:>4}{100 * row.accuracy:7.1f}{row.crops:7.2f}"
+        lines.append((left, {name: f"{100 * share:.1f}" for name, share in row.by_family.items()}))
+    return family_table(f"{'policy':<20}{'K':>4}{'all':>7}{'crops':>7}", lines)
 
 
 def _play(task: Task, k: int, windows: Sequence[Window]) -> float:
@@ -134,15 +128,9 @@ def _row(
     scores: Sequence[float],
     windows: Sequence[Sequence[Window]] = (),
 ) -> Row:
-    families = sorted({task.family for task in tasks})
-    by_family = {
-        name: float(
-            np.mean([s for s, task in zip(scores, tasks, strict=True) if task.family == name])
-        )
-        for name in families
-    }
+    means = {name: float(np.mean(some)) for name, some in by_family(tasks, scores).items()}
     crops = sum(map(len, windows)) / len(tasks)
-    return Row(policy, budget, float(np.mean(scores)), by_family, crops)
+    return Row(policy, budget, float(np.mean(scores)), means, crops)
 
 
 def _iou(span: str | None, gold: str) -> float:
