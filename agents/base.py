@@ -31,6 +31,9 @@ class VLLMConfig:
     """Tokens of the longest conversation."""
     max_sequences: int = 64
     """Completions that are drawn at the same time."""
+    max_requests: int = 128
+    """Requests (one for equal contexts) that the engine holds, running or queued; the others wait
+    with their rows and no copy is made of their frames. Fewer than `max_sequences` may idle it."""
     max_images: int = 512
     """Images in one conversation at most."""
     block_size: int = 32
@@ -51,6 +54,12 @@ class VLLMConfig:
     """Seconds that a server may take for one request."""
     start_timeout: float = 300.0
     """Seconds that a server may take to start."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("max_sequences", "max_requests"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"agent.vllm.{name} must be at least 1: {getattr(self, name)}")
 
 
 @dataclass

@@ -112,7 +112,7 @@ class TokenContext:
         self.image_starts: list[int] = []
         self.computed = 0
         self.position = 0
-        self.version = 0
+        self.version: int | None = None
         self._roles: list[int] = []
         self._logprobs: list[float] = []
         self._sampled: list[bool] = []
@@ -130,6 +130,19 @@ class TokenContext:
         self._roles.extend([int(roles)] * n if isinstance(roles, int) else map(int, roles))
         self._logprobs.extend(logprobs if logprobs is not None else [0.0] * n)
         self._sampled.extend([logprobs is not None] * n)
+
+    def drawn_by(self, version: int) -> None:
+        """Note which weights drew the tokens that were sampled.
+
+        Raises:
+            RuntimeError: Other weights drew earlier tokens: no update could use the conversation.
+        """
+        if self.version not in (None, version):
+            raise RuntimeError(
+                f"a conversation was drawn by versions {self.version} and {version} of the "
+                "weights: change them between episodes only"
+            )
+        self.version = version
 
     def append_text(self, text: str, role: Role) -> None:
         """Tokenise and append text that the policy did not write."""
@@ -211,5 +224,5 @@ class TokenContext:
             prompt_images=tuple(self.images[:split]),
             branch_images=tuple(self.images[split:]),
             kind=self.kind,
-            version=self.version,
+            version=self.version or 0,
         )

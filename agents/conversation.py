@@ -163,7 +163,7 @@ class ConversationAgent(ABC):
         for reading, drawn in zip(readings, self.read(readings) if readings else [], strict=True):
             text, roles = self._decode(drawn.ids)
             reading.context.append(drawn.ids, [int(Role.text)] * len(roles), drawn.logprobs)
-            reading.context.version = self.version
+            reading.context.drawn_by(self.version)
             texts[reading.row][reading.call] = text.strip()
         return texts
 
@@ -219,7 +219,7 @@ class ConversationAgent(ABC):
         ids = (*self._prefix, *drawn.ids)
         text, roles = self._decode(ids)
         turn.context.append(drawn.ids, roles[len(self._prefix) :], drawn.logprobs)
-        turn.context.version = self.version
+        turn.context.drawn_by(self.version)
         if drawn.ids[-1:] != [self.stop_id]:
             turn.context.append([self.stop_id], int(Role.text))
         action = self._rows[turn.row].action = action_from_completion(text, self.limits.max_crops)

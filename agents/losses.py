@@ -98,7 +98,9 @@ def decoupled(inputs: LossInputs) -> LossOutputs:
     """The clipped loss times pi_prox / pi_behave; a weight over the cap drops its token.
 
     Decoupled PPO (arXiv 2110.00641) with the mask of AReaL (arXiv 2505.24298), which ParaVT trains
-    with (cap 5). A dropped token still counts where the loss is averaged.
+    with (cap 5). A dropped token still counts where the loss is averaged. For a token that the
+    policy of this update drew, pi_prox is pi_behave and the loss is the clipped one
+    (`TRUSTS_VERSIONS`).
     """
     outputs = clipped(inputs)
     weight_T = torch.exp(inputs.proximal - inputs.behaviour)
@@ -146,6 +148,9 @@ LOSSES: dict[str, Callable[[LossInputs], LossOutputs]] = {
 }
 WEIGH_BY_BEHAVIOUR = ("decoupled", "tis")
 """Losses that correct for the sampler by a weight of their own: their pi_prox is the trainer's."""
+TRUSTS_VERSIONS = ("decoupled",)
+"""Losses that correct for older weights alone: what the policy of the update drew itself has the
+recorded log-probabilities as its pi_prox. (`tis` corrects for the sampler's rounding too.)"""
 
 
 def token_mean(lengths_N: np.ndarray, limit: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """vLLM in this process: the same process can train.
 
 One of the two engines behind `agents/vllm_agent.py`. Lanes of rollouts call it from several threads
-and share its batch.
+and share its batch. vLLM holds `agent.vllm.max_requests` of their requests at most; the others wait
+here and their lanes with them, so no worker decodes frames for an engine that is full.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,9 +37,13 @@ class _Ticket:
     """Prompts of one caller and what has come of them; `left` requests still run."""
 
     prompts: Sequence[Prompt]
-    results: list[list[Generated]] = field(default_factory=list)
-    left: int = -1
+    results: list[list[Generated]] = field(init=False)
+    left: int = field(init=False)
     error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.results = [[] for _ in self.prompts]
+        self.left = len(self.prompts)
 
     @property
     def done(self) -> bool:
@@ -70,7 +76,8 @@ class InProcessEngine:
         self.llm.set_weight_version(INITIAL)
         self.vlm, self.stats = vlm, AgentStats()
         self.stop_id = vlm.tokenizer.eos_token_id
-        self._incoming: list[_Ticket] = []
+        self.max_requests = config.vllm.max_requests
+        self._waiting: deque[tuple[_Ticket, int]] = deque()
         self._running: dict[str, tuple[_Ticket, int]] = {}
         self._changed = threading.Condition()
         self._driving = False
@@ -81,7 +88,7 @@ class InProcessEngine:
         """See :class:`Engine`."""
         ticket = _Ticket(prompts)
         with self._changed:
-            self._incoming.append(ticket)
+            self._waiting.extend((ticket, place) for place in range(ticket.left))
             while self._driving and not ticket.done:
                 self._changed.wait()
             self._driving = self._driving or not ticket.done
@@ -99,11 +106,10 @@ class InProcessEngine:
                 self._step()
         except Exception as error:
             with self._changed:
-                running = [owner for owner, _ in self._running.values()]
-                waiting = {id(other): other for other in (*self._incoming, *running)}
-                for other in (ticket, *waiting.values()):
-                    other.error = error
-                self._incoming.clear()
+                for owner, _ in (*self._waiting, *self._running.values()):
+                    owner.error = error
+                ticket.error = error
+                self._waiting.clear()
                 self.llm.abort_request(list(self._running))
                 self._running.clear()
         finally:
@@ -114,16 +120,9 @@ class InProcessEngine:
                 self._changed.notify_all()
 
     def _step(self) -> None:
-        with self._changed:
-            incoming, self._incoming = self._incoming, []
-        for ticket in incoming:
-            ticket.results = [[] for _ in ticket.prompts]
-            ticket.left = len(ticket.prompts)
-            for place, prompt in enumerate(ticket.prompts):
-                self._count += 1
-                name = f"paravt-{self._count}"
-                self._running[name] = (ticket, place)
-                self._add(name, prompt)
+        while (name := self._next()) is not None:
+            ticket, place = self._running[name]
+            self._add(name, ticket.prompts[place])
         for output in self.llm.step():
             if output.finished:
                 ticket, place = self._running.pop(output.request_id)
@@ -133,6 +132,16 @@ class InProcessEngine:
                 with self._changed:
                     ticket.left -= 1
                     self._changed.notify_all()
+
+    def _next(self) -> str | None:
+        """Take in the request that has waited longest; None if there is none, or no room."""
+        with self._changed:
+            if not self._waiting or len(self._running) >= self.max_requests:
+                return None
+            self._count += 1
+            name = f"paravt-{self._count}"
+            self._running[name] = self._waiting.popleft()
+            return name
 
     def _add(self, name: str, prompt: Prompt) -> None:
         from vllm import SamplingParams
@@ -163,7 +172,7 @@ class InProcessEngine:
             EngineError: Something is being generated: its tokens would mix two versions.
         """
         with self._changed:
-            if self._driving or self._incoming:
+            if self._driving or self._waiting:
                 raise EngineError("weights cannot change while completions are being drawn")
             self.llm.collective_rpc("paravt_reload", args=(iter(weights),))
             self.reset_caches()

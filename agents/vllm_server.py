@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -37,6 +38,12 @@ from agents.vllm_engine import (
 )
 from agents.vlm import VisionLanguageModel
 
+TORCHRUN = (
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+    "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT",
+)  # fmt: skip
+"""What `torchrun` tells each process of a job (and `TORCHELASTIC_*`)."""
+
 
 class ServerEngine:
     """A vLLM server on this machine or another one.
@@ -47,16 +54,16 @@ class ServerEngine:
     Args:
         config: The policy's checkpoint and the engine's settings.
         vlm: Its tokenizer and image geometry.
-        threads: Requests in flight at most.
     """
 
-    def __init__(self, config: AgentConfig, vlm: VisionLanguageModel, threads: int = 64) -> None:
+    def __init__(self, config: AgentConfig, vlm: VisionLanguageModel) -> None:
         self.vlm, self.stats = vlm, AgentStats()
         self.stop_id = vlm.tokenizer.eos_token_id
         self.timeout = config.vllm.timeout
         self.process: subprocess.Popen[bytes] | None = None
         self.url = config.vllm.url.rstrip("/")
-        self._pool = ThreadPoolExecutor(threads, "vllm")
+        # Requests in flight at most; those of the prompts that wait are not written yet.
+        self._pool = ThreadPoolExecutor(config.vllm.max_requests, "vllm")
         self._lock = threading.Lock()
         if not self.url:
             self._start(config)
@@ -67,13 +74,13 @@ class ServerEngine:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         descriptor, log = tempfile.mkstemp(prefix="paravt-vllm-", suffix=".log")
-        environment = {**os.environ, **prepare_environment(), "VLLM_SERVER_DEV_MODE": "1"}
         with os.fdopen(descriptor, "wb") as stream:
             self.process = subprocess.Popen(
-                server_command(config, port),
+                tied(server_command(config, port)),
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=server_environment(config.device),
+                start_new_session=True,
             )
         atexit.register(self.close)
         until = time.monotonic() + config.vllm.start_timeout
@@ -169,7 +176,7 @@ class ServerEngine:
             try:
                 self.process.wait(20)
             except subprocess.TimeoutExpired:
-                self.process.kill()
+                os.killpg(self.process.pid, signal.SIGKILL)  # with the engine behind it
                 self.process.wait()
 
 
@@ -178,6 +185,36 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def tied(command: list[str]) -> list[str]:
+    """The command, ended with whoever starts it, even by `kill -9` (Linux; else as it is).
+
+    A server that outlived a process of a job would keep its card when the job starts again. The
+    thread that starts it must stay: to Linux its end is the parent's.
+    """
+    if sys.platform != "linux":
+        return command
+    ask = "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGTERM)"
+    return [sys.executable, "-c", f"{ask}; os.execvp(sys.argv[1], sys.argv[1:])", *command]
+
+
+def server_environment(device: str) -> dict[str, str]:
+    """Variables of a server that is started here: no process of a `torchrun` job, on one card.
+
+    Args:
+        device: Of the agent; `cuda:1` is the second of the cards that this process may see.
+    """
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in TORCHRUN and not name.startswith("TORCHELASTIC_")
+    }
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and index:
+        seen = environment.get("CUDA_VISIBLE_DEVICES")
+        environment["CUDA_VISIBLE_DEVICES"] = seen.split(",")[int(index)] if seen else index
+    return {**environment, **prepare_environment(), "VLLM_SERVER_DEV_MODE": "1"}
 
 
 def server_command(config: AgentConfig, port: int) -> list[str]:

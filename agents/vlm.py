@@ -277,8 +277,20 @@ class VisionLanguageModel:
         """Vocabulary logits (..., V) of hidden states (..., hidden)."""
         return self.model.lm_head(hidden)
 
-    def save(self, folder: str | Path) -> None:
-        """Write the checkpoint (safetensors, tokenizer, image geometry) into ``folder``."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: str | Path, state: dict[str, torch.Tensor] | None = None) -> None:
+        """Write the checkpoint (safetensors, tokenizer, image geometry) into ``folder``.
+
+        This process writes it, whichever it is: transformers alone would let the first one of a
+        job do so, which in the split layout is not the one that saves.
+
+        Args:
+            folder: Where.
+            state: Weights by name; None takes the model's.
+        """
+        self.model.should_save_on_this_rank = lambda is_main_process: is_main_process
+        try:
+            self.model.save_pretrained(folder, state_dict=state)
+        finally:
+            del self.model.should_save_on_this_rank
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)

@@ -376,7 +376,7 @@ def test_on_policy_the_ratio_is_one_and_nothing_is_clipped(vlm, loss):
 
 
 def test_several_steps_measure_the_ratio_from_the_start_of_the_update(vlm):
-    """Behaviour is far off here; only a recomputed pi_prox gives ratios of 1 in the first step."""
+    """Behaviour is older and far off here: only a computed pi_prox has ratios of 1 at first."""
     batch = make_batch(vlm, ONE_TURN)
     seen = []
     original = learner_module.LOSSES["decoupled"]
@@ -387,8 +387,8 @@ def test_several_steps_measure_the_ratio_from_the_start_of_the_update(vlm):
 
     learner_module.LOSSES["decoupled"] = spy
     try:
-        learner = Learner(vlm, config(loss="decoupled", epochs=2), TEMPERATURE)
-        metrics = learner.update(batch)
+        learner = Learner(vlm, config(loss="decoupled", epochs=2), TEMPERATURE, staleness=1)
+        metrics = learner.update(batch, version=1)
     finally:
         learner_module.LOSSES["decoupled"] = original
     assert metrics["optimizer_steps"] == 2

@@ -1,24 +1,29 @@
 """Every packaged recipe loads and says what its paper says; every mini one trains."""
 
 import os
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 import torch
 from builders import SIZE, make_task, write_manifest
 
+from agents.base import Decision
 from agents.mini import MiniConfig, build_mini
+from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.rewards.presets import PRESETS
 from train import players, rollout
 from train.config import SFTConfig, TrainConfig
 from train.launch import train
 from train.metrics import read_metrics
+from train.playing import load_agent
 from train.recipe import load, recipe_names
 
 METHODS = (
     "paragrpo", "vanilla_grpo", "anchoring_only", "gating_only", "longvt", "longvila", "pyvision",
     "gdpo", "dapo",
 )  # fmt: skip
+START = rollout.Start("colour", 4, 0)
 SHAPE = MiniConfig(
     hidden_size=32, layers=1, heads=2, intermediate_size=32, vision_hidden_size=16, vision_layers=1,
     vision_heads=2, vision_intermediate_size=16, patch_size=8, vocabulary=280,
@@ -99,6 +104,7 @@ def test_longvila_holds_the_published_numbers():
     assert (algorithm.group_size, algorithm.advantage, algorithm.loss) == (8, "grpo", "clipped")
     assert (algorithm.kl_coefficient, algorithm.batch_normalise) == (0.01, False)
     assert config.selection.prior_rollouts == 10
+    assert config.agent.prompt_style == "reasoning"
 
 
 def test_pyvision_holds_the_published_numbers():
@@ -197,6 +203,53 @@ def test_a_mini_recipe_takes_two_steps(method, tiny, varied):
         assert ("reward/over_long" in step) == (method == "dapo")
         assert ("selection/tasks_kept" in step) == (method == "longvila")
         assert (step["tokens/format_credit"] == 1.0) == (config.algorithm.credit == "trajectory")
+
+
+@pytest.mark.parametrize("size", ["mini", "8b"])
+def test_longvila_is_shown_no_tool(size, tiny):
+    config = tiny(f"longvila_{size}")
+    with closing(config.env.make(1)) as env:
+        plays = replace(config.agent, device="cpu", dtype="float32")
+        agent = load_agent(plays, env.simulation.settings)
+        (one,) = rollout.play(env, agent, [START])
+    said = agent.vlm.tokenizer.decode(one.trajectories[0].prompt_ids.tolist())
+    assert "Which colour?" in said
+    assert not any(word in said for word in ("tool", "call", "crop"))
+    assert ("<think>" in said) == ("<answer>...</answer>" in said) == (size == "8b")
+
+
+class Says:
+    """Writes one text in every turn."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def begin(self, rows):
+        pass
+
+    def act(self, observations, rows):
+        return [Decision(action_from_completion(self.text, 2)) for _ in rows]
+
+
+THOUGHT, CALL = "<think>The frames show it.</think>", render_completion("", [(1.0, 3.0)], "")
+
+
+@pytest.mark.parametrize("size", ["mini", "8b"])
+@pytest.mark.parametrize(
+    ("text", "reward", "stop_reason"),
+    [
+        (f"{THOUGHT}<answer>B</answer>", 1.0, "answered"),
+        (f"{THOUGHT}<answer>A</answer>", 0.1, "answered"),
+        ("<answer>B</answer>", 0.9, "answered"),
+        (f"{THOUGHT}{CALL}", 0.0, "unanswered"),
+        (f"{THOUGHT}{CALL}<answer>B</answer>", 0.9, "answered"),
+    ],
+)
+def test_longvila_pays_the_answer_and_the_form_and_no_call(size, tiny, text, reward, stop_reason):
+    with closing(tiny(f"longvila_{size}").env.make(1)) as env:
+        (one,) = rollout.play(env, Says(text), [START])
+    assert one.reward == pytest.approx(reward)
+    assert (one.stop_reason, one.executed, len(one.turns)) == (stop_reason, 0, 1)
 
 
 def test_the_over_long_penalty_is_a_weighted_term_like_any_other(tiny, varied):

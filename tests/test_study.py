@@ -17,6 +17,15 @@ from train.study import Arm, Cell, Start, StudyConfig
 from train.study_report import Result, difference, figure, necessity_gap, pooled, table, write
 
 
+def test_every_arm_of_the_search_is_vanilla_and_stays_off_the_test_split(tmp_path):
+    regimes = study.load("regimes")
+    found = [c.config for c in study.cells(regimes, tmp_path, [*regimes.arms], [0], False)]
+    assert {c.env.reward for c in found} == {"vanilla"}
+    assert {c.evaluation.split for c in found} == {"val"}
+    settings = [(c.agent, c.algorithm, c.env) for c in found]
+    assert all(settings.count(one) == 1 for one in settings)
+
+
 def test_every_arm_of_the_packaged_study_is_a_valid_recipe(tmp_path):
     paradox = study.load("paradox")
     found = {

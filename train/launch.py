@@ -106,14 +106,41 @@ def _check(config: TrainConfig, processes: Parallel, saved: Path | None) -> None
         )
     if not config.agent.checkpoint:
         raise ConfigError("agent.checkpoint is empty: give a folder or a hub name")
-    if several and (config.run.asynchronous or config.agent.engine != "transformers"):
-        raise ConfigError(
-            "agent.engine=vllm or vllm_server and run.asynchronous need a run of one process"
-        )
+    if several and config.run.asynchronous:
+        raise ConfigError("run.asynchronous needs a run of one process")
+    if several and config.agent.engine != "transformers":
+        _check_servers(config)
     if several and config.diagnostics.every and config.diagnostics.groups:
         raise ConfigError(
             "diagnostics.groups compares gradients, which needs a run of one process: set it to 0"
         )
+
+
+def _check_servers(config: TrainConfig) -> None:
+    """Refuse engines that several processes cannot have."""
+    engine, settings = config.agent.engine, config.agent.vllm
+    if engine != "vllm_server" or config.parallel.layout != "split":
+        raise ConfigError(
+            f"agent.engine={engine} with several processes: vLLM plays in servers beside the "
+            "processes that train, so give agent.engine=vllm_server and parallel.layout=split"
+        )
+    if settings.url and config.parallel.servers > 1:
+        raise ConfigError(
+            f"parallel.servers={config.parallel.servers} would share the server at "
+            f"{settings.url}: leave agent.vllm.url empty, so that each starts its own, or set "
+            "parallel.servers=1"
+        )
+    if not settings.url and (settings.tensor_parallel > 1 or settings.sync != "memory"):
+        raise ConfigError(
+            "a server that a process of the split layout starts has the card of that process: "
+            "set agent.vllm.tensor_parallel=1 and agent.vllm.sync=memory"
+        )
+
+
+def _playing(config: AgentConfig, processes: Parallel) -> AgentConfig:
+    """How this process plays; one that only trains starts no engine."""
+    engine = config.engine if processes.plays else "transformers"
+    return replace(config, engine=engine, device=processes.local_device(config.device))
 
 
 def _learner(config: TrainConfig, processes: Parallel, saved: Path | None) -> Learner:
@@ -136,6 +163,8 @@ def _learner(config: TrainConfig, processes: Parallel, saved: Path | None) -> Le
         processes,
         config.faults,
         config.run.path,
+        config.run.staleness if config.run.asynchronous else 0,
+        config.agent.engine == "transformers",
     )
 
 
@@ -154,8 +183,9 @@ def _train(config: TrainConfig, processes: Parallel) -> Path:
         groups = -(-config.algorithm.groups // processes.players.size)
         for part in divide(groups, config.run.lanes):
             envs.append(config.env.make(part * config.algorithm.group_size))
+        playing = _playing(config.agent, processes)
         seed, apart = config.run.seed + processes.world.rank, config.run.asynchronous
-        players = make_players(config.agent, learner.vlm, tuple(envs), seed, apart)
+        players = make_players(playing, learner.vlm, tuple(envs), seed, apart)
         validate = None
         if config.run.eval_every:
             rows = min(config.evaluation.num_envs, config.run.eval_tasks)

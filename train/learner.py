@@ -6,7 +6,8 @@ logits exist only where a token is trained (`train/scoring.py`). Micro-batches a
 optimizer step, so their size changes memory and speed, not the result; so does the number of
 processes. Each of these knows the whole batch and computes its own trees (`train/rounds.py`).
 
-On policy the ratio is 1 up to rounding. A step whose gradient is not finite is skipped.
+On policy the ratio is 1 up to rounding. What older weights drew is known by its version
+(`train/staleness.py`). A step whose gradient is not finite is skipped.
 
 Shapes: `_T` trained tokens of a micro-batch. Command: `pytest tests/test_learner.py`.
 """
@@ -22,7 +23,14 @@ import numpy as np
 import torch
 
 from agents.base import Trajectory
-from agents.losses import AGGREGATIONS, LOSSES, WEIGH_BY_BEHAVIOUR, LossInputs, k3
+from agents.losses import (
+    AGGREGATIONS,
+    LOSSES,
+    TRUSTS_VERSIONS,
+    WEIGH_BY_BEHAVIOUR,
+    LossInputs,
+    k3,
+)
 from agents.paragrpo import Batch, PARAGRPOConfig
 from agents.vlm import VisionLanguageModel
 from train import lora
@@ -33,6 +41,7 @@ from train.packing import PackedBatch, pack
 from train.parallel import ALONE, Parallel
 from train.rounds import idle, rounds
 from train.scoring import Scorer
+from train.staleness import staleness, staleness_metrics
 from train.trajectory import Sample, grow_trees
 from train.tree_attention import choose
 from train.weights import shard, weights_for, whole
@@ -51,6 +60,9 @@ class Learner:
         parallel: The processes that share the updates; each has a learner and the same batches.
         faults: When a step is skipped, and when the run ends.
         folder: Of the run, where the batches of skipped steps are kept.
+        staleness: Updates by which the weights that drew a rollout may be older, at most.
+        own_numbers: Rollouts are drawn by this project's own forward pass, so that what it recorded
+            is what the learner computes, up to rounding; false for another engine.
     """
 
     def __init__(
@@ -63,6 +75,8 @@ class Learner:
         parallel: Parallel = ALONE,
         faults: FaultConfig | None = None,
         folder: Path | None = None,
+        staleness: int = 0,
+        own_numbers: bool = True,
     ) -> None:
         if temperature <= 0:
             raise ValueError(
@@ -75,6 +89,7 @@ class Learner:
             )
         self.vlm, self.config, self.temperature = vlm, config, temperature
         self.parallel = parallel
+        self.staleness, self.own_numbers = staleness, own_numbers
         self.faults = FaultGuard(faults or FaultConfig(), folder if parallel.leads else None)
         self.rng = np.random.default_rng(seed)
         for name, parameter in vlm.model.named_parameters():
@@ -109,17 +124,20 @@ class Learner:
             shard(scorer, self.parallel, vlm.model.dtype)
         return scorer
 
-    def update(self, batch: Batch) -> dict[str, float]:
+    def update(self, batch: Batch, version: int | None = None) -> dict[str, float]:
         """Take `epochs * minibatches` optimizer steps on one batch.
 
         Args:
             batch: Trajectories with per-token advantages and the group of each. With several
                 processes the batch of all of them, the same on every process.
+            version: Updates that the policy has seen; None takes the newest version that drew a
+                trajectory of the batch.
 
         Returns:
             Metrics, averaged over trained tokens where they are per token, over all processes.
 
         Raises:
+            StalenessError: A trajectory is older than the bound, or newer than the policy.
             TooManyFaults: The gradients of several steps in a row were not usable.
         """
         samples = [
@@ -127,7 +145,9 @@ class Learner:
             for trajectory, advantages in zip(batch.trajectories, batch.advantages, strict=True)
         ]
         groups = np.asarray(batch.groups)
-        trained = np.array([bool(sample.length) for sample in samples], dtype=bool)
+        tokens_N = np.array([int(one.loss_mask.sum()) for one in batch.trajectories], np.int64)
+        staleness_N = staleness(batch.trajectories, version, self.staleness)
+        trained = tokens_N > 0
         meter = Meter()
         if not trained.any():
             return meter.metrics() | {"optimizer_steps": 0.0}
@@ -135,7 +155,7 @@ class Learner:
         if self.parallel.trains:
             if self.config.updates_per_batch > 1:
                 with meter.timed("proximal"):
-                    samples = self._with_proximal(samples)
+                    samples = self._proximal_by_version(samples, staleness_N)
             for _ in range(self.config.epochs):
                 order = self.rng.permutation(np.unique(groups))
                 for part in np.array_split(order, self.config.minibatches):
@@ -151,6 +171,7 @@ class Learner:
         return meter.metrics() | {
             "optimizer_steps": float(steps - skipped),
             "optimizer_steps_skipped": float(skipped),
+            **staleness_metrics(staleness_N, tokens_N),
         }
 
     def optimize(self, samples: Sequence[Sample], meter: Meter) -> None:
@@ -280,8 +301,25 @@ class Learner:
                 np.add.at(sums_N, packed.sample, divergence_T.numpy().astype(np.float64))
         return self.parallel.sum(sums_N)
 
+    def _proximal_by_version(
+        self, samples: Sequence[Sample], staleness_N: np.ndarray
+    ) -> list[Sample]:
+        """Samples with the log-probabilities of the policy as it is now.
+
+        Where the loss trusts versions, those of its own tokens are the recorded ones: no pass.
+        """
+        trusted = self.config.loss in TRUSTS_VERSIONS and self.own_numbers
+        known = [replace(s, proximal=s.trajectory.logprobs) for s in samples]
+        older = [i for i, age in enumerate(staleness_N) if age or not trusted]
+        computed = self._with_proximal([samples[i] for i in older])
+        for i, sample in zip(older, computed, strict=True):
+            known[i] = sample
+        return known
+
     def _with_proximal(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Samples with the log-probabilities of the policy as it is now."""
+        """Samples with the policy's log-probabilities, by a forward pass."""
+        if not samples:
+            return []
         lengths = [len(s.trajectory.branch_ids) for s in samples]
         flat = np.zeros(sum(lengths), dtype=np.float32)
         proximal = np.split(flat, np.cumsum(lengths)[:-1])

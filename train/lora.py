@@ -63,11 +63,9 @@ class AdaptedModel(VisionLanguageModel):
     def __init__(self, vlm: VisionLanguageModel) -> None:
         super().__init__(vlm.model, vlm.tokenizer, vlm.image_processor)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, state: dict[str, torch.Tensor] | None = None) -> None:
         """Write the merged checkpoint (safetensors, tokenizer, image geometry) into `folder`."""
-        self.model.save_pretrained(folder, state_dict=merged(self.model))
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
+        super().save(folder, merged(self.model) if state is None else state)
 
 
 def merged(model: torch.nn.Module) -> dict[str, torch.Tensor]:

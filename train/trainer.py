@@ -13,7 +13,7 @@ Command: `paravt train paragrpo_mini`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -127,7 +127,7 @@ class Trainer:
     def _update(self, batch: Batch) -> dict[str, float]:
         self._interrupt.hold()
         self.parallel.progress.at("update", self.step)
-        return self._diagnostics(batch) | self.learner.update(batch)
+        return self._diagnostics(batch) | self.learner.update(batch, self.step)
 
     def _diagnostics(self, batch: Batch) -> dict[str, float]:
         """What the batch says of the reward terms, in the steps that are asked to say it."""
@@ -189,7 +189,6 @@ class Trainer:
                 metrics |= self.validate()
             metrics |= {k: v - before.get(k, 0.0) for k, v in self._counters().items()}
             metrics |= self.selected.metrics | self.pool.metrics
-            metrics |= staleness_metrics(self.selected.kept, self.step - 1)
             metrics |= aggregate_rollouts([one for group in self.selected.played for one in group])
             metrics["time/step"] = perf_counter() - began
             if self.logger is not None:
@@ -309,14 +308,6 @@ class Trainer:
         self.learner.scheduler.load_state_dict(state["scheduler"])
         self.players.weights_changed(self.step)
         self._generators = self._generator_states()
-
-
-def staleness_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
-    """Updates between the weights that drew the trained rollouts and the one that uses them."""
-    ages = [version - t.version for group in groups for one in group for t in one.trajectories]
-    if not ages:
-        return {}
-    return {"staleness/mean": float(np.mean(ages)), "staleness/max": float(max(ages))}
 
 
 def _of_process(rank: int) -> str:

@@ -122,6 +122,24 @@ def test_more_prompts_than_fit_into_one_step_are_drawn_like_each_alone(
         assert [g.ids for g in alone] == [g.ids for g in together[i]]
 
 
+def test_requests_past_the_bound_wait_and_are_drawn_like_each_alone(
+    engine: InProcessEngine, vlm: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [Prompt(conversation(vlm, frames(1, i), "q"), 2, 8, 1.0, i) for i in range(8)]
+    expected = engine.generate(prompts)
+    held, step = [], engine.llm.step
+
+    def counting():
+        held.append(engine.llm.get_num_unfinished_requests())
+        return step()
+
+    monkeypatch.setattr(engine.llm, "step", counting)
+    monkeypatch.setattr(engine, "max_requests", 3)
+    drawn = engine.generate(prompts)
+    assert max(held) == 3 * 2  # vLLM counts the completions of a request one by one
+    assert [[g.ids for g in many] for many in drawn] == [[g.ids for g in e] for e in expected]
+
+
 def test_callers_on_several_threads_share_the_engine(
     engine: InProcessEngine, vlm: VisionLanguageModel
 ) -> None:

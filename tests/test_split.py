@@ -1,0 +1,169 @@
+"""The split layout as `paravt train` runs it: one process plays, the other one trains."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from builders import SIZE, make_task, write_manifest
+from processes import run
+from test_checkpoint import SHAPE
+
+from agents.base import AgentConfig, VLLMConfig
+from agents.mini import build_mini
+from agents.paragrpo import PARAGRPOConfig
+from agents.vllm_server import TORCHRUN, server_environment
+from agents.vlm import VisionLanguageModel
+from train import asynchronous, launch, players, rollout
+from train.config import EnvConfig, ParallelConfig, RunConfig, TrainConfig
+from train.errors import ConfigError
+from train.metrics import read_metrics
+from train.parallel import ALONE, Group, Parallel
+
+
+def varied(env, agent, starts, progress=None):
+    """A random policy earns nothing; a reward made of its text gives every group a variance."""
+    rollouts = rollout.play(env, agent, starts, progress)
+    texts = ["".join(turn["completion"] for turn in one.turns) for one in rollouts]
+    rewards = [float(sum(map(ord, text)) % 101) for text in texts]
+    return [replace(one, reward=r) for one, r in zip(rollouts, rewards, strict=True)]
+
+
+def process(config):
+    """One process of a job: whom it plays with, and the policy that it is left with."""
+    torch.set_num_threads(1)
+    played = []
+
+    def play(env, agent, *args):
+        played.append(type(agent).__name__)
+        return varied(env, agent, *args)
+
+    players.play = asynchronous.play = play
+    return played, launch.train(config)
+
+
+@pytest.fixture
+def make(clip, other_clip, tmp_path):
+    """Settings of a run of a few tokens on a random model."""
+    tasks = [make_task(clip), make_task(other_clip, "shape", question="Which shape is it?")]
+    for path in (clip, other_clip):
+        os.link(path, tmp_path / os.path.basename(path))
+    model = build_mini(tmp_path / "tiny", ["crop the video"] * 3, SHAPE)
+
+    def settings(name, layout="split", **agent):
+        return TrainConfig(
+            env=EnvConfig(
+                tasks=write_manifest(tmp_path / "tasks.jsonl", tasks), frame_size=SIZE,
+                max_turns=1, max_crops=2, frames_per_crop=2, frame_budget=1,
+            ),
+            agent=AgentConfig(
+                checkpoint=str(model), prompt_style="compact", temperature=1.0, max_new_tokens=6,
+                answer_tokens=4, subagent_tokens=4, **agent,
+            ),
+            algorithm=PARAGRPOConfig(
+                groups=2, group_size=3, learning_rate=1e-3, kl_coefficient=0.01, minibatches=2,
+            ),
+            run=RunConfig(
+                name=name, folder=str(tmp_path / "runs"), wandb="disabled", steps=3,
+                checkpoint_every=0,
+            ),
+            parallel=ParallelConfig(layout=layout, timeout=300),
+        )  # fmt: skip
+
+    return settings
+
+
+def test_one_that_plays_and_one_that_trains_are_one_process_that_does_both(make, monkeypatch):
+    for module in (players, asynchronous):
+        monkeypatch.setattr(module, "play", varied)
+    split, alone = make("split"), make("alone", "colocated")
+    (player, saved), (trainer, _) = run(process, 2, split)
+    assert player == ["TransformersAgent"] * 3 and trainer == []
+    whole = launch.train(alone)
+    steps, expected = read_metrics(split.run.path), read_metrics(alone.run.path)
+    assert len(steps) == 3
+    for step, one in zip(steps, expected, strict=True):
+        for name in ("loss", "grad_norm", "kl", "entropy", "reward", "behaviour_mismatch"):
+            assert step[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6)
+        assert step["grad_norm"] > 0 and step["staleness/max"] == 0
+    weights = [VisionLanguageModel.load(f).model.state_dict() for f in (saved, whole)]
+    for name, tensor in weights[0].items():
+        assert torch.allclose(tensor, weights[1][name], atol=1e-4)
+
+
+ON_ITS_OWN = Parallel(Group(0, 2), plays=True, trains=False)
+
+
+def check(config, processes=ON_ITS_OWN):
+    launch._check(config, processes, None)
+
+
+def test_engines_that_several_processes_cannot_have_are_refused(make):
+    check(make("server", engine="vllm_server"))
+    check(make("here", "colocated", engine="vllm"), ALONE)
+    for layout, engine in (("split", "vllm"), ("colocated", "vllm_server")):
+        with pytest.raises(ConfigError, match=f"engine={engine} with .*parallel.layout=split"):
+            check(make("no", layout, engine=engine))
+    config = make("shared", engine="vllm_server", vllm=VLLMConfig(url="http://x", sync="nccl"))
+    check(config)
+    config.parallel.servers = 2
+    with pytest.raises(ConfigError, match="servers=2 would share the server at http://x"):
+        check(config)
+    for changes in ({"tensor_parallel": 2}, {"sync": "nccl"}):
+        with pytest.raises(ConfigError, match=r"tensor_parallel=1 and agent\.vllm\.sync=memory"):
+            check(make("card", engine="vllm_server", vllm=VLLMConfig(**changes)))
+    config.run.asynchronous = True
+    with pytest.raises(ConfigError, match=r"run\.asynchronous needs a run of one process"):
+        check(config)
+
+
+def test_only_who_plays_has_an_engine(make):
+    config = make("server", engine="vllm_server").agent
+    trains = replace(ON_ITS_OWN, plays=False, trains=True)
+    engines = [launch._playing(config, one).engine for one in (ON_ITS_OWN, trains)]
+    assert engines == ["vllm_server", "transformers"]
+
+
+def test_a_server_is_no_process_of_the_job_and_has_the_card_of_its_player(monkeypatch):
+    for name in (*TORCHRUN, "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    told = server_environment("cpu")
+    assert not {*TORCHRUN, "TORCHELASTIC_RUN_ID", "CUDA_VISIBLE_DEVICES"} & told.keys()
+    assert told["VLLM_SERVER_DEV_MODE"] == "1" and told["PATH"] == os.environ["PATH"]
+    assert server_environment("cuda:1")["CUDA_VISIBLE_DEVICES"] == "1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    seen = [server_environment(d)["CUDA_VISIBLE_DEVICES"] for d in ("cuda", "cuda:0", "cuda:1")]
+    assert seen == ["4,6", "4", "6"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
+def test_a_server_ends_with_a_player_that_is_killed():
+    starts = "import subprocess; from agents.vllm_server import tied; "
+    starts += "p = subprocess.Popen(tied(['sleep', '600'])); print(p.pid, flush=True); p.wait()"
+    player = subprocess.Popen([sys.executable, "-c", starts], stdout=subprocess.PIPE, text=True)
+    server = int(player.stdout.readline())
+
+    def command():
+        try:
+            return Path(f"/proc/{server}/cmdline").read_text()
+        except OSError:
+            return "gone"
+
+    while not command().startswith("sleep"):  # it has asked the kernel by now
+        assert command() != "gone" and player.poll() is None
+    player.kill()
+    player.wait()
+    assert wait_until(lambda: command() in ("gone", ""))
+
+
+def wait_until(holds, seconds=60.0):
+    """Whether something comes true in time."""
+    until = time.monotonic() + seconds
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.02)
+    return holds()
