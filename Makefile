@@ -22,10 +22,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
-# The property tests on 100,000 new examples each instead of 2,000 known ones, and the environment installed alone; several minutes.
+# The property tests on 100,000 new examples each instead of 2,000 known ones, the environment installed alone, and 100 M parameters
+# through `paravt sft` and `paravt train`; several minutes.
 test-nightly: $(STAMP)
 	$(BIN)/python -m pytest tests/test_properties.py --hypothesis-profile nightly
 	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/test_conformance.py -k pip_install
+	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/test_published.py -k hundred_million
 
 # vLLM in an environment of its own: it pins many packages. Where there is no GPU, its CPU build.
 # One process a file: vLLM keeps what engines inside a process share in globals, and the first engine that ends takes it along.

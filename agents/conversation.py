@@ -31,6 +31,7 @@ from paravt_env.protocol.parser import action_from_completion
 from paravt_env.protocol.prompts import (
     PROMPTS,
     Part,
+    PromptStyle,
     evidence_parts,
     forced_answer_text,
     overview_parts,
@@ -186,25 +187,17 @@ class ConversationAgent(ABC):
     def _extend(self, row: int, view: Mapping[str, Any], texts: Sequence[str]) -> TokenContext:
         """Append what the row sees now, up to the point where its next turn starts."""
         state = self._rows.setdefault(row, RowState())
-        forced = forced_answer_text(self.style) if view["must_answer"] else ""
-        turn_end = forced + USER_CLOSE + ASSISTANT_OPEN
         if state.context is None or state.action is None:
-            context = state.context = TokenContext(self.vlm)
-            limits = self.limits
-            system = system_text(
-                self.style, limits.max_crops, limits.max_crop_seconds, limits.max_turns
-            )
-            context.append_text((SYSTEM.format(system) if system else "") + USER_OPEN, Role.prompt)
-            context.append_parts(self.overview(row, view), view["frames"], Role.prompt)
-            context.append_text(turn_end, Role.prompt)
-            context.close_prompt()
+            parts = self.overview(row, view)
+            context = open_conversation(self.vlm, self.style, self.limits, view, parts)
+            state.context = context
         else:
             context = state.context
             shown = texts if self.evidence == "subagent" else None
             parts = evidence_parts(self.style, view, state.action["crops"], shown)
             context.append_text(NEXT_TURN + USER_OPEN, Role.response)
             context.append_parts(parts, view["frames"], Role.response)
-            context.append_text(turn_end, Role.response)
+            context.append_text(_turn_end(self.style, view), Role.response)
         context.append(self._prefix, self._decode(self._prefix)[1])
         return context
 
@@ -227,6 +220,38 @@ class ConversationAgent(ABC):
         return Decision(
             action, Completion(text, ids, logprobs, tuple(map(int, roles)), self.version)
         )
+
+
+def open_conversation(
+    vlm: Any,
+    style: PromptStyle,
+    limits: Limits,
+    view: Mapping[str, Any],
+    parts: Sequence[Part] | None = None,
+) -> TokenContext:
+    """The main context of an episode that starts, up to where the first turn begins.
+
+    Args:
+        vlm: Tokenizer and image geometry.
+        style: Templates.
+        limits: What the environment allows.
+        view: One row's observation, of the reset.
+        parts: What the first message shows; None is the overview and the question.
+    """
+    context = TokenContext(vlm)
+    system = system_text(style, limits.max_crops, limits.max_crop_seconds, limits.max_turns)
+    context.append_text((SYSTEM.format(system) if system else "") + USER_OPEN, Role.prompt)
+    shown = overview_parts(style, view) if parts is None else parts
+    context.append_parts(shown, view["frames"], Role.prompt)
+    context.append_text(_turn_end(style, view), Role.prompt)
+    context.close_prompt()
+    return context
+
+
+def _turn_end(style: PromptStyle, view: Mapping[str, Any]) -> str:
+    """What stands between an observation and the turn that follows it."""
+    forced = forced_answer_text(style) if view["must_answer"] else ""
+    return forced + USER_CLOSE + ASSISTANT_OPEN
 
 
 def row_of(observations: Mapping[str, Any], row: int) -> dict[str, Any]:

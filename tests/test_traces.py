@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from agents.mini import MiniConfig, build_mini
 from agents.vlm import VisionLanguageModel
 from paravt_env.protocol.tags import Role
 from paravt_env.task import Task
+from paravt_env.tasksets.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
 from train.rollout import Rollout, Start, play
-from train.traces import TraceAgent, TraceConfig, report, weighed
+from train.traces import TraceAgent, TraceConfig, facts, in_words, report, weighed
 
 SCENES = [
     {"start": 0.0, "end": 60.0, "colour": "red", "events": [("star", "top left", 24.0, 36.0)]},
@@ -39,7 +41,8 @@ def task(family: str, asked: list[int], **fields: object) -> Task:
         video="v.mp4",
         question="?",
         kind=fields.get("kind", "open"),  # type: ignore[arg-type]
-        answer="star",
+        options=fields.get("options", ()),  # type: ignore[arg-type]
+        answer=str(fields.get("answer", "star")),
         family=family,
         metadata={"scenes": scenes, "asked": asked, "colours": colours, "duration": 120.0},
     )
@@ -64,16 +67,24 @@ def test_a_reading_without_the_asked_scene_reports_what_is_on_screen_longest() -
     assert report(task("flash", [1]), np.array([30.0, 40.0])) == "red star"
 
 
+def test_answers_are_given_in_the_words_of_an_option() -> None:
+    question = task("flash", [0], kind="mcq", options=("ring", "star"), answer="B")
+    read = oracle.read_window(question, np.array([30.0, 90.0]))
+    assert facts(question, read, (0,)) == "it is red star"
+    assert facts(question, read, (1, 0)) == "it is blue ring; red star"
+    assert facts(question, read, (None,)) == "it is none"
+    assert in_words(question, "B") == "star"
+    assert in_words(task("when", [0], kind="grounding", options=()), " 1 - 2") == " 1 - 2"
+
+
 def test_options_are_weighed_by_what_was_read() -> None:
-    question = Task(
-        id="t", video="v.mp4", question="?", kind="mcq", options=("ring", "star"), answer="B"
-    )
+    question = task("flash", [0], kind="mcq", options=("ring", "star"), answer="B")
     assert weighed(question, ("B",)) == "A ring no;B star yes"
 
 
 @pytest.fixture(scope="module")
 def rollouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Rollout]]:
-    """Twelve traces that always call, and twelve that never do, on one synthetic video."""
+    """Traces that always call, that never do, and that see too little, on one synthetic video."""
     root = tmp_path_factory.mktemp("world")
     folder = build_mini(
         root / "mini", ["red"], MiniConfig(32, 1, 2, 32, 32, 1, 2, 32, vocabulary=280)
@@ -89,13 +100,13 @@ def rollouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Rollout
         frame_budget=32,
     )
     try:
-        for name, call in (("call", 1.0), ("skip", 0.0)):
-            trace = TraceConfig(
-                call=call, direct=0.0, blind=call, single=0.0, mistake=0.0, retry=1.0
-            )
+        kinds = {"call": (1.0, 32, 0.0), "skip": (0.0, 32, 0.0), "blind": (1.0, 4, 0.0)}
+        kinds["weigh"] = 1.0, 32, 1.0
+        for name, (call, frames, weigh) in kinds.items():
+            trace = TraceConfig(call, 0.0, call, 0.0, 0.0, 1.0, weigh)
             config = AgentConfig(prompt_style="compact")
             agent = TraceAgent(vlm, config, Limits(), env.task_of, trace)
-            starts = [Start(task_id=i, seed=1) for i in env.simulation.tasks.ids[:12]]
+            starts = [Start(i, frames, seed=1) for i in env.simulation.tasks.ids[:12]]
             played[name] = play(env, agent, starts)
     finally:
         env.close()
@@ -114,6 +125,28 @@ def test_traces_that_skip_never_call(rollouts: dict[str, list[Rollout]]) -> None
     assert all(r.calls == 0 and r.compliant for r in rollouts["skip"])
     calling = np.mean([r.correct for r in rollouts["call"]])
     assert calling > np.mean([r.correct for r in rollouts["skip"]])
+
+
+def test_traces_that_weigh_answer_with_the_letter_they_found(
+    rollouts: dict[str, list[Rollout]],
+) -> None:
+    last = {one.turns[-1]["completion"]: one.answer for one in rollouts["weigh"]}
+    weighing = [text for text in last if "?A " in text]
+    assert weighing
+    for text in weighing:
+        assert re.search(rf"[?;]{last[text]} [^;]+ yes", text)
+    assert not any(one.answer in tuple("ABCD") for one in rollouts["call"])
+
+
+def test_a_blind_call_takes_the_window_that_its_plan_ends_with(
+    rollouts: dict[str, list[Rollout]],
+) -> None:
+    turns = [r.turns[0] for r in rollouts["blind"] if "unseen, try" in r.turns[0]["completion"]]
+    assert turns
+    for turn in turns:
+        ((start, end),) = [crop["window"] for crop in turn["crops"]]
+        window = f"{start:.0f} {end:.0f}"
+        assert f"{window}: unseen, try {window}\n</think>" in turn["completion"]
 
 
 def test_every_token_the_policy_has_to_write_is_trained(rollouts: dict[str, list[Rollout]]) -> None:

@@ -338,12 +338,16 @@ class StageConfig:
     """Share of the overview's frames in whose place words say what they show."""
     call: float | None = None
     """Replaces `traces.call` in this stage: to call is learned best where it is frequent."""
+    weigh: float | None = None
+    """Replaces `traces.weigh` in this stage."""
     conversations: int = 0
     """Main conversations of one step."""
     readings: int = 0
     """Sub-agent readings of one step."""
     frames: int = 0
     """Descriptions of single frames in one step."""
+    published: int = 0
+    """Conversations of one step that the task set publishes (`train/published.py`)."""
     learning_rate: float | None = None
     """Replaces the recipe's peak learning rate in this stage."""
     freeze_vision: bool = True
@@ -354,14 +358,15 @@ class StageConfig:
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"StageConfig.learning_rate = {self.learning_rate}: must be positive")
         _at_least(self, 0, "steps", "rollouts", "conversations", "readings", "frames")
-        for name in ("words", "call"):
+        _at_least(self, 0, "published")
+        for name in ("words", "call", "weigh"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"StageConfig.{name} = {value}: a share, between 0 and 1")
-        if not self.conversations + self.readings + self.frames:
+        if not self.conversations + self.readings + self.frames + self.published:
             raise ValueError(
-                f"stage {self.name!r} has nothing to learn: give it conversations, readings "
-                "or frames"
+                f"stage {self.name!r} has nothing to learn: give it conversations, readings, "
+                "frames or published"
             )
         if bool(self.rollouts) != bool(self.conversations + self.readings):
             raise ValueError(
@@ -371,8 +376,24 @@ class StageConfig:
 
 
 @dataclass
+class PublishedConfig:
+    """How the conversations that a task set publishes are written (`train/published.py`)."""
+
+    opening: Literal["rollout", "published"] = "rollout"
+    """Before the first turn: what a rollout of these settings shows (system message of
+    `agent.prompt_style`, overview, question), or the published messages as they are."""
+    max_tokens: int = 0
+    """Leave out conversations with more tokens, those of frames included; 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        known_name("PublishedConfig.opening", self.opening, ("rollout", "published"))
+        _at_least(self, 0, "max_tokens")
+
+
+@dataclass
 class SFTConfig:
-    """The cold start: supervised fine-tuning on oracle-written traces."""
+    """Supervised fine-tuning: on oracle-written traces, or on published conversations."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
@@ -384,6 +405,12 @@ class SFTConfig:
     """Shape of the policy that is built where `agent.checkpoint` names none."""
     traces: TraceConfig = field(default_factory=TraceConfig)
     """What the traces do how often."""
+    published: PublishedConfig = field(default_factory=PublishedConfig)
+    """How published conversations are written."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """Processes, and what is traded for memory: `parallel.recompute` is gradient checkpointing."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Adapters instead of full training."""
     frames_per_video: int = 120
     """Single frames that are described of each video."""
     stages: tuple[StageConfig, ...] = (StageConfig(rollouts=6400, conversations=16, readings=16),)
@@ -400,10 +427,12 @@ class SFTConfig:
     """Padded tokens of one forward and backward pass."""
     log_every: int = 25
     """Steps between records of the loss."""
+    save_every: int = 0
+    """Steps between checkpoints inside a stage; 0 writes one after each stage only."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _at_least(self, 0, "weight_decay", "warmup_fraction")
+        _at_least(self, 0, "weight_decay", "warmup_fraction", "save_every")
         _at_least(self, 1, "frames_per_video", "log_every")
         if not self.stages:
             raise ValueError("SFTConfig.stages is empty: nothing would be learned")

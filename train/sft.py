@@ -1,10 +1,11 @@
-"""The cold start: supervised fine-tuning on single frames and on oracle-written traces.
+"""The cold start: supervised fine-tuning on oracle-written traces or published conversations.
 
 Stages follow one another (`stages` of the recipe), each a mixture of whole conversations,
 sub-agent readings and descriptions of single frames. At first words stand in place of the
 overview's frames: to see which frame is asked for and to copy its times is learned on text, far
 faster. Traces are collected through the real environment by a :class:`TraceAgent` and
-trained by the same packed learner as reinforcement learning. Command: ``paravt sft sft_mini``.
+trained by the same packed learner as reinforcement learning. A stage may instead take what a data
+set publishes (`train/published.py`). Command: ``paravt sft sft_mini``.
 """
 
 from __future__ import annotations
@@ -30,13 +31,17 @@ from paravt_env.protocol.tags import Role
 from paravt_env.tasksets.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.video.store import FrameStore
-from train import recipe
+from train import lora, parallel, recipe
 from train.config import SFTConfig, StageConfig
+from train.errors import ConfigError
 from train.learner import Learner
 from train.meter import Meter
+from train.parallel import ALONE, Parallel
+from train.published import RECORD, PublishedConversations, make_env
 from train.rollout import Start, play
 from train.traces import TraceAgent, corpus, describe_frame
 from train.trajectory import Sample
+from train.watch import Watch
 
 FRAME_QUESTION = "?"
 
@@ -58,7 +63,7 @@ def single_frames(
         times = np.sort([*inside, *rng.uniform(0, task.metadata["duration"], size=half)])
         frames = store.frames(task.video, times, config.env.frame_size)
         cues = oracle.visible_cues(task, frames.timestamps.tolist())
-        pixels = frames.pixels.copy()
+        pixels = frames.pixels
         described += [describe(vlm, style, cue, pixels[i : i + 1]) for i, cue in enumerate(cues)]
     store.close()
     return described
@@ -86,7 +91,8 @@ def trace_trajectories(
     say: Callable[[str], None] = print,
 ) -> list[Trajectory]:
     """Play `stage.rollouts` episodes with a :class:`TraceAgent` and keep their trajectories."""
-    dials = config.traces if stage.call is None else replace(config.traces, call=stage.call)
+    own = {"call": stage.call, "weigh": stage.weigh}
+    dials = replace(config.traces, **{k: share for k, share in own.items() if share is not None})
     agent = TraceAgent(
         vlm, config.agent, Limits.of(config.env), env.task_of, dials, stage.words, seed
     )
@@ -127,6 +133,8 @@ def fit(
     streams: Sequence[tuple[Iterator[Trajectory], int]],
     stage: StageConfig,
     log: Callable[[dict[str, Any]], None],
+    processes: Parallel = ALONE,
+    save: Callable[[], None] = lambda: None,
 ) -> None:
     """Train on batches drawn from streams; cosine learning rate with a warm-up.
 
@@ -136,6 +144,8 @@ def fit(
         streams: Trajectories and how many of them each batch takes.
         stage: Its name, steps and learning rate; whether the vision tower learns.
         log: Receives one record every `config.log_every` steps.
+        processes: Those that share the updates; each draws the same batches.
+        save: Called every `config.save_every` steps, with the policy's weights up to date.
     """
     steps = stage.steps
     if not steps:
@@ -153,6 +163,7 @@ def fit(
             freeze_vision=stage.freeze_vision,
         ),
         temperature=1.0,
+        parallel=processes,
     )
     rising = max(1, round(config.warmup_fraction * steps))
     learner.scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -164,6 +175,7 @@ def fit(
     vlm.model.train()
     since, meter = time.perf_counter(), Meter()
     for step in range(1, steps + 1):
+        processes.progress.at(stage.name, step)
         drawn = [next(stream) for stream, count in streams for _ in range(count)]
         samples = [Sample(t, np.ones(len(t.branch_ids), np.float32)) for t in drawn]
         learner.optimize(samples, meter)
@@ -172,39 +184,90 @@ def fit(
             record = {"stage": stage.name, "step": step, "loss": round(metrics["loss"], 4)}
             log(record | {"seconds": round(time.perf_counter() - since, 1)})
             meter = Meter()
+        if config.save_every and step % config.save_every == 0 and step < steps:
+            learner.weights.publish()
+            save()
+    learner.weights.publish()
+    learner.weights.retire()
     vlm.model.eval()
 
 
-def _policy(config: SFTConfig, folder: Path, env: LongVideoVectorEnv) -> VisionLanguageModel:
+def _policy(
+    config: SFTConfig, folder: Path, env: LongVideoVectorEnv, processes: Parallel
+) -> VisionLanguageModel:
     """The checkpoint to start from, or a fresh ParaVT-Mini whose tokenizer knows the task set."""
     source = config.agent.checkpoint
     if not source:
-        build_mini(folder, corpus(env.simulation.tasks), config.mini, config.run.seed)
+        if processes.leads:
+            build_mini(folder, corpus(env.simulation.tasks), config.mini, config.run.seed)
+        processes.barrier()
         source = str(folder)
-    return VisionLanguageModel.load(source, config.agent.dtype, config.agent.device)
+    device = processes.local_device(config.agent.device)
+    vlm = VisionLanguageModel.load(source, config.agent.dtype, device)
+    return lora.add(vlm, config.lora, config.run.seed) if config.lora.rank else vlm
+
+
+def _check(config: SFTConfig, processes: Parallel) -> None:
+    """Refuse what cannot be run, before anything is loaded."""
+    if processes.world.size == 1:
+        return
+    if config.parallel.layout != "colocated":
+        raise ConfigError("parallel.layout=split: `paravt sft` has nothing to play; leave it out")
+    if any(stage.rollouts or stage.frames for stage in config.stages):
+        raise ConfigError(
+            "several processes train on published conversations alone: run stages with rollouts "
+            "or frames on one"
+        )
 
 
 def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
     """Make a cold-start checkpoint: build or load, go through the stages, save.
 
     Returns:
-        The folder of the checkpoint. Beside the weights: the resolved `config.yaml` and the losses
-        (`sft.jsonl`).
+        The folder of the checkpoint. Beside the weights: the resolved `config.yaml`, the losses
+        (`sft.jsonl`) and the published conversations that could not be used (`left_out.jsonl`).
+
+    Raises:
+        ConfigError: Settings that cannot run, or no published conversation that could be used.
     """
     torch.set_num_threads(config.run.threads)
+    processes = parallel.start(config.parallel, config.agent.device)
+    try:
+        with Watch(processes):
+            return _run(config, processes, say if processes.leads else lambda line: None)
+    finally:
+        parallel.stop()
+
+
+def _run(config: SFTConfig, processes: Parallel, say: Callable[[str], None]) -> Path:
+    _check(config, processes)
     rng = np.random.default_rng(config.run.seed)
     folder = Path(config.output or config.run.path)
     folder.mkdir(parents=True, exist_ok=True)
-    recipe.save(config, folder)
+    if processes.leads:
+        recipe.save(config, folder)
     records: list[dict[str, Any]] = []
+    shipped: PublishedConversations | None = None
 
     def log(record: dict[str, Any]) -> None:
+        if shipped is not None and shipped.left_out:
+            record = record | {"left_out": shipped.counts()}
         records.append(record)
         say(json.dumps(record))
 
-    env = config.env.make(config.evaluation.num_envs)
+    def save() -> None:
+        if processes.leads:
+            vlm.save(folder)
+            lines = "".join(json.dumps(record) + "\n" for record in records)
+            (folder / "sft.jsonl").write_text(lines, encoding="utf-8")
+        processes.barrier()
+
+    published = any(stage.published for stage in config.stages)
+    env = make_env(config) if published else config.env.make(config.evaluation.num_envs)
     try:
-        vlm = _policy(config, folder, env)
+        vlm = _policy(config, folder, env, processes)
+        if published:
+            shipped = PublishedConversations(vlm, config, env, folder, processes)
         described = any(stage.frames for stage in config.stages)
         frames = single_frames(vlm, config, env, rng) if described else []
         for number, stage in enumerate(config.stages):
@@ -216,11 +279,13 @@ def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
                 (frames, stage.frames),
             )
             streams = [(shuffled(kind, rng), count) for kind, count in kinds if kind and count]
-            fit(vlm, config, streams, stage, log)
-            vlm.save(folder)
-            lines = "".join(json.dumps(record) + "\n" for record in records)
-            (folder / "sft.jsonl").write_text(lines, encoding="utf-8")
+            if shipped is not None and stage.published:
+                streams.append((shipped.stream(rng), stage.published))
+            fit(vlm, config, streams, stage, log, processes, save)
+            save()
     finally:
         env.close()
+    if shipped is not None and shipped.left_out:
+        say(f"left out, by reason: {shipped.counts()}; each by name in {folder / RECORD}")
     say(f"{folder} written; measure it with: paravt eval --agent.checkpoint={folder}")
     return folder

@@ -47,13 +47,15 @@ class TraceConfig:
     direct: float = 0.7
     """Answer from the overview where it suffices."""
     blind: float = 0.2
-    """Crop somewhere when no frame shows the asked scene."""
+    """Crop next to the last frame when no frame shows the asked scene."""
     single: float = 0.1
     """Ask for one window where several are needed."""
     mistake: float = 0.1
     """First write a call that cannot run."""
     retry: float = 0.5
     """Look on the other side when a crop did not show the event."""
+    weigh: float = 0.0
+    """Weigh the options one by one and answer with a letter; otherwise answer in words."""
 
 
 @dataclass
@@ -69,6 +71,8 @@ class Notes:
     """Window next to the frame nearest noon of each asked scene; after a retry it is gone."""
     pending: tuple[str, list[Window]] | None = None
     """Plan and windows to ask for after a mistake."""
+    weigh: bool = False
+    """Whether this trace weighs the options."""
 
 
 def describe(task: Task, readings: Sequence[oracle.Reading]) -> str:
@@ -97,8 +101,18 @@ def spanned(readings: Sequence[oracle.Reading]) -> str:
     return f"{np.floor(before + 0.5):.0f} - {np.floor(after + 0.5):.0f}"
 
 
+def facts(task: Task, readings: Sequence[oracle.Reading], asked: Sequence[int | None]) -> str:
+    """What is known of each scene that the question seems to be about."""
+    known = (
+        describe(task, [r for r in readings if r.scene == scene])
+        for scene in asked
+        if scene is not None
+    )
+    return f"it is {'; '.join(known) or 'none'}"
+
+
 def weighed(task: Task, possible: Sequence[str]) -> str:
-    """Each option with whether it agrees with what was read.
+    """Each option with whether it agrees with what was read: practice in comparing words.
 
     Args:
         task: A multiple-choice task.
@@ -108,6 +122,15 @@ def weighed(task: Task, possible: Sequence[str]) -> str:
         f"{letter} {option} {'yes' if letter in possible else 'no'}"
         for letter, option in zip(OPTION_LETTERS, task.options, strict=False)
     )
+
+
+def in_words(task: Task, answer: str) -> str:
+    """An answer by the words of its option, which a reading holds, not by its letter.
+
+    Graders take either; a model of a few million parameters copies words long before it learns to
+    look up what letter stands before them.
+    """
+    return task.options[OPTION_LETTERS.index(answer)] if task.options else answer
 
 
 def side_of(cue: Cue) -> str:
@@ -180,7 +203,7 @@ def corpus(tasks: TaskSet) -> list[str]:
         "seen: it is none?A red no;B top left yes;C 3 no",
         GUESS,
         UNSEEN,
-        BLIND,
+        f"{BLIND} 64 104",
         "retry red before; blue after",
         forced_answer_text(COMPACT),
     ]
@@ -267,7 +290,8 @@ class TraceAgent(ConversationAgent):
     def _look(self, turn: Turn) -> Notes:
         task, overview = self.task_of(turn.row), _times(turn.view, 0)
         cues = oracle.visible_cues(task, overview)
-        notes = Notes(task, overview, cues, oracle.asked_scenes(task, cues))
+        asked, weigh = oracle.asked_scenes(task, cues), self._chance(self.trace.weigh)
+        notes = Notes(task, overview, cues, asked, weigh=weigh)
         for scene in notes.asked:
             if scene is not None:
                 notes.windows[scene] = window_of(self.style, self._cue(notes, scene))
@@ -281,14 +305,15 @@ class TraceAgent(ConversationAgent):
         shown = oracle.read_window(task, notes.overview)
         answer = oracle.answer_from_readings(task, shown, notes.asked)
         if answer is not None and task.kind != "grounding" and self._chance(trace.direct):
-            return render_completion(f"seen: {self._judge(notes, shown)}", answer=answer)
+            return self._answer(notes, f"seen: {self._judge(notes, shown)}", answer)
         if not self._chance(trace.call):
             return self._guess(notes, shown, GUESS)
         if not notes.windows:
             if not self._chance(trace.blind):
                 return self._guess(notes, shown, f"{self._plan(notes)}: {UNSEEN}")
-            cue = notes.cues[int(self.rng.integers(len(notes.cues)))]
-            return render_completion(f"{self._plan(notes)}: {BLIND}", [window_of(self.style, cue)])
+            window = window_of(self.style, notes.cues[-1])
+            thought = f"{self._plan(notes)}: {BLIND} {window[0]:.0f} {window[1]:.0f}"
+            return render_completion(thought, [window])
         frames = [cue for cue in notes.cues if cue.scene in notes.windows]
         frames = frames[: 1 if self._chance(trace.single) else self.limits.max_crops]
         plan, windows = self._plan(notes, frames), [window_of(self.style, cue) for cue in frames]
@@ -306,19 +331,19 @@ class TraceAgent(ConversationAgent):
             if task.kind == "grounding":
                 asked = [r for r in notes.seen if r.scene in notes.asked]
                 answer = f" {spanned(asked)}"  # numbers as the reading writes them
-            return render_completion(self._judge(notes, notes.seen), answer=answer)
+            return self._answer(notes, self._judge(notes, notes.seen), answer)
         found = {reading.scene for reading in notes.seen}
         missing = {s: w for s, w in notes.windows.items() if s not in found}
         if missing and not must_answer and self._chance(trace.retry):
-            thought, windows = [], []
+            sides, windows = [], []
             for scene, (start, end) in missing.items():
                 left = self._cue(notes, scene).sun_left
                 span = end - start
                 other = (max(0.0, start - span), start) if left else (end, end + span)
                 notes.windows.pop(scene)
-                thought.append(f"{self._cue(notes, scene).colour} {'before' if left else 'after'}")
+                sides.append(f"{self._cue(notes, scene).colour} {'before' if left else 'after'}")
                 windows.append(other)
-            return render_completion(f"retry {'; '.join(thought)}", windows)
+            return render_completion(f"retry {'; '.join(sides)}", windows)
         return self._guess(notes, notes.seen, f"{self._judge(notes, notes.seen)}, a guess")
 
     def _guess(self, notes: Notes, readings: Sequence[oracle.Reading], thought: str) -> str:
@@ -330,7 +355,20 @@ class TraceAgent(ConversationAgent):
             possible = oracle.possible_answers(task, readings, notes.asked)
             unread = oracle.possible_answers(task, ())  # `after` may have read the wrong scene
             answer = str(self.rng.choice(possible or unread))
-        return render_completion(thought, answer=answer)
+        return self._answer(notes, thought, answer)
+
+    def _judge(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:
+        """The facts, and where options are weighed, what each is worth by them."""
+        text = facts(notes.task, readings, notes.asked)
+        possible = oracle.possible_answers(notes.task, readings, notes.asked)
+        if not notes.weigh or not 0 < len(possible) < len(notes.task.options):
+            return text
+        return f"{text}?{weighed(notes.task, possible)}"
+
+    def _answer(self, notes: Notes, thought: str, answer: str) -> str:
+        return render_completion(
+            thought, answer=answer if notes.weigh else in_words(notes.task, answer)
+        )
 
     def _cue(self, notes: Notes, scene: int) -> Cue:
         """The frame that the window of a scene was chosen by."""
@@ -346,27 +384,6 @@ class TraceAgent(ConversationAgent):
         """
         frames = enumerate(notes.cues, 1)
         return "look " + "; ".join(listed(self.style, i, cue, cue in asked) for i, cue in frames)
-
-    def _judge(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:
-        """The facts, and what each option is worth by them: a letter is read off, not looked up."""
-        possible = oracle.possible_answers(notes.task, readings, notes.asked)
-        facts = self._facts(notes, readings)
-        if not 0 < len(possible) < len(notes.task.options):
-            return facts
-        return f"{facts}?{weighed(notes.task, possible)}"
-
-    def _facts(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:
-        """What is known of each asked scene, and for a goal what follows from it."""
-        facts = [
-            describe(notes.task, [r for r in readings if r.scene == scene])
-            for scene in notes.asked
-            if scene is not None
-        ]
-        text = "; ".join(facts) or "none"
-        answer = oracle.answer_from_readings(notes.task, readings, notes.asked)
-        if notes.task.family == "goal" and answer is not None:
-            return f"{text}: {notes.task.options[ord(answer) - ord('A')]}"
-        return f"it is {text}"
 
 
 def _times(view: Any, window: int) -> np.ndarray:

@@ -78,6 +78,9 @@ class Weights:
     def stepped(self) -> None:
         """The optimizer took a step."""
 
+    def retire(self) -> None:
+        """Let go of the policy, which another learner will train."""
+
     def publish(self) -> None:
         """Write the weights into the policy that plays; every process calls it."""
 
@@ -125,8 +128,15 @@ class MasterWeights(Weights):
         self.parameters = {
             name: torch.nn.Parameter(p.detach().float()) for name, p in self._low.items()
         }
-        for name, p in self._low.items():
+        self._hooks = [
             p.register_post_accumulate_grad_hook(partial(_collect, self.parameters[name]))
+            for name, p in self._low.items()
+        ]
+
+    def retire(self) -> None:
+        """Collect no more gradients: they would be missing in the masters that follow."""
+        for hook in self._hooks:
+            hook.remove()
 
     def stepped(self) -> None:
         """Round the masters into the policy."""
@@ -217,7 +227,8 @@ def blocks(model: Any) -> Iterator[torch.nn.Module]:
 def recompute(model: Any) -> None:
     """Keep only the inputs of each block; the rest is computed again in the backward pass."""
     for block in blocks(model):
-        block.forward = partial(_recomputed, block.forward)
+        if getattr(block.forward, "func", None) is not _recomputed:
+            block.forward = partial(_recomputed, block.forward)
 
 
 def _recomputed(forward: Any, *args: Any, **kwargs: Any) -> Any:

@@ -280,6 +280,12 @@ def evidence_parts(
     return _merged(parts)
 
 
+def crop_parts(style: PromptStyle, timestamps: np.ndarray, first: int = 0) -> list[Part]:
+    """The frames of a crop with their times (seconds), as `FrameRef(first)` and on."""
+    indices = range(first, first + len(timestamps))
+    return _merged(_frame_parts(style, indices, np.asarray(timestamps, np.float64), style.frame))
+
+
 def subagent_parts(
     style: PromptStyle,
     question: str,
