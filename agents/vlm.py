@@ -26,6 +26,10 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 """Folder of the checkpoints that ship with the project; each is known by its name."""
 
 
+class CheckpointError(OSError, ValueError):
+    """A checkpoint that is there and of no use; the message says what to give instead."""
+
+
 def rope_positions(
     ids: np.ndarray, image_pad_id: int, grids: Sequence[Grid], merge: int, start: int = 0
 ) -> tuple[np.ndarray, int]:
@@ -122,20 +126,20 @@ class VisionLanguageModel:
 
         Raises:
             FileNotFoundError: If there is no such checkpoint.
-            ValueError: If it is not a Qwen-VL style one.
+            CheckpointError: If it is not a Qwen-VL style one.
         """
         if (CHECKPOINTS / path).is_dir():
             path = CHECKPOINTS / path
         try:
             config = AutoConfig.from_pretrained(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a folder without a config.json
             shipped = ", ".join(sorted(folder.name for folder in CHECKPOINTS.glob("*/")))
             raise FileNotFoundError(
                 f"no checkpoint {path}: give a folder with a config.json, a hub name that can be "
                 f"reached, or one that ships with the project ({shipped})"
             ) from error
         if not hasattr(config, "vision_config") or not hasattr(config, "image_token_id"):
-            raise ValueError(
+            raise CheckpointError(
                 f"{path}: a {config.model_type} checkpoint has no Qwen-VL vision tower; "
                 "use a Qwen3-VL or Qwen2.5-VL style checkpoint"
             )

@@ -99,6 +99,11 @@ def read_turn(
 
 
 def _checked(action: Mapping[str, Any], max_crops: int) -> tuple[np.ndarray, np.ndarray, str, str]:
+    if not isinstance(action, Mapping):
+        raise ValueError(
+            f"the action is a mapping as from spaces.empty_action(), not {action!r}; to act with "
+            "texts make ParaVT-LongVideo-Text-v0"
+        )
     missing = {"crops", "crop_mask", "answer", "completion"} - set(action)
     if missing:
         raise ValueError(
@@ -114,6 +119,8 @@ def _checked(action: Mapping[str, Any], max_crops: int) -> tuple[np.ndarray, np.
     answer, completion = action["answer"], action["completion"]
     if not isinstance(answer, str) or not isinstance(completion, str):
         raise ValueError("answer and completion must be strings")
+    if not np.isin(mask, (0, 1)).all():
+        raise ValueError(f"crop_mask holds 0 and 1, not {mask}")
     return crops, mask.astype(bool), answer, completion
 
 

@@ -8,13 +8,41 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+ABANDONED = 3600.0
+"""Seconds without a write after which a temporary file is taken for the remains of a crash."""
+
 
 def cache_root() -> Path:
-    """`$PARAVT_CACHE`, or `~/.cache/paravt`."""
-    return Path(os.environ.get("PARAVT_CACHE") or Path.home() / ".cache" / "paravt").expanduser()
+    """`$PARAVT_CACHE`, or `~/.cache/paravt`.
+
+    Raises:
+        OSError: There is no home folder, and no `$PARAVT_CACHE` in its place.
+    """
+    try:
+        return Path(os.environ.get("PARAVT_CACHE") or "~/.cache/paravt").expanduser()
+    except RuntimeError as error:
+        raise OSError("there is no home folder: set PARAVT_CACHE to a folder") from error
+
+
+def make_folder(path: Path, mode: int = 0o777) -> None:
+    """Make a folder of the cache, with what it lies in.
+
+    Raises:
+        OSError: It cannot be made, with what to do in its message.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=mode)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot make the folder {path}: {error.strerror or error} (choose another place with "
+            "PARAVT_CACHE)",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -24,7 +52,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OSError: Writing failed, with the folder and what to do in its message.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -36,3 +64,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files of `atomic_path` that killed processes left in a folder."""
+    old = time.time() - ABANDONED
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):  # another process sweeps, too
+            if path.stat().st_mtime < old:
+                path.unlink()

@@ -105,8 +105,9 @@ class EnvSettings:
             _check(name, getattr(self, name), float, 0.0)
         _check("max_turns", self.max_turns, int, 0)
         _check("subtitle_characters", self.subtitle_characters, int, 1)
-        if not isinstance(self.subtitles, bool):
-            raise ValueError(f"subtitles must be True or False, not {self.subtitles!r}")
+        for name in ("subtitles", "force_answer"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.max_turns == 0 and not self.force_answer:
             raise ValueError(
                 "max_turns=0 leaves no turn at all: set force_answer=True or max_turns >= 1"
@@ -117,6 +118,14 @@ class EnvSettings:
         known_name("overview_sampling", self.overview_sampling, OVERVIEW_SAMPLING)
         _check("disk_cache_bytes", self.disk_cache_bytes, int, 0)
         known_name("evidence", self.evidence, EVIDENCE)
+        if not isinstance(self.tasks, str | TaskSet):
+            raise ValueError(
+                "tasks must be the name of a task set, the path of a .jsonl manifest (text) or a "
+                f"TaskSet, not {self.tasks!r}"
+            )
+        names = self.tasks_kwargs or {}
+        if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"tasks_kwargs must map argument names to values, not {names!r}")
         if not isinstance(self.tasks, str) and self.tasks_kwargs:
             raise ValueError(
                 "tasks_kwargs belong to a task set given by name; build the TaskSet with them"

@@ -158,7 +158,7 @@ def batch_actions(actions: Sequence[Action | None], max_crops: int) -> Action:
 def check_batch(actions: Mapping[str, Any], rows: int) -> None:
     """Raise `ValueError` unless `actions` has every key with one entry for each of `rows`."""
     for key in ("crops", "crop_mask", "answer", "completion"):
-        if key not in actions or len(actions[key]) != rows:
+        if not isinstance(actions, Mapping) or key not in actions or len(actions[key]) != rows:
             raise ValueError(
                 f"the batched action needs {key!r} with one entry for each of the {rows} rows: "
                 "build it with spaces.batch_actions()"

@@ -46,8 +46,10 @@ class CompletionAction(gym.ActionWrapper[Observation, str, Action]):
 
     def __init__(self, env: gym.Env[Observation, Action]) -> None:
         super().__init__(env)
-        self.action_space = UnicodeText()
         self._max_crops = _simulation(env).settings.max_crops
+        if env.action_space != _simulation(env).action_space:
+            raise ValueError("the action is not the environment's own: it may be a text already")
+        self.action_space = UnicodeText()
 
     def action(self, action: str) -> Action:
         """Parse the text."""
@@ -69,7 +71,8 @@ class VectorCompletionAction(gym.vector.VectorActionWrapper):
         Raises:
             ValueError: Not one text a row.
         """
-        if isinstance(actions, str) or len(actions) != self.num_envs:
+        listed = isinstance(actions, Sequence | np.ndarray) and not isinstance(actions, str)
+        if not listed or len(actions) != self.num_envs:
             raise ValueError(
                 f"the action is a sequence of {self.num_envs} texts, one a row; "
                 'give "" to a row that idles'
@@ -150,6 +153,7 @@ class RecordRewardTerms(_RewardTerms, gym.wrappers.RecordEpisodeStatistics):
 
     def __init__(self, env: gym.Env, buffer_length: int = 100, stats_key: str = "episode") -> None:
         super().__init__(env, buffer_length, stats_key)
+        _simulation(env)
         self._terms = _TermQueues(buffer_length)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -189,5 +193,11 @@ class VectorRecordRewardTerms(_RewardTerms, gym.wrappers.vector.RecordEpisodeSta
 
 
 def _simulation(env: Any) -> Any:
-    """The simulation under any wrappers."""
+    """The simulation under any wrappers.
+
+    Raises:
+        TypeError: There is none, as it is another environment.
+    """
+    if not isinstance(env.unwrapped, LongVideoEnv | LongVideoVectorEnv):
+        raise TypeError(f"this wraps a LongVideoEnv, not a {type(env.unwrapped).__name__}")
     return env.unwrapped.simulation

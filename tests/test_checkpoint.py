@@ -307,6 +307,20 @@ def test_a_run_in_the_way_and_nothing_to_resume_are_errors(settings, whole):
         train(settings("never-started", resume=True))
 
 
+def test_an_environment_that_cannot_be_made_is_the_callers_error(settings):
+    config = settings("odd")
+    with pytest.raises(ConfigError, match="reward preset 'parvat' is not one of paravt"):
+        train(replace(config, env=replace(config.env, reward="parvat")))
+
+
+def test_a_folder_that_is_no_checkpoint_of_ours_says_what_to_give(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"give a folder with a config\.json"):
+        VisionLanguageModel.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
+    with pytest.raises(OSError, match="gpt2 checkpoint has no Qwen-VL vision tower"):
+        VisionLanguageModel.load(tmp_path)
+
+
 def test_another_task_set_cannot_be_resumed(settings, whole):
     config = settings("whole", resume=True)
     folder = checkpoint.latest(config.run.path)

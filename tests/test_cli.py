@@ -1,5 +1,7 @@
 """The `paravt` command and the project's own files."""
 
+import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -64,6 +66,7 @@ def test_print_config_prints_what_would_run(words, capsys):
         (["eval", "--evaluation.policy=orcle"], "did you mean 'oracle'"),
         (["report", "no/such/folder"], "no/such/folder holds no after.json"),
         (["play", "--tasks", "synthetik"], "did you mean 'synthetic'"),
+        (["eval", "--evaluation.policy=random", "--env.backend=later"], "not one of auto, pyav"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(words, message, capsys):
@@ -72,6 +75,99 @@ def test_a_mistake_is_one_line_and_status_2(words, message, capsys):
     assert captured.err.startswith("paravt: error: ")
     assert message in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["play", "--episodes", "0"],
+        ["play", "--seed", "-1"],
+        ["play", "--frame-budget", "-1"],
+        ["data", "make", "--videos", "0"],
+        ["data", "stats", "--frame-budgets", "4", "-4"],
+        ["data", "list", "--limit", "-1"],
+        ["report", "runs/x", "--examples", "-1"],
+        ["study", "paradox", "--jobs", "0"],
+        ["study", "paradox", "--seeds", "x"],
+        ["replay", "recording", "--episode", "1.5"],
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_runs(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 2
+    assert "is not a whole number of at least" in capsys.readouterr().err
+
+
+def test_more_frames_than_an_observation_holds_are_refused(clip, tmp_path, capsys):
+    shutil.copy(clip, tmp_path / "v.mp4")
+    row = {"id": "a", "video": "v.mp4", "question": "?", "kind": "open", "answer": "x"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    words = ["play", "--tasks", str(tmp_path / "t.jsonl"), "--frame-budget"]
+    assert cli.main([*words, "81"]) == 2
+    assert capsys.readouterr().err == "paravt: error: --frame-budget 81: at most 80\n"
+    assert cli.main([*words, "4"]) == 0
+
+
+@pytest.mark.parametrize("content", ["no JSON", "{}", "[1]", '{"rows": [{}]}', '{"rows": 3}'])
+def test_a_file_that_is_no_report_is_one_line(content, tmp_path, capsys):
+    (tmp_path / "after.json").write_text(content, encoding="utf-8")
+    for words in (["report", str(tmp_path)], ["compare", str(tmp_path), str(tmp_path)]):
+        assert cli.main(words) == 2
+        assert "after.json is no report of an evaluation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "study"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\xff\xfe", "is not YAML"), (b"a: [", "is not YAML"), (b"- 1", "holds list, not a mapping")],
+)
+def test_a_file_that_is_no_recipe_is_one_line(command, content, message, tmp_path, capsys):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    assert cli.main([command, str(path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_ctrl_c_is_a_line_and_a_status(monkeypatch, capsys):
+    def interrupted(words):
+        """A command."""
+        raise KeyboardInterrupt
+
+    for command, said in (("report", "\n"), ("eval", ": what is finished is kept, and the same")):
+        monkeypatch.setitem(cli.COMMANDS, command, interrupted)
+        assert cli.main([command, "x"]) == 130
+        assert capsys.readouterr().err.startswith(f"\nparavt: stopped{said}")
+
+
+def test_what_is_not_installed_is_a_line_and_a_broken_import_is_not(monkeypatch, capsys):
+    def absent(words):
+        """A command."""
+        raise ImportError("pip install 'paravt[decord]'")
+
+    def broken(words):
+        """A command."""
+        from train import no_such_name  # noqa: F401
+
+    monkeypatch.setitem(cli.COMMANDS, "report", absent)
+    assert cli.main(["report", "x"]) == 2
+    assert capsys.readouterr().err == "paravt: error: pip install 'paravt[decord]'\n"
+    monkeypatch.setitem(cli.COMMANDS, "report", broken)
+    with pytest.raises(ImportError, match="no_such_name"):
+        cli.main(["report", "x"])
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = (
+        "import sys\nfrom train import cli\n"
+        "def long(words):\n    'A command.'\n    for _ in range(10**5): print('x' * 100)\n"
+        "cli.COMMANDS['report'] = long\nsys.exit(cli.main(['report']))"
+    )
+    command = f'"{sys.executable}" -c "$0" | head -n 1; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(
+        ["bash", "-c", command, code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_bug_of_ours_is_not_hidden(monkeypatch):

@@ -309,7 +309,7 @@ def test_shared_memory_is_refused_clearly(env_id, manifest):
 def test_a_text_row_count_that_does_not_fit_is_refused(manifest):
     vector = gym.make_vec(f"paravt_env:{TEXT}", num_envs=2, tasks=manifest, frame_size=[32, 64])
     vector.reset(seed=0)
-    for wrong in ("text", ["one"], ["one", "two", "three"]):
+    for wrong in ("text", ["one"], ["one", "two", "three"], None, 3):
         with pytest.raises(ValueError, match="2 texts, one a row"):
             vector.step(wrong)
     vector.close()

@@ -221,6 +221,11 @@ def test_action_of_the_wrong_shape_raises(make_env, change, message):
         env.step({**act(), **change})
     with pytest.raises(ValueError, match="lacks answer, completion"):
         env.step({"crops": np.zeros((3, 2)), "crop_mask": np.zeros(3)})
+    with pytest.raises(ValueError, match="crop_mask holds 0 and 1"):
+        env.step({**act(), "crop_mask": np.array([2, 0, 0])})
+    for action in (None, "<answer>A</answer>"):
+        with pytest.raises(ValueError, match="ParaVT-LongVideo-Text-v0"):
+            env.step(action)
 
 
 def test_hostile_completions_never_raise(make_env):
@@ -437,6 +442,10 @@ def test_bad_option_says_what_to_do(make_env, options, message):
         ({"tasks": ListTasks([])}, "holds no task"),
         ({"reward": "parvat"}, "paravt"),
         ({"backend": "avpy"}, "pyav"),
+        ({"force_answer": "no"}, "force_answer must be True or False"),
+        ({"tasks": 3}, "tasks must be the name of a task set"),
+        ({"tasks": "synthetic", "tasks_kwargs": [1]}, "must map argument names to values"),
+        ({"tasks": "synthetic", "tasks_kwargs": {3: 4}}, "must map argument names to values"),
     ],
 )
 def test_bad_setting_says_what_to_do(make_env, settings, message):

@@ -74,6 +74,7 @@ def test_a_video_may_not_leave_its_root(write: Write, tmp_path: Path, video: str
         ({"options": "AB"}, "field 'options': a list of texts"),
         ({"evidence": [[3, 1]]}, r"field 'evidence': \(3.0, 1.0\) is not a span"),
         ({"evidence": [[0, float("nan")]]}, "field 'evidence'"),
+        ({"evidence": [[0, 10**400]]}, "field 'evidence'"),
         ({"evidence": 3}, "field 'evidence'"),
         ({"subtitles": [{"start": 0}]}, "field 'subtitles'"),
         ({"id": "a"}, "field 'id': 'a' occurs twice"),

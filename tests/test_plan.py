@@ -117,3 +117,18 @@ def test_settings_that_cannot_be_planned_are_refused(capsys):
     assert "choose from 2b, 4b, 8b" in capsys.readouterr().err
     assert main(["plan", "--gpus", "8", "--sequence", "3"]) == 2
     assert "does not divide the 8 GPUs" in capsys.readouterr().err
+    for name in ("gpus", "group", "groups", "completion", "sequence"):
+        assert main(["plan", f"--{name}", "0"]) == 2
+        assert f"--{name} 0: at least 1" in capsys.readouterr().err
+    for name in ("frames", "servers", "lora", "card-gb"):
+        assert main(["plan", f"--{name}", "-1"]) == 2
+        assert "may not be negative" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["no JSON", "{}", "[]", '{"constants": 3, "rows": 3}'])
+def test_a_file_that_is_no_measurement_is_refused(content, tmp_path, capsys):
+    path = tmp_path / "gpu.json"
+    path.write_text(content)
+    for flag in ("--measured", "--check"):
+        assert main(["plan", flag, str(path)]) == 2
+        assert "is not what benchmarks/gpu.py --json writes" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from paravt_env.cache import cache_root
+from paravt_env.cache import ABANDONED, atomic_path, cache_root
 from paravt_env.task import Task, TaskError
 from paravt_env.tasksets import load_tasks
 from paravt_env.tasksets.made import SPLITS
@@ -112,6 +112,10 @@ def test_number_of_scenes_is_a_dial(scenes: int) -> None:
         ({"scenes": 60}, "take fewer scenes"),
         ({"minutes": (5, 5), "scenes": 6, "questions": 100}, "different questions; ask fewer"),
         ({"videos": 0}, "videos must be at least 1"),
+        ({"videos": True}, "a whole number, not True"),
+        ({"videos": "2"}, "a whole number, not '2'"),
+        ({"minutes": ["a", "b"]}, "synthetic: could not convert string to float"),
+        ({"families": 3}, "synthetic: 'int' object is not iterable; the settings are"),
         ({"split": "dev"}, "unknown split 'dev'"),
     ],
 )
@@ -319,8 +323,36 @@ def test_failed_generation_leaves_nothing_half_written(
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(OSError, match=r"cannot make the folder .*choose another .* PARAVT_CACHE"):
         SyntheticTasks("train", root=tmp_path / "file", videos=1, progress=False, **TINY)
+
+
+def test_without_a_home_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARAVT_CACHE", "~nobody-of-that-name/cache")
+    with pytest.raises(OSError, match="no home folder: set PARAVT_CACHE"):
+        cache_root()
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    target = tmp_path / "a.mp4"
+    with atomic_path(target) as first, atomic_path(target) as second:
+        first.write_text("one")
+        second.write_text("two")
+        assert not target.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert target.read_text() == "one"  # whichever is finished last, whole
+
+
+def test_what_a_killed_process_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    SyntheticTasks("train", root=tmp_path, videos=1, progress=False, **TINY)
+    videos = next(tmp_path.rglob("videos"))
+    old, new = videos / ".train-00007.mp4.1.tmp", videos / ".train-00008.mp4.2.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half a video")
+    then = old.stat().st_mtime - ABANDONED - 1
+    os.utime(old, (then, then))
+    SyntheticTasks("train", root=tmp_path, videos=1, progress=False, **TINY)
+    assert sorted(path.name for path in videos.iterdir()) == [new.name, "train-00000.mp4"]
 
 
 def test_progress_is_shown_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,6 +101,43 @@ def test_published_sets_are_listed_and_validated(
     assert lines[-1] == f"missing: {tmp_path / 'videos' / 'Art' / '0.mp4'}"
 
 
+def test_what_a_manifest_says_does_not_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch(tmp_path, "v.mp4")
+    row = {**ROW, "id": "x\x1b[31m", "question": "one\nline \ud800 \x1b[2J", "family": "\x1b]0;f"}
+    path = write_rows(tmp_path / "t.jsonl", row, {**row, "video": "gone\x1b[1m.mp4"})
+    for action in ("list", "validate"):
+        _, lines = data(capsys, action, path, *(["--option", "strict=false"] * (action == "list")))
+        assert not [line for line in lines if "\x1b" in line or "\ud800" in line]
+    _, lines = data(capsys, "list", path, "--option", "strict=false")
+    assert lines[1].endswith("one line \ufffd \ufffd[2J")
+    assert cli.main(["play", "--tasks", str(path.with_name("t.jsonl"))]) == 2
+    good = write_rows(tmp_path / "good.jsonl", row)
+    assert cli.main(["play", "--tasks", str(good)]) == 0  # the video is none: said, not raised
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_make_takes_made_sets_alone_and_every_one_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dials = ["minutes=[4,4]", "scenes=6", "event_seconds=8", "event_jitter=2", "questions=8"]
+    words = ["--split", "val", "--videos", "1", "--root", tmp_path]
+    options = [word for dial in dials for word in ("--option", dial)]
+    status, lines = data(capsys, "make", "synthetic", "synthetic", *words, *options)
+    assert status == 0 and sum(line.startswith("val: 8 tasks on 1") for line in lines) == 2
+    status, lines = data(capsys, "make", "synthetic", "mmvu", *words)
+    assert (status, len(lines)) == (2, 1) and "make knows synthetic and atari only" in lines[0]
+
+
+def test_stats_measures_the_world_of_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["stats", "--videos", "1", "--split", "val", "--frame-budgets", "16"]
+    _, usual = data(capsys, *words)
+    _, fewer = data(capsys, *words, "--option", "questions=8")
+    assert usual[0].startswith("12 questions, 1 videos")
+    assert fewer[0].startswith("8 questions, 1 videos")
+
+
 def test_materialize_says_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +164,11 @@ def test_materialize_says_what_is_missing(
         (["validate", "video_mm"], "did you mean 'video_mme'"),
         (["validate", "video_mme"], "give root="),
         (["list", "video_mme", "--option", "root"], "KEY=VALUE expected"),
+        (["make", "--option", "split=val"], "--option 'split=val': say --split val"),
+        (["stats", "--option", "videos=0"], "--option 'videos=0': say --videos 0"),
+        (["list", "mmvu", "--option", "videos=x"], "mmvu: give root="),  # there it is a folder
+        (["list", "mmvu", "--option", "frames=3"], "its arguments are root, split"),
+        (["stats", "--option", "minute=5"], "did you mean 'minutes'"),
         (["materialize"], "materialize needs FILES"),
     ],
 )

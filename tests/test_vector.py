@@ -219,6 +219,8 @@ def test_bad_batches_and_counts_raise(make_vector):
         vector.step(batch(act()))
     with pytest.raises(ValueError, match="batch_actions"):
         vector.step({"crops": np.zeros((2, 3, 2))})
+    with pytest.raises(ValueError, match="batch_actions"):
+        vector.step(None)
 
 
 # --- one pool -------------------------------------------------------------------------------------

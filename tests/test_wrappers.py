@@ -12,6 +12,7 @@ from paravt_env.wrappers import (
     ArrayCodec,
     ArrayObservation,
     CompletionAction,
+    RecordRewardTerms,
     VectorCompletionAction,
 )
 
@@ -24,6 +25,19 @@ def test_completion_action_takes_text(make_env):
     assert [crop["window"] for crop in info["crops"]] == [(1.0, 3.0), (8.0, 9.0)]
     _, reward, terminated, _, info = env.step(render_completion("It is blue.", answer="B"))
     assert terminated and info["answer"] == "B" and reward > 0
+
+
+def test_wrappers_refuse_what_they_cannot_wrap(make_env):
+    for wrapper in (CompletionAction, RecordRewardTerms):
+        with pytest.raises(TypeError, match="this wraps a LongVideoEnv, not a CartPoleEnv"):
+            wrapper(gym.make("CartPole-v1"))
+    with pytest.raises(ValueError, match="may be a text already"):
+        CompletionAction(CompletionAction(make_env()))
+    env = CompletionAction(make_env())
+    env.reset(seed=0)
+    for action in (None, 3, b"text"):
+        with pytest.raises(ValueError, match="the action is a text, what the model wrote"):
+            env.step(action)
 
 
 def test_vector_completion_action_takes_one_text_a_row(make_vector):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,9 @@ from train.errors import ConfigError
 
 TRAIN_EXTRA = ("torch", "transformers", "tokenizers", "safetensors", "jsonargparse", "yaml", "rich")
 """Distributions' import names whose absence means that the train extra is not installed."""
+
+CONTINUED = ("data", "eval", "study")
+"""Commands that go on where Ctrl-C stopped them; `train` says itself how it is continued."""
 
 RECIPE_HELP = """usage: paravt {command} [RECIPE] [--key.sub VALUE ...] [--print-config]
 
@@ -29,7 +33,7 @@ RECIPE        name of a packaged recipe ({recipes}),
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; mistakes of the caller end with one line and status 2."""
+    """Run a command; mistakes of the caller end with one line and status 2, Ctrl-C with 130."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="paravt",
@@ -47,6 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if missing not in TRAIN_EXTRA:
             raise
         return _fail(f"{command} needs {missing}: pip install 'paravt[train]'")
+    except BrokenPipeError:  # `paravt ... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        kept = ": what is finished is kept, and the same command goes on from there"
+        print(f"\nparavt: stopped{kept if command in CONTINUED else ''}", file=sys.stderr)
+        return 130
+    except ImportError as error:
+        if error.name is not None:  # Python's own, a bug; ours say what to install
+            raise
+        return _fail(str(error))
     except (ConfigError, TaskError, OSError) as error:
         return _fail(str(error))
 
@@ -60,17 +75,33 @@ def _parser(command: str, run: Callable[..., int]) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"paravt {command}", description=run.__doc__)
 
 
+def _whole(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number of at least `least`.
+
+    >>> _whole(1)("3")
+    3
+    """
+
+    def read(text: str) -> int:
+        if not text.strip().removeprefix("+").isdecimal() or int(text) < least:
+            message = f"{text!r} is not a whole number of at least {least}"
+            raise argparse.ArgumentTypeError(message)
+        return int(text)
+
+    return read
+
+
 def play(argv: Sequence[str]) -> int:
     """Play a few episodes with a scripted agent and print them (core installation)."""
     parser = _parser("play", play)
     parser.add_argument("--agent", default="random", help="random, uniform, oracle or majority")
     parser.add_argument("--tasks", default="synthetic", help="task set or JSONL manifest")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--videos", type=int, help="videos of the synthetic or atari set")
+    parser.add_argument("--videos", type=_whole(1), help="videos of the synthetic or atari set")
     parser.add_argument("--task-id", help="default: drawn at random")
-    parser.add_argument("--frame-budget", type=int, help="overview frames K")
-    parser.add_argument("--episodes", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--frame-budget", type=_whole(0), help="overview frames K")
+    parser.add_argument("--episodes", type=_whole(1), default=1)
+    parser.add_argument("--seed", type=_whole(0), default=0)
     args = parser.parse_args(argv)
     from train.playing import show_episodes
 
@@ -101,9 +132,9 @@ def data(argv: Sequence[str]) -> int:
         help="another argument of the task set, such as annotations=FILE or hub=true",
     )
     parser.add_argument("--split", help="default: all of them in make, else test")
-    parser.add_argument("--videos", type=int, help="videos of a split")
-    parser.add_argument("--limit", type=int, default=20, help="tasks that list prints")
-    parser.add_argument("--frame-budgets", type=int, nargs="+", default=[4, 8, 16, 32, 64])
+    parser.add_argument("--videos", type=_whole(1), help="videos of a split")
+    parser.add_argument("--limit", type=_whole(0), default=20, help="tasks that list prints")
+    parser.add_argument("--frame-budgets", type=_whole(0), nargs="+", default=[4, 8, 16, 32, 64])
     args = parser.parse_args(argv)
     return importlib.import_module("train.data").run(args)
 
@@ -153,7 +184,7 @@ def _short(word: str) -> str:
 
 
 def sft(argv: Sequence[str]) -> int:
-    """Teach a checkpoint the protocol from oracle-written traces: the cold start."""
+    """Teach a checkpoint by oracle-written traces (the cold start) or published conversations."""
     settings = _settings("SFTConfig", argv, sft, "sft_mini")
     if settings is not None:
         importlib.import_module("train.sft").run(settings)
@@ -196,7 +227,7 @@ def compare(argv: Sequence[str]) -> int:
     parser.add_argument("second", help="another one; differences are second minus first")
     parser.add_argument("--json", help="write the comparison to this file")
     parser.add_argument("--html", help="write a page with both to this file")
-    parser.add_argument("--examples", type=int, default=6, help="rollouts that the page shows")
+    parser.add_argument("--examples", type=_whole(0), default=6, help="rollouts of the page")
     return importlib.import_module("train.evaluation").run_compare(parser.parse_args(argv))
 
 
@@ -204,7 +235,7 @@ def report(argv: Sequence[str]) -> int:
     """Write a run's report.html again."""
     parser = _parser("report", report)
     parser.add_argument("folder", help="folder of a run, such as runs/demo")
-    parser.add_argument("--examples", type=int, default=6, help="rollouts that are shown")
+    parser.add_argument("--examples", type=_whole(0), default=6, help="rollouts that are shown")
     args = parser.parse_args(argv)
     print(importlib.import_module("train.report").write_report(args.folder, args.examples))
     return 0
@@ -215,9 +246,9 @@ def study(argv: Sequence[str]) -> int:
     parser = _parser("study", study)
     parser.add_argument("name", help="packaged study (paradox) or path of a YAML file")
     parser.add_argument("--arms", nargs="+", default=[], help="default: the study's main arms")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: the study's")
+    parser.add_argument("--seeds", type=_whole(0), nargs="+", help="default: the study's")
     parser.add_argument("--quick", action="store_true", help="few steps, one seed")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    parser.add_argument("--jobs", type=_whole(1), default=2, help="processes at a time")
     parser.add_argument("--folder", help="default: runs/NAME, or runs/NAME-quick")
     args = parser.parse_args(argv)
     importlib.import_module("train.study").command(args)
@@ -228,7 +259,7 @@ def replay(argv: Sequence[str]) -> int:
     """Print recorded episodes and write their page, replay.html (core installation)."""
     parser = _parser("replay", replay)
     parser.add_argument("folder", help="what RecordEpisodes wrote")
-    parser.add_argument("--episode", type=int, help="number of one episode; default: all")
+    parser.add_argument("--episode", type=_whole(0), help="number of one episode; default: all")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     print(importlib.import_module("train.replay").replay(parser.parse_args(argv)))
     return 0

@@ -13,6 +13,15 @@ HEADLINE = ("reward", "accuracy", "compliance", "calls", "entropy", "kl", "time/
 """What the console shows of a step, where it is there."""
 
 
+def printable(text: str) -> str:
+    r"""Without control sequences: what a model or a data set wrote must not steer the terminal.
+
+    >>> printable("\x1b[2J") == "\N{REPLACEMENT CHARACTER}[2J"
+    True
+    """
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def headline(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
     """Name and printed value of what the console shows of a step."""
     return [(name, f"{metrics[name]:.3f}") for name in HEADLINE if name in metrics]

@@ -28,6 +28,7 @@ from paravt_env.tasksets.synthetic.stats import format_table, stats
 from paravt_env.tasksets.synthetic.world import WorldSettings
 from paravt_env.video.store import FrameStore
 from paravt_env.video.types import VideoError
+from train.console import printable
 from train.errors import ConfigError
 
 SYNTHETIC, ATARI = "synthetic", "atari"
@@ -49,9 +50,13 @@ def run(args: argparse.Namespace) -> int:
             print(described(args.split or _split(source) or "all", tasks))
             print("\n".join(listed(tasks, args.limit)))
     else:
-        for split in (args.split,) if args.split else SPLITS:
-            args.split = split
-            print(described(split, load_tasks(sources[0], **_options(sources[0], args))))
+        for source in sources:
+            if source not in MADE_HERE:
+                raise ConfigError(f"make knows {' and '.join(MADE_HERE)} only, not {source}")
+        for source in sources:
+            for split in (args.split,) if args.split else SPLITS:
+                options = _options(source, args) | {"split": split}
+                print(described(split, load_tasks(source, **options)))
     return 0
 
 
@@ -73,8 +78,10 @@ def measured(source: str, args: argparse.Namespace) -> str:
         recorded = load_tasks(source, **_options(source, args))
         rows = [recorded[index] for index in range(len(recorded))]
         return format_stats(rows, split, args.frame_budgets)
-    count = args.videos or DEFAULT_VIDEOS[split]
-    planned = plan_tasks(WorldSettings(), split, count)
+    options = _options(source, args)
+    count = options.pop("videos", DEFAULT_VIDEOS[split])
+    dials = {name: value for name, value in options.items() if name not in ("split", "root")}
+    planned = plan_tasks(WorldSettings.from_dials(dials), split, count)
     title = f"{len(planned)} questions, {count} videos, split {split}; accuracy in %"
     return f"{title}\n{format_table(stats(planned, args.frame_budgets))}"
 
@@ -94,7 +101,7 @@ def described(split: str, tasks: TaskSet) -> str:
         if subtitles := tasks.missing_subtitles:
             lines.append(f"  missing: {len(subtitles)} subtitle files")
         lines += [f"  note: {note}" for note in tasks.notes]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def listed(tasks: TaskSet, limit: int) -> list[str]:
@@ -104,7 +111,8 @@ def listed(tasks: TaskSet, limit: int) -> list[str]:
         f"{task.id}  {task.kind}  {task.category or '-'}  {task.video}  {task.question}"
         for task in rows
     ]
-    return lines + [f"missing: {video}" for video in list(missing_videos(tasks))[:limit]]
+    lines += [f"missing: {video}" for video in list(missing_videos(tasks))[:limit]]
+    return [printable(line.replace("\n", " ")) for line in lines]
 
 
 def _split(source: str) -> str | None:
@@ -116,10 +124,10 @@ def _options(source: str, args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of a task set from the command line.
 
     Raises:
-        ConfigError: An `--option` that is not KEY=VALUE.
+        ConfigError: An `--option` that is not KEY=VALUE, or that has a flag of its own.
     """
     options: dict[str, Any] = {"split": args.split or _split(source)}
-    if args.videos:
+    if args.videos is not None:
         options["videos"] = args.videos
     if args.root:
         options["root"] = args.root
@@ -127,6 +135,8 @@ def _options(source: str, args: argparse.Namespace) -> dict[str, Any]:
         name, sign, value = option.partition("=")
         if not sign:
             raise ConfigError(f"--option {option!r}: KEY=VALUE expected")
+        if name in ("split", "root") or (name == "videos" and source in MADE_HERE):
+            raise ConfigError(f"--option {option!r}: say --{name} {value}")
         try:
             options[name] = json.loads(value)
         except ValueError:
@@ -151,7 +161,7 @@ def _validate(source: str, args: argparse.Namespace) -> int:
     if args.open:
         problems += broken_videos(tasks)
     for problem in problems:
-        print(problem)
+        print(printable(str(problem)))
     print(described(args.split or source, tasks))
     print(f"  {len(problems)} problems")
     return 1 if problems else 0
@@ -204,9 +214,9 @@ def _materialize(args: argparse.Namespace) -> int:
         raise ConfigError("materialize needs FILES --root FOLDER --output FOLDER")
     done = materialize([Path(source) for source in args.sources], args.root, args.output)
     for problem in done.problems:
-        print(problem)
+        print(printable(str(problem)))
     for path in list(done.missing)[: args.limit]:
-        print(f"missing: {path}")
+        print(printable(f"missing: {path}"))
     buckets = ", ".join(f"{name} {count}" for name, count in sorted(done.buckets.items()))
     missing = f"{len(done.missing)} files missing" + (f" ({buckets})" if buckets else "")
     print(

@@ -168,6 +168,16 @@ def _learner(config: TrainConfig, processes: Parallel, saved: Path | None) -> Le
     )
 
 
+def _make_env(
+    config: TrainConfig, rows: int, split: str | None = None, budgets: tuple[int, ...] = ()
+) -> LongVideoVectorEnv:
+    """The environment of the settings; what is wrong with them is the caller's `ConfigError`."""
+    try:
+        return config.env.make(rows, split, budgets)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
 def _train(config: TrainConfig, processes: Parallel) -> Path:
     folder = config.run.path
     saved = checkpoint.latest(folder)
@@ -182,7 +192,7 @@ def _train(config: TrainConfig, processes: Parallel) -> Path:
     try:
         groups = -(-config.algorithm.groups // processes.players.size)
         for part in divide(groups, config.run.lanes):
-            envs.append(config.env.make(part * config.algorithm.group_size))
+            envs.append(_make_env(config, part * config.algorithm.group_size))
         playing = _playing(config.agent, processes)
         seed, apart = config.run.seed + processes.world.rank, config.run.asynchronous
         players = make_players(playing, learner.vlm, tuple(envs), seed, apart)
@@ -190,7 +200,7 @@ def _train(config: TrainConfig, processes: Parallel) -> Path:
         if config.run.eval_every:
             rows = min(config.evaluation.num_envs, config.run.eval_tasks)
             budgets = config.evaluation.frame_budgets
-            envs.append(config.env.make(rows, VALIDATION, budgets))
+            envs.append(_make_env(config, rows, VALIDATION, budgets))
             validate = _validation(config, learner.vlm, envs[-1])
         ids = envs[0].simulation.tasks.ids
         pool = task_pool(config, ids, partial(players.play, size=1), players.rows)

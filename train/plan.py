@@ -15,12 +15,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from train.costs import SHAPES, Setting, Shape, group_flops, passes, vision_flops
 from train.errors import ConfigError
 
 GIB = 2**30
+_Kind = TypeVar("_Kind")
 LOGIT_CHUNK = 4096
 
 
@@ -45,7 +46,7 @@ class Constants:
     @classmethod
     def load(cls, path: str | Path) -> Constants:
         """The constants in a file that `benchmarks/gpu.py --json` wrote."""
-        found = json.loads(Path(path).read_text(encoding="utf-8"))["constants"]
+        found = _measured(path, "constants", dict)
         known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in found.items() if key in known})
 
@@ -76,6 +77,11 @@ def predict(shape: Shape, setting: Setting, constants: Constants) -> Plan:
     Raises:
         ConfigError: The GPUs cannot be laid out so.
     """
+    for name in ("gpus", "group", "groups", "completion", "sequence"):
+        if getattr(setting, name) < 1:
+            raise ConfigError(f"--{name} {getattr(setting, name)}: at least 1 is needed")
+    if min(setting.frames, setting.servers, setting.lora) < 0 or constants.card <= 0:
+        raise ConfigError("--frames, --servers, --lora and --card-gb may not be negative")
     trainers = setting.gpus - setting.servers
     if trainers < 1 or trainers % setting.sequence:
         raise ConfigError(
@@ -206,6 +212,21 @@ def text(shape: Shape, plan: Plan, constants: Constants) -> str:
     return "\n".join(lines)
 
 
+def _measured(path: str | Path, key: str, kind: type[_Kind]) -> _Kind:
+    """One entry of a file that `benchmarks/gpu.py --json` wrote.
+
+    Raises:
+        ConfigError: The file holds something else.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))[key]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is not what benchmarks/gpu.py --json writes") from error
+    if not isinstance(found, kind):
+        raise ConfigError(f"{path} is not what benchmarks/gpu.py --json writes: {key!r}")
+    return found
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The command line's options; what is left out keeps the default of `Setting`."""
     parser.add_argument("--model", default="8b", help=", ".join(SHAPES))
@@ -232,10 +253,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """What `paravt plan` prints."""
     constants = Constants.load(args.measured) if args.measured else Constants()
-    if args.card_gb:
+    if args.card_gb is not None:
         constants = replace(constants, card=args.card_gb * 1e9)
     if args.check:
-        rows = json.loads(Path(args.check).read_text(encoding="utf-8"))["rows"]
+        rows = _measured(args.check, "rows", list)
         return "\n".join(check(rows, constants))
     given = {field.name: getattr(args, field.name) for field in fields(Setting)
              if getattr(args, field.name, None) is not None}  # fmt: skip

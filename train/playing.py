@@ -15,6 +15,7 @@ from agents.scripted import SCRIPTED
 from paravt_env.names import known_name
 from paravt_env.settings import EnvSettings
 from paravt_env.vector import LongVideoVectorEnv
+from train.console import printable
 from train.errors import ConfigError
 from train.rollout import Rollout, Start, play
 
@@ -56,11 +57,15 @@ def show_episodes(args: argparse.Namespace) -> Iterator[str]:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     agent = scripted_agent(args.agent, env, args.seed)
+    most = env.simulation.settings.capacity
+    if args.frame_budget is not None and args.frame_budget > most:
+        raise ConfigError(f"--frame-budget {args.frame_budget}: at most {most}")
     try:
         for episode in range(args.episodes):
             start = Start(args.task_id, args.frame_budget, args.seed + episode)
             (rollout,) = play(env, agent, [start])
-            yield describe(rollout, env.task_of(0).prompt, env.task_of(0).answer)
+            task = env.task_of(0)
+            yield printable(describe(rollout, task.prompt, task.answer))
     finally:
         env.close()
 

@@ -68,7 +68,7 @@ def read_recipe(kind: Any, recipe: str | Path, trail: tuple[Path, ...] = ()) -> 
         raise ConfigError(f"recipe {path} is its own base")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if settings is None:
         return {}

@@ -18,6 +18,7 @@ from paravt_env.recording import RecordingError, load_episodes
 from paravt_env.render import clock
 from paravt_env.spaces import OVERVIEW
 from train.charts import Span, timeline
+from train.console import printable
 from train.errors import ConfigError
 from train.report import STYLE
 
@@ -43,7 +44,7 @@ def replay(args: argparse.Namespace) -> Path:
             raise ConfigError(f"{folder} holds episodes 0 to {len(episodes) - 1}: {args.episode}?")
         episodes = chosen
     for episode in episodes:
-        print(_printable(as_text(episode)))
+        print(printable(as_text(episode)))
     path = folder / PAGE
     draft = path.with_suffix(".tmp")
     page = as_page(folder.resolve().name, episodes)
@@ -162,11 +163,6 @@ def _verdict(episode: Episode) -> str:
         return f"{episode['stop_reason']}: {episode['error']}"
     terms = ", ".join(f"{name} {value:.2f}" for name, value in episode["reward_terms"].items())
     return f"answer {episode['answer']!r}, {episode['stop_reason']}, reward: {terms}"
-
-
-def _printable(text: str) -> str:
-    """No control sequences: what a model wrote must not steer the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _indent(text: str, start: str = "  ") -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from train.bootstrap import Interval, interval, macro_interval
+from train.errors import ConfigError
 
 BREAKDOWNS = ("family", "category", "kind", "frame_budget", "duration_group")
 """Fields of a row that accuracy is broken down by."""
@@ -180,10 +181,20 @@ class EvalReport:
 
     @classmethod
     def load(cls, path: Path) -> EvalReport:
-        """Read what `save` wrote."""
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows = tuple(EvalRow.from_json(row) for row in content["rows"])
-        return cls(rows, content["settings"], content["seconds"])
+        """Read what `save` wrote.
+
+        Raises:
+            ConfigError: The file holds something else.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            rows = tuple(EvalRow.from_json(row) for row in content["rows"])
+            return cls(rows, content["settings"], content["seconds"])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(
+                f"{path} is no report of an evaluation ({type(error).__name__}: {error}): make it "
+                "again with `paravt eval` or `paravt merge`"
+            ) from error
 
 
 def with_blind(report: EvalReport, blind: EvalReport) -> EvalReport:

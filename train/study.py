@@ -121,7 +121,13 @@ def load(name: str) -> StudyConfig:
             raise ConfigError(str(error)) from error
     if not path.is_file():
         raise ConfigError(f"no study at {path}")
-    return recipe.build(StudyConfig, yaml.safe_load(path.read_text(encoding="utf-8")))
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} holds {type(settings).__name__}, not a mapping of settings")
+    return recipe.build(StudyConfig, settings)
 
 
 def cells(

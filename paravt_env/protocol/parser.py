@@ -149,7 +149,12 @@ def action_from_completion(text: str, max_crops: int) -> dict[str, Any]:
         `crops` float64 (max_crops, 2) seconds, `crop_mask` int8 (max_crops,), `answer`,
         `completion`. Row i is the i-th call; one that cannot run has a NaN window and mask 1;
         unused rows are zero with mask 0.
+
+    Raises:
+        ValueError: `text` is no text.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"the action is a text, what the model wrote, not {text!r}")
     parsed = parse(text)
     crops = np.zeros((max_crops, 2), np.float64)
     mask = np.zeros(max_crops, np.int8)

@@ -7,6 +7,7 @@ print(load_tasks('synthetic', split='val', videos=1)[0].prompt)"`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -56,4 +57,9 @@ def load_tasks(name: str, **kwargs: Any) -> TaskSet:
     try:
         return factory(**kwargs)
     except TypeError as error:
-        raise TaskError(f"task set {name!r}: {error}") from error
+        takes = ", ".join(
+            parameter.name
+            for parameter in inspect.signature(factory).parameters.values()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        )
+        raise TaskError(f"task set {name!r}: {error}; its arguments are {takes}") from error

@@ -14,7 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from paravt_env.cache import atomic_path, cache_root
+from paravt_env.cache import atomic_path, cache_root, make_folder, sweep
 from paravt_env.names import known_name
 from paravt_env.task import Task, TaskError
 from paravt_env.tasksets.jsonl import JsonlTasks
@@ -37,7 +37,12 @@ class Dials:
                 known_name(f"{cls.name} setting", name, names)
         except ValueError as error:
             raise TaskError(str(error)) from error
-        return cls(**dials)
+        try:
+            return cls(**dials)
+        except TaskError:
+            raise
+        except (TypeError, ValueError) as error:  # a value of another type than its dial's
+            raise TaskError(f"{cls.name}: {error}; the settings are {dials}") from error
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the cache key and for `settings.json`."""
@@ -75,8 +80,8 @@ class MadeTasks(JsonlTasks):
         if split not in SPLITS:
             raise TaskError(f"{name}: unknown split {split!r}; known: {', '.join(SPLITS)}")
         count = self.default_videos[split] if videos is None else videos
-        if count < 1:
-            raise TaskError(f"{name}: videos must be at least 1, not {count}")
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise TaskError(f"{name}: videos must be at least 1, a whole number, not {count!r}")
         self.settings = self.dials.from_dials(dials)
         folder = cache_root() if root is None else Path(root).expanduser()
         super().__init__(self.make(self.settings, split, count, folder, progress), name=name)
@@ -89,12 +94,14 @@ def dials_folder(settings: Dials, root: Path, versions: Mapping[str, Any]) -> Pa
 
 
 def open_dials_folder(folder: Path, settings: Dials) -> None:
-    """Make the folder of `dials_folder`, with its settings in it.
+    """Make the folder of `dials_folder`, with its settings in it; remove a crash's remains.
 
     Raises:
         OSError: It cannot be written.
     """
-    (folder / "videos").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "videos")
+    for place in (folder, folder / "videos"):
+        sweep(place)
     if not (folder / "settings.json").exists():
         with atomic_path(folder / "settings.json") as path:
             path.write_text(json.dumps(settings.as_dict(), indent=2) + "\n")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,13 +99,13 @@ class Row:
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite int or float, and no bool.
+    """Whether `value` is an int or float that a float can hold, finite, and no bool.
 
-    >>> [is_number(value) for value in (1, 2.5, True, "3", float("nan"))]
-    [True, True, False, False, False]
+    >>> [is_number(value) for value in (1, 2.5, True, "3", float("nan"), 10**400)]
+    [True, True, False, False, False, False]
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) < float("inf")
+    return number and abs(value) <= sys.float_info.max
 
 
 def absent(field: str, present: Mapping[str, Any] | Sequence[str]) -> str:

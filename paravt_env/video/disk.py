@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paravt_env.cache import cache_root
+from paravt_env.cache import ABANDONED, cache_root, make_folder
 from paravt_env.video.cache import Key, Shown
 
 HEADER = struct.Struct("<8s32sIIdI")
@@ -41,9 +41,6 @@ FREED = 0.9
 
 CHECKED = 0.05
 """The folder is measured again each time that this share of the cap has been written."""
-
-ABANDONED = 3600.0
-"""Seconds after which an unfinished entry is taken for the remains of a crash."""
 
 log = logging.getLogger("paravt_env.video")
 
@@ -77,7 +74,7 @@ class DiskFrames:
             raise ValueError(f"a frame folder needs a cap of at least one byte, not {max_bytes}")
         self.max_bytes, self.source = max_bytes, source
         self.folder = default_folder() if folder is None else folder
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.folder, 0o700)
         self.hits = self.rebuilt = self.failed_writes = 0
         self._lock = threading.Lock()
         self._names = itertools.count()
