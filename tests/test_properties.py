@@ -6,7 +6,7 @@ time; 100,000 new ones in `make test-nightly`. The profiles are in `conftest.py`
 
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from paravt_env.crops import CropResult, CropStatus
@@ -60,8 +60,6 @@ JUNK = several([*TAGS, "<think></think>", "<answer></answer>", " x "], 1, 8).map
 WORDS = st.text(alphabet=st.characters(exclude_characters="<>", exclude_categories=["Cs"]))
 SECONDS = st.floats(0, 1e5, allow_nan=False)
 SPANS = st.lists(st.tuples(SECONDS, SECONDS), max_size=5)
-
-few = settings(max_examples=max(1, settings().max_examples // 10))
 
 # An episode as it is written: turns of closed pieces, the last of which may be left open.
 
@@ -196,7 +194,6 @@ def test_no_addition_of_nothing_raises_the_reward(turns, added, place, name, end
     assert score(attack, preset)["total"] <= score(plain, preset)["total"] + 1e-12
 
 
-@few
 @given(SOUP, JUNK, st.sampled_from(sorted(REWARDS)))
 def test_stray_tags_never_raise_the_form_of_a_full_turn(text, junk, name):
     options = REWARDS[name].options
@@ -228,7 +225,6 @@ def test_parse_render_parse_is_stable(text):
     assert parse(rendered).balanced
 
 
-@few
 @given(WORDS, st.lists(st.tuples(SECONDS, SECONDS), max_size=4), WORDS)
 def test_the_writer_and_the_parser_agree(thought, windows, answer):
     parsed = parse(render_completion(thought, windows, answer))
@@ -240,7 +236,6 @@ def test_the_writer_and_the_parser_agree(thought, windows, answer):
 # Reading answers and spans
 
 
-@few
 @given(st.text(max_size=40), st.lists(st.text(max_size=8), max_size=10))
 def test_reading_an_answer_never_raises(text, options):
     assert named_options(text, options) <= set("ABCDEFGHIJ")
@@ -248,7 +243,6 @@ def test_reading_an_answer_never_raises(text, options):
     assert 0.0 <= temporal_iou(span, (1.0, 2.0)) <= 1.0
 
 
-@few
 @given(st.lists(st.sampled_from("abc")), st.lists(st.sampled_from("abc")))
 def test_token_f1_is_symmetric_and_bounded(predicted, gold):
     value = token_f1(predicted, gold)
@@ -257,7 +251,6 @@ def test_token_f1_is_symmetric_and_bounded(predicted, gold):
     assert (value == 1.0) == (sorted(predicted) == sorted(gold) and bool(gold))
 
 
-@few
 @given(SPANS, SPANS, SPANS)
 def test_recall_and_iou_of_evidence_are_fractions(gold, windows, more):
     recall, iou = evidence_recall(gold, windows), evidence_iou(gold, windows)
