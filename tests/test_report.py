@@ -77,8 +77,8 @@ def test_before_and_after_stand_side_by_side():
     assert "1.50 → 1.00" in text
     assert learned(before, after) == (
         "Test accuracy went from 0.0 % to 100.0 %: +100.0 [+100.0, +100.0] points "
-        "(the interval excludes zero), with format compliance 0.50 -> 1.00 and 1.50 -> 1.00 calls "
-        "per rollout."
+        "(the interval excludes zero), with format compliance 1/2 -> 2/2 and 1.50 -> 1.00 calls "
+        "per rollout (1.50 -> 1.00 at K <= 8)."
     )
 
 

@@ -119,13 +119,16 @@ def learned(before: EvalReport | None, after: EvalReport) -> str:
         return f"Accuracy {in_percent(score)} over {score.rows} rows."
     change = paired_difference(before, after)
     sure = "excludes" if change.excludes_zero else "does not exclude"
-    calls = [mean(row.calls for row in report.rows) for report in (before, after)]
-    fits = [mean(row.compliant for row in report.rows) for report in (before, after)]
+    both = (before, after)
+    fits = [f"{sum(row.compliant for row in one.rows)}/{len(one.rows)}" for one in both]
+    calls = [mean(row.calls for row in one.rows) for one in both]
+    low = [[row.calls for row in one.rows if row.frame_budget <= LOW_BUDGET] for one in both]
+    few = f" ({mean(low[0]):.2f} -> {mean(low[1]):.2f} at K <= {LOW_BUDGET})" if all(low) else ""
     return (
         f"Test accuracy went from {100 * before.accuracy().mean:.1f} % to "
         f"{100 * score.mean:.1f} %: {in_points(change)} points (the interval {sure} zero), "
-        f"with format compliance {fits[0]:.2f} -> {fits[1]:.2f} "
-        f"and {calls[0]:.2f} -> {calls[1]:.2f} calls per rollout."
+        f"with format compliance {fits[0]} -> {fits[1]} "
+        f"and {calls[0]:.2f} -> {calls[1]:.2f} calls per rollout{few}."
     )
 
 
