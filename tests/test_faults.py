@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -276,35 +277,12 @@ def test_a_killed_job_starts_again_from_its_checkpoint_with_the_same_losses(tiny
 @pytest.fixture
 def tiny_run(clip, other_clip, tmp_path):
     """Settings of a run of a few tokens on a random model."""
-    from builders import SIZE, make_task, write_manifest
+    from tiny_runs import tiny_settings, with_run
 
-    from agents.base import AgentConfig
-    from agents.paragrpo import PARAGRPOConfig
-    from train.config import EnvConfig, RunConfig, TrainConfig
-
-    tasks = [make_task(clip), make_task(other_clip, "shape", question="Which shape is it?")]
-    for path in (clip, other_clip):
-        os.link(path, tmp_path / os.path.basename(path))
-    model = build_mini(tmp_path / "tiny", ["crop the video"] * 3, TINY)
-
-    def make(name, **run):
-        return TrainConfig(
-            env=EnvConfig(
-                tasks=write_manifest(tmp_path / "tasks.jsonl", tasks), frame_size=SIZE,
-                max_turns=1, max_crops=2, frames_per_crop=2, frame_budget=1,
-            ),
-            agent=AgentConfig(
-                checkpoint=str(model), prompt_style="compact", temperature=1.0, max_new_tokens=6,
-                answer_tokens=4, subagent_tokens=4,
-            ),
-            algorithm=PARAGRPOConfig(
-                groups=3, group_size=2, learning_rate=1e-3, kl_coefficient=0.01, warmup_steps=5,
-            ),
-            run=RunConfig(name=name, folder=str(tmp_path / "runs"), wandb="disabled", **run),
-            parallel=ParallelConfig(timeout=300),
-        )  # fmt: skip
-
-    return make
+    world = tiny_settings(tmp_path, (clip, other_clip), TINY)
+    world.algorithm = replace(world.algorithm, groups=3, group_size=2, warmup_steps=5)
+    world.parallel = ParallelConfig(timeout=300)
+    return partial(with_run, world)
 
 
 def test_nothing_is_watched_on_one_process():

@@ -9,17 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import SIZE, make_task, write_manifest
 from processes import run
 from test_checkpoint import SHAPE
+from tiny_runs import tiny_settings, with_run
 
-from agents.base import AgentConfig, VLLMConfig
-from agents.mini import build_mini
-from agents.paragrpo import PARAGRPOConfig
+from agents.base import VLLMConfig
 from agents.vllm_server import TORCHRUN, server_environment
 from agents.vlm import VisionLanguageModel
 from train import asynchronous, launch, players, rollout
-from train.config import EnvConfig, ParallelConfig, RunConfig, TrainConfig
+from train.config import ParallelConfig
 from train.errors import ConfigError
 from train.metrics import read_metrics
 from train.parallel import ALONE, Group, Parallel
@@ -49,30 +47,14 @@ def process(config):
 @pytest.fixture
 def make(clip, other_clip, tmp_path):
     """Settings of a run of a few tokens on a random model."""
-    tasks = [make_task(clip), make_task(other_clip, "shape", question="Which shape is it?")]
-    for path in (clip, other_clip):
-        os.link(path, tmp_path / os.path.basename(path))
-    model = build_mini(tmp_path / "tiny", ["crop the video"] * 3, SHAPE)
+    world = tiny_settings(tmp_path, (clip, other_clip), SHAPE)
+    world.algorithm = replace(world.algorithm, groups=2, group_size=3, minibatches=2)
 
     def settings(name, layout="split", **agent):
-        return TrainConfig(
-            env=EnvConfig(
-                tasks=write_manifest(tmp_path / "tasks.jsonl", tasks), frame_size=SIZE,
-                max_turns=1, max_crops=2, frames_per_crop=2, frame_budget=1,
-            ),
-            agent=AgentConfig(
-                checkpoint=str(model), prompt_style="compact", temperature=1.0, max_new_tokens=6,
-                answer_tokens=4, subagent_tokens=4, **agent,
-            ),
-            algorithm=PARAGRPOConfig(
-                groups=2, group_size=3, learning_rate=1e-3, kl_coefficient=0.01, minibatches=2,
-            ),
-            run=RunConfig(
-                name=name, folder=str(tmp_path / "runs"), wandb="disabled", steps=3,
-                checkpoint_every=0,
-            ),
-            parallel=ParallelConfig(layout=layout, timeout=300),
-        )  # fmt: skip
+        config = with_run(world, name, steps=3, checkpoint_every=0)
+        config.agent = replace(world.agent, **agent)
+        config.parallel = ParallelConfig(layout=layout, timeout=300)
+        return config
 
     return settings
 

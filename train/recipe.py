@@ -66,6 +66,15 @@ def read_recipe(kind: Any, recipe: str | Path, trail: tuple[Path, ...] = ()) -> 
         raise ConfigError(f"no recipe at {path}; packaged ones: {', '.join(recipe_names())}")
     if path in trail:
         raise ConfigError(f"recipe {path} is its own base")
+    return _expand(kind, read_settings(path), (*trail, path))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; {} where it is empty.
+
+    Raises:
+        ConfigError: It holds something else.
+    """
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -74,7 +83,7 @@ def read_recipe(kind: Any, recipe: str | Path, trail: tuple[Path, ...] = ()) -> 
         return {}
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} holds {type(settings).__name__}, not a mapping of settings")
-    return _expand(kind, settings, (*trail, path))
+    return settings
 
 
 def _expand(kind: Any, settings: dict[str, Any], trail: tuple[Path, ...]) -> dict[str, Any]:

@@ -112,6 +112,11 @@ def render(
     )
 
 
+def of_low_budget(row: EvalRow) -> bool:
+    """Whether a row saw so few overview frames that looking should pay."""
+    return row.frame_budget <= LOW_BUDGET
+
+
 def learned(before: EvalReport | None, after: EvalReport) -> str:
     """One line: what was learned, with the interval that says how sure it is."""
     score = after.accuracy()
@@ -122,7 +127,7 @@ def learned(before: EvalReport | None, after: EvalReport) -> str:
     both = (before, after)
     fits = [f"{sum(row.compliant for row in one.rows)}/{len(one.rows)}" for one in both]
     calls = [mean(row.calls for row in one.rows) for one in both]
-    low = [[row.calls for row in one.rows if row.frame_budget <= LOW_BUDGET] for one in both]
+    low = [[row.calls for row in one.rows if of_low_budget(row)] for one in both]
     few = f" ({mean(low[0]):.2f} -> {mean(low[1]):.2f} at K <= {LOW_BUDGET})" if all(low) else ""
     return (
         f"Test accuracy went from {100 * before.accuracy().mean:.1f} % to "
@@ -140,9 +145,6 @@ def _cards(before: EvalReport | None, after: EvalReport) -> str:
         first = mean([value(row) for row in before.rows if rows(row)] or [math.nan])
         return f"<div class=card><b>{first:.2f} → {now:.2f}</b><span>{title}</span></div>"
 
-    def low(row: EvalRow) -> bool:
-        return row.frame_budget <= LOW_BUDGET
-
     def every(row: EvalRow) -> bool:
         return True
 
@@ -151,9 +153,13 @@ def _cards(before: EvalReport | None, after: EvalReport) -> str:
         card("format compliance", lambda row: float(row.compliant), every),
         card("calls per rollout", lambda row: float(row.calls), every),
     ]
-    if any(low(row) for row in after.rows):
+    if any(of_low_budget(row) for row in after.rows):
         cards.append(
-            card(f"calls per rollout at K ≤ {LOW_BUDGET}", lambda row: float(row.calls), low)
+            card(
+                f"calls per rollout at K ≤ {LOW_BUDGET}",
+                lambda row: float(row.calls),
+                of_low_budget,
+            )
         )
     return f"<div class=cards>{''.join(cards)}</div>"
 

@@ -19,8 +19,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from paravt_env.names import known_name
 from train import checkpoint, recipe
 from train.config import SFTConfig, TrainConfig
@@ -121,13 +119,7 @@ def load(name: str) -> StudyConfig:
             raise ConfigError(str(error)) from error
     if not path.is_file():
         raise ConfigError(f"no study at {path}")
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path} holds {type(settings).__name__}, not a mapping of settings")
-    return recipe.build(StudyConfig, settings)
+    return recipe.build(StudyConfig, recipe.read_settings(path))
 
 
 def cells(

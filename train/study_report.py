@@ -15,7 +15,7 @@ from typing import Any
 from train.bootstrap import Interval, interval
 from train.charts import grid, line_chart
 from train.metrics import read_metrics
-from train.report import LOW_BUDGET
+from train.report import LOW_BUDGET, of_low_budget
 from train.report_tables import in_percent, in_points
 from train.scores import EvalReport, EvalRow, mean
 from train.study import GREEDY, SAMPLED, Cell, StudyConfig
@@ -99,10 +99,6 @@ def _score(row: EvalRow) -> float:
     return row.score
 
 
-def _low(row: EvalRow) -> bool:
-    return row.frame_budget <= LOW_BUDGET
-
-
 def table(study: StudyConfig, found: Sequence[Result]) -> str:
     """The study in Markdown: accuracy, compliance, calls, TNG(K); differences to the baseline."""
     budgets = sorted({row.frame_budget for r in found for e in r.sampled for row in e.rows})
@@ -119,7 +115,7 @@ def table(study: StudyConfig, found: Sequence[Result]) -> str:
             other = "" if r is base else _points(difference(r.sampled, base.sampled, _score))
             cells.append(other)
         cells.append(_plain(pooled(r.sampled, lambda row: float(row.compliant))))
-        cells.append(_plain(pooled(r.sampled, lambda row: float(row.calls), _low)))
+        cells.append(_plain(pooled(r.sampled, lambda row: float(row.calls), of_low_budget)))
         gaps = [necessity_gap(r.sampled, budget) for budget in budgets]
         cells += ["" if math.isnan(gap) else f"{gap:+.2f}" for gap in gaps]
         lines.append(cells)

@@ -360,10 +360,11 @@ class TraceAgent(ConversationAgent):
     def _judge(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:
         """The facts, and where options are weighed, what each is worth by them."""
         text = facts(notes.task, readings, notes.asked)
-        possible = oracle.possible_answers(notes.task, readings, notes.asked)
-        if not notes.weigh or not 0 < len(possible) < len(notes.task.options):
+        if not notes.weigh:
             return text
-        return f"{text}?{weighed(notes.task, possible)}"
+        possible = oracle.possible_answers(notes.task, readings, notes.asked)
+        some = 0 < len(possible) < len(notes.task.options)
+        return f"{text}?{weighed(notes.task, possible)}" if some else text
 
     def _answer(self, notes: Notes, thought: str, answer: str) -> str:
         return render_completion(
