@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
+from builders import make_task, write_manifest
 
 from agents.base import AgentConfig, Trajectory, VLLMConfig
 from agents.context import TokenContext
 from agents.mini import MiniConfig
+from agents.paragrpo import PARAGRPOConfig
 from agents.vlm import VisionLanguageModel
 from paravt_env.protocol.tags import Role
+from train.config import EnvConfig, RunConfig, TrainConfig
 
 SHAPE = MiniConfig(64, 2, 2, 128, 64, 2, 2, 128, vocabulary=400, numbers=64)
 SMALL = VLLMConfig(
@@ -80,3 +84,19 @@ def disagreement(
         apart = np.abs(expected - one.logprobs)[one.loss_mask]
         worst = max(worst, float(apart.max(initial=0.0)))
     return worst
+
+
+def training(agent: AgentConfig, clip: str, folder: Path, steps: int, **run: object) -> TrainConfig:
+    """Settings of a run of that agent on one clip, which is linked into the run's folder."""
+    os.link(clip, folder / Path(clip).name)
+    return TrainConfig(
+        env=EnvConfig(
+            tasks=write_manifest(folder / "tasks.jsonl", [make_task(clip)]),
+            frame_size=(64, 64), max_turns=1, max_crops=2, frames_per_crop=2, frame_budget=2,
+        ),
+        agent=agent,
+        algorithm=PARAGRPOConfig(
+            groups=2, group_size=4, loss="tis", kl_coefficient=0.0, learning_rate=1e-3
+        ),
+        run=RunConfig(folder=str(folder), steps=steps, wandb="disabled", checkpoint_every=0, **run),  # type: ignore[arg-type]
+    )  # fmt: skip

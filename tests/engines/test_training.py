@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import make_task, write_manifest
-from helpers import settings
+from helpers import settings, training
 
-from agents.paragrpo import PARAGRPOConfig
 from train import asynchronous, players, rollout
-from train.config import EnvConfig, RunConfig, TrainConfig
 from train.launch import train
 from train.metrics import read_metrics
 
@@ -39,21 +35,10 @@ def _varied_rewards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_training_through_vllm(
     folder: Path, clip: str, tmp_path: Path, asynchronous_run: bool
 ) -> None:
-    os.link(clip, tmp_path / Path(clip).name)
-    config = TrainConfig(
-        env=EnvConfig(
-            tasks=write_manifest(tmp_path / "tasks.jsonl", [make_task(clip)]),
-            frame_size=(64, 64), max_turns=1, max_crops=2, frames_per_crop=2, frame_budget=2,
-        ),
-        agent=settings(folder),
-        algorithm=PARAGRPOConfig(
-            groups=2, group_size=4, loss="tis", kl_coefficient=0.0, learning_rate=1e-3
-        ),
-        run=RunConfig(
-            folder=str(tmp_path), steps=4, wandb="disabled", checkpoint_every=0,
-            asynchronous=asynchronous_run, lanes=2 if asynchronous_run else 1,
-        ),
-    )  # fmt: skip
+    lanes = 2 if asynchronous_run else 1
+    config = training(
+        settings(folder), clip, tmp_path, steps=4, asynchronous=asynchronous_run, lanes=lanes
+    )
     saved = train(config)
     steps = read_metrics(config.run.path)
     assert (saved / "model.safetensors").exists()
