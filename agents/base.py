@@ -39,9 +39,13 @@ class VLLMConfig:
     block_size: int = 32
     """Tokens of a block of the prefix cache; prompts shorter than one are never shared."""
     kv_cache_gib: float = 1.0
-    """Memory for keys and values."""
+    """Memory for keys and values, which at least one conversation of ``max_model_len`` must fit.
+    With the weights, this is what the engine takes."""
+    gpu_memory_utilization: float = 0.4
+    """Share of a GPU that must be free where the engine starts, and no bound of what it takes: room
+    for its weights, ``kv_cache_gib`` and some GiB to compute in, beside the learner's."""
     tensor_parallel: int = 1
-    """GPUs that hold one copy of the policy."""
+    """GPUs that hold one copy of the policy; more than one for a server only."""
     eager: bool = True
     """Run without compiled graphs: starts in seconds."""
     sync: Literal["memory", "nccl"] = "memory"
@@ -60,6 +64,13 @@ class VLLMConfig:
         for name in ("max_sequences", "max_requests"):
             if getattr(self, name) < 1:
                 raise ValueError(f"agent.vllm.{name} must be at least 1: {getattr(self, name)}")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ValueError(
+                "agent.vllm.gpu_memory_utilization is a share of the card, above 0 and at most 1: "
+                f"{self.gpu_memory_utilization}"
+            )
+        if not self.kv_cache_gib > 0:
+            raise ValueError(f"agent.vllm.kv_cache_gib must be positive: {self.kv_cache_gib}")
 
 
 @dataclass
@@ -92,6 +103,30 @@ class AgentConfig:
     what the environment asks for (``ParaVT-LongVideo-Frames-v0`` asks for ``frames``)."""
     forced_prefix: str = "<think>\n"
     """Text that every turn starts with; part of the completion, never trained."""
+    feature_cache_gib: float = 2.0
+    """Memory for features of images that were looked at (``transformers``, and the learner where
+    the vision tower is frozen); the oldest go first."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and what vLLM in this process cannot do."""
+        if not self.feature_cache_gib >= 0:
+            raise ValueError(
+                f"agent.feature_cache_gib must not be negative: {self.feature_cache_gib}"
+            )
+        if self.engine != "vllm":
+            return
+        kind, _, card = self.device.partition(":")
+        if kind == "cuda" and card not in ("", "0"):
+            raise ValueError(
+                f"agent.device={self.device} with agent.engine=vllm: vLLM in this process takes "
+                f"the first card it sees. Set CUDA_VISIBLE_DEVICES={card} and agent.device=cuda, "
+                "or agent.engine=vllm_server"
+            )
+        if self.vllm.tensor_parallel > 1:
+            raise ValueError(
+                f"agent.vllm.tensor_parallel={self.vllm.tensor_parallel} with agent.engine=vllm: "
+                "new weights reach one card of this process; set agent.engine=vllm_server"
+            )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ rows, ``read`` for the readings of all crops of all rows.
 
 from __future__ import annotations
 
+import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,6 +105,10 @@ class ConversationAgent(ABC):
         self.style = PROMPTS[config.prompt_style]
         self.version = 0
         self.stop_id: int = vlm.tokenizer.eos_token_id
+        self.longest: float = math.inf
+        """Tokens of the longest conversation that whoever draws can hold."""
+        self.strict = False
+        """Whether a lost engine ends the run (training) or the rows that were asked."""
         self._rows: dict[int, RowState] = {}
         self._prefix = vlm.tokenizer(config.forced_prefix, add_special_tokens=False)["input_ids"]
 
@@ -120,18 +126,41 @@ class ConversationAgent(ABC):
             self._rows[row] = RowState()
 
     def act(self, observations: Mapping[str, Any], rows: Sequence[int]) -> list[Decision]:
-        """Extend each row's context by what it sees, draw a turn for all rows, parse it."""
+        """Extend each row's context by what it sees, draw a turn for all rows, parse it.
+
+        A turn or a reading is cut where its conversation is full (`longest`); a row without room
+        for a token fails, and the others go on.
+        """
         views = {row: row_of(observations, row) for row in rows}
-        texts = self._read_crops(views)
+        decided: dict[int, Decision] = {}
+        texts = self._read_crops(views, decided)
         turns = []
         for row, view in views.items():
+            if row in decided:
+                continue
             context = self._extend(row, view, texts[row])
             forced = bool(view["must_answer"])
             limit = self.config.answer_tokens if forced else self.config.max_new_tokens
-            turns.append(Turn(row, view, context, limit))
-        return [
-            self._decide(turn, drawn) for turn, drawn in zip(turns, self.draw(turns), strict=True)
-        ]
+            if self._room(context) < 1:
+                decided[row] = self._full(context)
+            else:
+                turns.append(Turn(row, view, context, min(limit, self._room(context))))
+        for turn, drawn in zip(turns, self.draw(turns) if turns else [], strict=True):
+            decided[turn.row] = self._decide(turn, drawn)
+        return [decided[row] for row in views]
+
+    def _room(self, context: TokenContext) -> int:
+        """Tokens that a conversation can still take."""
+        return int(min(self.longest - len(context.ids), sys.maxsize))
+
+    def _full(self, context: TokenContext) -> Decision:
+        """The decision of a row whose conversation is full."""
+        reason = (
+            f"a {context.kind} conversation of {len(context.ids)} tokens leaves no room in "
+            f"{self.longest}: show fewer frames or raise the limit (agent.vllm.max_model_len, or "
+            "the checkpoint's own)"
+        )
+        return Decision.failed(reason, self.limits.max_crops)
 
     def trajectories(self, row: int) -> list[Trajectory]:
         """Trajectories of a row's episode so far: the main one, then its sub-agents'."""
@@ -148,8 +177,13 @@ class ConversationAgent(ABC):
         names = ("frames", "visual_tokens", "prompt_tokens", "completion_tokens")
         return {name: float(sum(count[name] for count in counts)) for name in names}
 
-    def _read_crops(self, views: Mapping[int, Mapping[str, Any]]) -> dict[int, list[str]]:
-        """Sub-agent texts by row and call ("" for a call that did not run)."""
+    def _read_crops(
+        self, views: Mapping[int, Mapping[str, Any]], decided: dict[int, Decision]
+    ) -> dict[int, list[str]]:
+        """Sub-agent texts by row and call ("" for a call that did not run).
+
+        A row with a crop that no conversation can hold fails, in `decided`.
+        """
         readings: list[Reading] = []
         for row, view in views.items():
             state = self._rows.get(row)
@@ -157,8 +191,11 @@ class ConversationAgent(ABC):
                 continue
             for call in np.flatnonzero(view["crop_status"] == _OK):
                 context = self._reading_context(view, int(call), state.action["crops"][call])
+                if self._room(context) < 1:
+                    decided[row] = self._full(context)
+                    continue
                 state.readings.append(context)
-                limit = self.config.subagent_tokens
+                limit = min(self.config.subagent_tokens, self._room(context))
                 readings.append(Reading(row, int(call), view, context, limit))
         texts = {row: [""] * self.limits.max_crops for row in views}
         for reading, drawn in zip(readings, self.read(readings) if readings else [], strict=True):

@@ -9,7 +9,7 @@ made by, and forgets all of them if one was replaced or written to.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,16 +32,17 @@ class FeatureCache:
 
     Args:
         vlm: Whose vision tower encodes.
-        limit: Images whose features are kept, at most.
+        limit: Bytes of the features that are kept, at most; the oldest go first.
 
     Attributes:
+        held: Bytes that are kept now.
         encoded: Images that went through the tower so far.
         reused: Images whose features were there.
     """
 
-    def __init__(self, vlm: Tower, limit: int = 4096) -> None:
+    def __init__(self, vlm: Tower, limit: float = 2 * 2**30) -> None:
         self.vlm, self.limit = vlm, limit
-        self.encoded = self.reused = 0
+        self.encoded = self.reused = self.held = 0
         self._features: OrderedDict[bytes, torch.Tensor] = OrderedDict()
         self._made_by: list[tuple[int, int, int]] = []
         self._tensors: list[torch.nn.Parameter] = []
@@ -54,6 +55,7 @@ class FeatureCache:
     def clear(self) -> None:
         """Forget everything."""
         self._features.clear()
+        self.held = 0
 
     def weights_changed(self) -> None:
         """The policy was updated: forget what its tower may have to do with."""
@@ -77,7 +79,16 @@ class FeatureCache:
         self.encoded += len(fresh)
         self.reused += len(keys) - len(fresh)
         features = [fresh[k] if k in fresh else self._features[k] for k in keys]
-        self._features.update(fresh)
-        while len(self._features) > self.limit:
-            self._features.popitem(last=False)
+        self._keep(fresh)
         return features
+
+    def _keep(self, fresh: Mapping[bytes, torch.Tensor]) -> None:
+        for key, one in fresh.items():
+            if one.nbytes > self.limit:
+                continue
+            # One image's features are a view of its batch's, which would all stay.
+            with torch.inference_mode(False):
+                self._features[key] = one.clone()
+            self.held += one.nbytes
+            while self.held > self.limit:
+                self.held -= self._features.popitem(last=False)[1].nbytes

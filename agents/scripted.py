@@ -26,6 +26,8 @@ from paravt_env.vector import LongVideoVectorEnv
 Window = tuple[float, float]
 TaskOf = Callable[[int], Task]
 
+RANDOM_SECONDS, UNIFORM_SECONDS = 30.0, 45.0  # length of a crop, where the environment allows it
+
 _OPTION = re.compile(r"^([A-J])\. ", re.MULTILINE)
 
 
@@ -105,7 +107,7 @@ class RandomAgent(ScriptedAgent):
         seconds: Length of a crop.
     """
 
-    def __init__(self, seed: int = 0, seconds: float = 30.0):
+    def __init__(self, seed: int = 0, seconds: float = RANDOM_SECONDS):
         super().__init__(seed)
         self.seconds = seconds
 
@@ -115,7 +117,8 @@ class RandomAgent(ScriptedAgent):
             starts = self.rng.uniform(
                 0, view.duration, int(self.rng.integers(1, view.max_crops + 1))
             )
-            windows = [(round(float(t), 1), round(float(t) + self.seconds, 1)) for t in starts]
+            tenths = [round(float(t), 1) for t in starts]
+            windows = [(t, round(t + self.seconds, 6)) for t in tenths]  # never longer than seconds
             return "look at random places", windows, None
         return "answer at random", [], self.guess(view)
 
@@ -208,19 +211,26 @@ class OracleAgent(_ReadingAgent):
             crop around the gold evidence. Tasks that are not synthetic have no cues to read: there
             it crops the evidence and gives the gold answer.
         seed: Seed of the guesses where the overview showed too little.
+        seconds: Length of a crop.
     """
 
-    def __init__(self, task_of: TaskOf, look: Literal["cues", "evidence"] = "cues", seed: int = 0):
+    def __init__(
+        self,
+        task_of: TaskOf,
+        look: Literal["cues", "evidence"] = "cues",
+        seed: int = 0,
+        seconds: float = oracle.CROP_SECONDS,
+    ):
         super().__init__(task_of, seed)
         if look not in ("cues", "evidence"):
             raise ValueError(f"look must be 'cues' or 'evidence', not {look!r}")
-        self.look = look
+        self.look, self.seconds = look, seconds
 
     def windows(self, task: Task, overview: np.ndarray, duration: float) -> list[Window]:
         """Windows that the overview's cues point at, or that hold the evidence."""
         if self.look == "cues" and _is_synthetic(task):
-            return oracle.cue_windows(task, overview.tolist())
-        half = oracle.CROP_SECONDS / 2
+            return oracle.cue_windows(task, overview.tolist(), self.seconds)
+        half = self.seconds / 2
         middles = [(start + end) / 2 for start, end in task.evidence]
         return [(max(0.0, middle - half), min(middle + half, duration)) for middle in middles]
 
@@ -235,7 +245,9 @@ class UniformCropAgent(_ReadingAgent):
         seed: Seed of the guesses.
     """
 
-    def __init__(self, task_of: TaskOf, crops: int = 5, seconds: float = 45.0, seed: int = 0):
+    def __init__(
+        self, task_of: TaskOf, crops: int = 5, seconds: float = UNIFORM_SECONDS, seed: int = 0
+    ):
         super().__init__(task_of, seed)
         self.crops, self.seconds = crops, seconds
 
@@ -254,11 +266,20 @@ def _is_synthetic(task: Task) -> bool:
     return "scenes" in task.metadata and "asked" in task.metadata
 
 
+def _allowed(seconds: float, env: LongVideoVectorEnv) -> float:
+    """`seconds`, or the environment's limit where that is less: a longer crop would be refused."""
+    return min(seconds, env.simulation.settings.max_crop_seconds)
+
+
 # Agents by name: the environment's simulation holds the tasks that privileged ones are given.
 SCRIPTED: dict[str, Callable[[LongVideoVectorEnv, int], ScriptedAgent]] = {
-    "random": lambda env, seed: RandomAgent(seed),
-    "uniform": lambda env, seed: UniformCropAgent(env.task_of, seed=seed),
-    "oracle": lambda env, seed: OracleAgent(env.task_of, seed=seed),
+    "random": lambda env, seed: RandomAgent(seed, _allowed(RANDOM_SECONDS, env)),
+    "uniform": lambda env, seed: UniformCropAgent(
+        env.task_of, seconds=_allowed(UNIFORM_SECONDS, env), seed=seed
+    ),
+    "oracle": lambda env, seed: OracleAgent(
+        env.task_of, seed=seed, seconds=_allowed(oracle.CROP_SECONDS, env)
+    ),
     "majority": lambda env, seed: MajorityAgent(
         env.simulation.tasks[i] for i in range(len(env.simulation.tasks))
     ),

@@ -33,6 +33,8 @@ class TransformersAgent(ConversationAgent):
         seed: int = 0,
     ) -> None:
         super().__init__(vlm, config, limits)
+        self.longest = vlm.model.config.text_config.max_position_embeddings
+        vlm.features.limit = config.feature_cache_gib * 2**30
         self.sampler = TransformersSampler(vlm, seed)
         self._session: Session | None = None
 

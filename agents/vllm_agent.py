@@ -87,6 +87,7 @@ class VLLMAgent(ConversationAgent):
         seed: int = 0,
     ) -> None:
         super().__init__(vlm, config, limits)
+        self.longest = config.vllm.max_model_len
         self.sampler = EngineSampler(engine, seed)
 
     @classmethod

@@ -13,6 +13,7 @@ Needs the vllm extra (`docs/engines.md`). Tests: `make test-engines`.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from agents.base import AgentConfig, AgentStats
+from agents.base import AgentConfig, AgentError, AgentStats
 from agents.context import TokenContext
 from agents.vlm import CHECKPOINTS, VisionLanguageModel
 
@@ -31,8 +32,30 @@ INITIAL = "0"
 """Version of the weights that an engine starts with."""
 
 
-class EngineError(RuntimeError):
+class EngineError(AgentError):
     """An engine that does not start, does not answer, or cannot do what it is asked for."""
+
+
+def check_shared_memory(needed: int, folder: str = "/dev/shm") -> None:
+    """Refuse a segment that would not fit: the system ends whoever writes past the end.
+
+    Args:
+        needed: Bytes of the segment.
+        folder: Where the system keeps shared memory; elsewhere than on Linux there is none.
+
+    Raises:
+        EngineError: Too little is free.
+    """
+    if not os.path.isdir(folder):
+        return
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise EngineError(
+            f"the weights need {needed / 2**30:.1f} GiB of shared memory and {folder} has "
+            f"{free / 2**30:.1f} GiB free: give it more (docker run --shm-size="
+            f"{-(-needed // 2**30) + 1}g, or mount -o remount,size=...), or set "
+            "agent.vllm.sync=nccl"
+        )
 
 
 @dataclass(frozen=True)
@@ -158,6 +181,7 @@ def engine_arguments(config: AgentConfig) -> dict[str, Any]:
         "max_num_seqs": settings.max_sequences,
         "block_size": settings.block_size,
         "kv_cache_memory_bytes": round(settings.kv_cache_gib * 2**30),
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
         "tensor_parallel_size": settings.tensor_parallel,
         "limit_mm_per_prompt": {"image": settings.max_images, "video": 0},
         "skip_mm_profiling": True,

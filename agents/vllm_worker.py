@@ -32,7 +32,7 @@ from vllm.model_executor.model_loader.reload import (
 )
 from vllm.v1.sample.logits_processor import LogitsProcessor
 
-from agents.vllm_engine import SHARED_MEMORY
+from agents.vllm_engine import SHARED_MEMORY, check_shared_memory
 
 VISION_TOKENS = (
     "image_token_id",
@@ -203,6 +203,7 @@ class SharedMemorySender(TrainerWeightTransferEngine[SharedMemorySenderInit]):
             update.shapes.append(list(tensor.shape))
             update.offsets.append(size)
             size += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+        check_shared_memory(size)
         segment = shared_memory.SharedMemory(create=True, size=max(size, 1))
         try:
             update.segment = segment.name

@@ -9,7 +9,7 @@ evaluated. Run the tests with `pytest tests/test_wrappers.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,12 +132,15 @@ class ArrayAction(gym.ActionWrapper[Observation, np.ndarray, Action]):
 
     The video is cut into `segments` equal parts; entry i < P is 0 for no call, else 1 + the part to
     crop (its middle, where the part is longer than a crop may be). The last entry is 0 for no
-    answer, else 1 + the option. For mcq task sets.
+    answer, else 1 + the option.
 
     Args:
-        env: The environment.
+        env: The environment, whose questions all have options (mcq), no more than `options`.
         segments: Parts that the video is cut into.
         options: Answer letters, ten at most.
+
+    Raises:
+        ValueError: A size out of range, or a question that no letter answers.
     """
 
     def __init__(
@@ -152,7 +155,9 @@ class ArrayAction(gym.ActionWrapper[Observation, np.ndarray, Action]):
                 f"segments must be at least 1 and options 1 to {len(OPTION_LETTERS)}, "
                 f"not {segments} and {options}"
             )
-        self._settings = _long_video(env).simulation.settings
+        simulation = _long_video(env).simulation
+        _check_answerable([simulation.tasks[i] for i in range(len(simulation.tasks))], options)
+        self._settings = simulation.settings
         self.segments = segments
         self.action_space = spaces.MultiDiscrete(
             [segments + 1] * self._settings.max_crops + [options + 1]
@@ -204,6 +209,19 @@ class ArrayObservation(gym.ObservationWrapper[dict[str, np.ndarray], Any, Observ
     def observation(self, observation: Observation) -> dict[str, np.ndarray]:
         """Arrays only."""
         return self.codec.encode(observation, _long_video(self.env).task.family)
+
+
+def _check_answerable(tasks: Sequence[Task], options: int) -> None:
+    """Refuse tasks that cannot be answered by one of the first `options` letters."""
+    odd = [task for task in tasks if not 0 < len(task.options) <= options]
+    if odd:
+        good = sorted({task.family for task in tasks} - {task.family for task in odd})
+        restrict = f"tasks_kwargs={{'families': {good}}}" if good else "tasks_kwargs"
+        raise ValueError(
+            f"{len(odd)} of {len(tasks)} tasks cannot be answered by one of {options} letters, "
+            f"task {odd[0].id!r} for one ({odd[0].kind}, {len(odd[0].options)} options): leave "
+            f"them out of the manifest, or restrict the task set by {restrict}"
+        )
 
 
 def _split(prompt: str) -> tuple[str, list[str]]:

@@ -117,6 +117,8 @@ def run_crops(
 ) -> list[CropResult]:
     """Decode the crops of all rows concurrently; the results are in the order of the requests.
 
+    Equal crops, as of a group's rows, are one decode with one deadline and share their frames.
+
     Args:
         requests: valid windows, of any rows and videos.
         store: where frames are decoded (its pool) and kept.
@@ -129,12 +131,13 @@ def run_crops(
     Returns:
         One result a request: `ok` with frames, `timeout` or `decode_error` with a message.
     """
-    pending = []
-    for request in requests:
-        times = window_times(*request.clipped, fps=fps, max_frames=max_frames)
-        pending.append(store.submit(request.path, times, size, timeout=timeout))
+    pending = {}
+    for path, window in dict.fromkeys((request.path, request.clipped) for request in requests):
+        times = window_times(*window, fps=fps, max_frames=max_frames)
+        pending[path, window] = store.submit(path, times, size, timeout=timeout)
     results = []
-    for request, frames in zip(requests, pending, strict=True):
+    for request in requests:
+        frames = pending[request.path, request.clipped]
         try:
             status, message, decoded = CropStatus.ok, "", frames.result()
         except VideoTimeoutError:

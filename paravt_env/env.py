@@ -63,7 +63,7 @@ class LongVideoEnv(gym.Env[Observation, Action]):
       padding, 0 overview, i a frame of the i-th call of the turn before. The overview is shown
       once, at `reset`.
     - `question`: the question with its options, one a line.
-    - `video`: `duration` (seconds), `fps`, `width`, `height` (pixels).
+    - `video`: `duration` (seconds), `fps`, `width`, `height` (stored pixels, upright).
     - `turn`: turns taken. `must_answer`: 1 if the next turn is the forced one.
     - `crop_status`: int8 (P,), 0 for no call, else 1 + the index of the status in
       `crops.CROP_STATUSES`.

@@ -158,19 +158,30 @@ def batch_actions(actions: Sequence[Action | None], max_crops: int) -> Action:
 def check_batch(actions: Mapping[str, Any], rows: int) -> None:
     """Raise `ValueError` unless `actions` has every key with one entry for each of `rows`."""
     for key in ("crops", "crop_mask", "answer", "completion"):
-        if not isinstance(actions, Mapping) or key not in actions or len(actions[key]) != rows:
+        if not isinstance(actions, Mapping) or _length(actions.get(key)) != rows:
             raise ValueError(
                 f"the batched action needs {key!r} with one entry for each of the {rows} rows: "
                 "build it with spaces.batch_actions()"
             )
 
 
+def _length(value: Any) -> int | None:
+    """Entries of a list, a tuple or an array; None for what is a single value, a text included."""
+    try:
+        return None if isinstance(value, str) else len(value)
+    except TypeError:
+        return None
+
+
 def unbatch(space: gym.Space, batch: Any, row: int) -> Any:
-    """Row `row` of a batch as a member of the single `space` (views, not copies)."""
+    """Row `row` of a batch as a member of the single `space` (views, not copies).
+
+    Arrays may be given as nested lists; the row is then a list, too.
+    """
     if isinstance(space, spaces.Dict):
         return {key: unbatch(child, batch[key], row) for key, child in space.spaces.items()}
-    if isinstance(space, spaces.Box):
-        return batch[row, ...]
+    if isinstance(space, spaces.Box) and isinstance(batch, np.ndarray):
+        return batch[row, ...]  # a 0-d array where the space has no dimension
     return batch[row]
 
 

@@ -8,7 +8,7 @@ tests/test_vector.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -231,14 +231,20 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         return mask
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
+        seeds = self._per_row("seed", seed)
+        for one in seeds:
+            if one is not None and not (isinstance(one, int | np.integer) and one >= 0):
+                raise ValueError(
+                    "seed must be a whole number of at least 0, or one (or None) for each row, "
+                    f"not {seed!r}"
+                )
         if isinstance(seed, int | np.integer):
             return [int(seed) + row for row in range(self.num_envs)]
-        return [None if one is None else int(one) for one in self._per_row("seed", seed)]
+        return [None if one is None else int(one) for one in seeds]
 
     def _per_row(self, name: str, value: Any) -> list[Any]:
-        if value is None or isinstance(value, str | int | np.integer):
+        several = isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
+        if isinstance(value, str) or not several:
             return [value] * self.num_envs
         values = list(value)
         if len(values) != self.num_envs:

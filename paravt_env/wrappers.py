@@ -69,7 +69,7 @@ class VectorCompletionAction(gym.vector.VectorActionWrapper):
         """Parse every row's text.
 
         Raises:
-            ValueError: Not one text a row.
+            ValueError: Not one text a row; a row that idles takes "", never None.
         """
         listed = isinstance(actions, Sequence | np.ndarray) and not isinstance(actions, str)
         if not listed or len(actions) != self.num_envs:
@@ -78,8 +78,7 @@ class VectorCompletionAction(gym.vector.VectorActionWrapper):
                 'give "" to a row that idles'
             )
         return batch_actions(
-            [action_from_completion(text, self._max_crops) if text else None for text in actions],
-            self._max_crops,
+            [action_from_completion(text, self._max_crops) for text in actions], self._max_crops
         )
 
 

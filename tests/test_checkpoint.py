@@ -2,24 +2,30 @@
 
 import json
 import os
+import shutil
 import signal
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from builders import SIZE, make_task, write_manifest
+from safetensors.torch import save_file
 
 from agents.base import AgentConfig
 from agents.mini import MiniConfig, build_mini
 from agents.paragrpo import PARAGRPOConfig
 from agents.vlm import VisionLanguageModel
-from train import asynchronous, checkpoint, players, rollout
+from train import asynchronous, checkpoint, launch, players, rollout
 from train.config import EnvConfig, EvalConfig, RunConfig, TrainConfig
+from train.difficulty import FILE
 from train.errors import ConfigError
 from train.interrupt import Interrupt
 from train.launch import train
 from train.metrics import read_metrics
+from train.parallel import Group, Parallel
 from train.trainer import TaskOrder, Trainer
 
 SHAPE = MiniConfig(
@@ -321,17 +327,130 @@ def test_a_folder_that_is_no_checkpoint_of_ours_says_what_to_give(tmp_path):
         VisionLanguageModel.load(tmp_path)
 
 
-def test_another_task_set_cannot_be_resumed(settings, whole):
-    config = settings("whole", resume=True)
-    folder = checkpoint.latest(config.run.path)
+@pytest.fixture
+def copied(settings, whole, request):
+    """Settings that resume a copy of the whole run, and the copy's checkpoint."""
+    config = settings(f"copy of {request.node.originalname}", resume=True)
+    shutil.copytree(whole[0].run.path, config.run.path)
+    return config, checkpoint.latest(config.run.path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": 9}, "9 tasks, this set has 3"),
+        ({"pool": "of others"}, r"as many tasks \(3\), but on others: resume with the same"),
+    ],
+)
+def test_another_task_set_cannot_be_resumed(copied, changes, message):
+    config, folder = copied
     path = folder / "state.json"
-    text = path.read_text()
-    path.write_text(json.dumps({**json.loads(text), "tasks": 9}))
-    try:
-        with pytest.raises(ConfigError, match="9 tasks, this set has 3"):
-            train(config)
-    finally:
-        path.write_text(text)
+    state = json.loads(path.read_text())
+    assert changes.keys() <= state.keys()
+    path.write_text(json.dumps({**state, **changes}))
+    with pytest.raises(ConfigError, match=message):
+        train(config)
+    shutil.rmtree(config.run.path)
+
+
+def test_generators_of_another_kind_give_way_to_fresh_seeds(copied, capsys):
+    config, folder = copied
+    tensors, _ = checkpoint.load(folder)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    before = tensors["generator.sampling"]
+    tensors["generator.sampling"] = torch.zeros(16, dtype=torch.uint8)  # as a GPU has it
+    save_file(tensors, folder / checkpoint.TENSORS)
+    config = replace(config, run=replace(config.run, steps=5))
+    train(config)
+    said = capsys.readouterr().out
+    assert said.count("fresh seeds in process 0: the checkpoint was saved with another engine") == 1
+    after, _ = checkpoint.load(checkpoint.latest(config.run.path))
+    assert after["generator.sampling"].shape == before.shape
+    assert not torch.equal(after["generator.sampling"], before)
+    assert torch.equal(after["generator.torch"], tensors["generator.torch"])
+    train(config)
+    assert "fresh seeds" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what the kernel has mapped")
+def test_a_resumed_run_does_not_hold_the_tensors_of_its_checkpoint(copied, monkeypatch):
+    seen = []
+
+    def run(self):
+        seen.append(checkpoint.TENSORS in Path("/proc/self/maps").read_text())
+        assert self.step == 4 and self.learner.optimizer.state_dict()["state"]
+        return self.config.run.path
+
+    monkeypatch.setattr(Trainer, "run", run)
+    train(copied[0])
+    assert seen == [False]
+
+
+def test_the_others_wait_patiently_for_a_checkpoint(copied, monkeypatch):
+    waits = []
+    monkeypatch.setattr(Parallel, "barrier", lambda self, patient=False: waits.append(patient))
+    config = copied[0]
+    train(replace(config, run=replace(config.run, steps=5)))
+    assert waits == [False, True]
+
+
+def test_a_run_that_is_at_its_end_is_left_as_it_is(copied):
+    config, folder = copied
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    written = [path.stat().st_mtime_ns for path in files]
+    assert train(config) == folder / checkpoint.MODEL
+    assert [path.stat().st_mtime_ns for path in files] == written
+
+
+def test_a_job_that_was_refused_is_not_let_in_when_torchrun_starts_it_again(settings, monkeypatch):
+    def start(agent, count, steps):
+        log = f"/logs/{agent}/attempt_{count}/0/error.json"
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", log)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
+        return train(settings("job", steps=steps, eval_every=0))
+
+    measured, pool = [], launch.task_pool
+    monkeypatch.setattr(launch, "task_pool", lambda *a: [measured.append(a[-1]), pool(*a)][1])
+    path = settings("job").run.path
+    start("none_a", 0, steps=1)
+    kept = (path / "config.yaml").read_text()
+    for count in (0, 1):
+        with pytest.raises(ConfigError, match="holds a run"):
+            start("none_b", count, steps=9)
+    assert (path / "config.yaml").read_text() == kept
+    start("none_a", 1, steps=2)  # the job that was let in
+    assert len(read_metrics(path)) == 2
+    shutil.rmtree(path / "checkpoints")
+    start("none_a", 2, steps=1)  # it failed before its first checkpoint
+    shutil.rmtree(path / "checkpoints")
+    (path / FILE).touch()
+    start("none_a", 3, steps=1)  # it has pass rates already
+    assert measured == [False, True, False, True]
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
+    with pytest.raises(ConfigError, match="holds a run"):
+        train(settings("job", steps=3))
+
+
+def test_one_agent_that_was_let_in_is_enough(tmp_path):
+    assert not launch._restarted(tmp_path, ["a"])
+    (tmp_path / launch.AGENTS).write_text('["a", "b"]')
+    assert launch._restarted(tmp_path, ["b", "new"])
+    assert not launch._restarted(tmp_path, ["new"]) and not launch._restarted(tmp_path, [])
+    (tmp_path / launch.AGENTS).write_text('["a"')
+    assert not launch._restarted(tmp_path, ["a"])
+
+
+def test_processes_that_see_different_checkpoints_stop(tmp_path):
+    class Told(Parallel):
+        """Hears from two others that have seen nothing."""
+
+        def gather(self, value):
+            return [value, "none", "none"]
+
+    assert launch._saved(tmp_path, Told(Group(0, 3))) is None
+    save(tmp_path, 7)
+    with pytest.raises(ConfigError, match=r"step-000007 \(process 0\); none \(process 1, 2\); is"):
+        launch._saved(tmp_path, Told(Group(0, 3)))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The `paravt` command and the project's own files."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -210,6 +211,13 @@ def test_the_package_list_is_what_is_on_disk():
 
 def test_the_console_script_exists():
     assert PROJECT["project"]["scripts"] == {"paravt": "train.cli:main"}
+
+
+def test_pyav_is_bound_to_the_tested_major_version():
+    """Each major version of PyAV renames things that the decoder uses."""
+    (pinned,) = re.findall(r"^av==(\d+)", (ROOT / "constraints.txt").read_text("utf-8"), re.M)
+    (bound,) = [item for item in PROJECT["project"]["dependencies"] if item.startswith("av>")]
+    assert bound == f"av>={pinned},<{int(pinned) + 1}"
 
 
 def test_the_constraints_pin_every_direct_dependency_of_make_test():

@@ -214,6 +214,34 @@ def test_the_same_crop_in_every_row_of_a_group_is_decoded_once(files):
     store.close()
 
 
+def test_a_file_that_hangs_costs_a_group_one_deadline(files):
+    """Eight rows ask for one window: one try for all, not one after another's timeout."""
+    release, tries = threading.Event(), []
+
+    def gate(start):
+        tries.append(start)
+        release.wait(30)
+
+    store = FrameStore(reader_with(gate), workers=1)
+    group = [request(files[0], 0.0, 1.0)] * 8
+    results = run_crops(group, store, **(OPTIONS | {"timeout": 0.2}))
+    assert [r.status for r in results] == ["timeout"] * 8
+    assert tries == [0.25]
+    release.set()
+    store.close()
+
+
+def test_equal_windows_of_other_videos_and_the_calls_own_window_stay_apart(files):
+    store = FrameStore(reader_with(lambda start: None))
+    wide = CropRequest(str(files[0]), (-5.0, 1.0), (0.0, 1.0))
+    results = run_crops(
+        [request(files[0], 0.0, 1.0), wide, request(files[1], 0.0, 1.0)], store, **OPTIONS
+    )
+    assert [r.window for r in results] == [(0.0, 1.0), (-5.0, 1.0), (0.0, 1.0)]
+    assert store.decoded == 4, "two frames of either video"
+    store.close()
+
+
 def test_no_crops_no_work():
     store = FrameStore(reader_with(lambda start: None))
     assert run_crops([], store, **OPTIONS) == []

@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from processes import CONTEXT, free_port, preload
+from processes import CONTEXT, free_port, preload, run
 from test_checkpoint import SHAPE as TINY
 from test_learner import ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
+from test_selection import rollout as played
 
 from agents.mini import build_mini
 from agents.vlm import VisionLanguageModel
-from train import asynchronous, checkpoint, launch, players, rollout
-from train.config import FaultConfig, ParallelConfig
+from train import asynchronous, checkpoint, difficulty, launch, players, rollout
+from train.config import FaultConfig, ParallelConfig, RunConfig, SelectionConfig, TrainConfig
+from train.difficulty import task_pool
 from train.faults import FaultGuard, TooManyFaults, load
 from train.learner import Learner
 from train.meter import Meter
 from train.metrics import read_metrics
-from train.parallel import start
+from train.parallel import ALONE, GRACE, start
 from train.trajectory import Sample
 from train.watch import EXIT, Watch
 
@@ -283,6 +285,55 @@ def tiny_run(clip, other_clip, tmp_path):
     world.algorithm = replace(world.algorithm, groups=3, group_size=2, warmup_steps=5)
     world.parallel = ParallelConfig(timeout=300)
     return partial(with_run, world)
+
+
+SCORES = {"a": 1.0, "b": 0.5, "c": 0.0, "d": 0.5, "e": 0.5}
+
+
+def _pool(folder, processes=ALONE):
+    """The teachable tasks of `SCORES`, and the starts that this process was asked to play."""
+    asked = []
+
+    def play(starts):
+        asked.extend(starts)
+        return [played(task=s.task_id, correct=SCORES[s.task_id]) for s in starts]
+
+    settings = TrainConfig(
+        selection=SelectionConfig(prior_rollouts=2), run=RunConfig(folder=str(folder))
+    )
+    settings.run.path.mkdir(exist_ok=True)
+    return task_pool(settings, list(SCORES), play, 3, processes), asked
+
+
+def _of_several_nodes(folder, layout):
+    """One of three processes, on nodes whose agents have counted restarts differently."""
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = os.environ["RANK"]
+    parallel = start(ParallelConfig(layout=layout, servers=2, timeout=900, long_timeout=1800))
+    default, patient = (
+        group._get_backend(torch.device("cpu")).options._timeout.total_seconds() - GRACE
+        for group in (dist.group.WORLD, parallel.patient)
+    )
+    dist.all_gather_object = None  # which makes room for the largest value of all, for each
+    if not parallel.leads:
+        difficulty.os.replace = None
+    heard = parallel.from_players(f"of {parallel.world.rank}")
+    parallel.barrier(patient=True)
+    return (default, patient), heard, _pool(folder, parallel)
+
+
+@pytest.mark.parametrize(
+    ("layout", "limits", "players"), [("colocated", (900, 1800), 3), ("split", (1800, 1800), 2)]
+)
+def test_players_divide_the_tasks_and_tell_all_others(tmp_path, layout, limits, players):
+    alone, asked = _pool(tmp_path)
+    assert alone.ids == ("b", "d", "e")
+    found = run(_of_several_nodes, 3, tmp_path, layout)
+    assert [one[0] for one in found] == [limits] * 3
+    assert [one[1] for one in found] == [[f"of {rank}" for rank in range(players)]] * 3
+    assert [one[2][0] for one in found] == [alone] * 3
+    shares = [one[2][1] for one in found]
+    assert [start for share in shares for start in share] == asked
+    assert [bool(share) for share in shares].count(True) == players
 
 
 def test_nothing_is_watched_on_one_process():

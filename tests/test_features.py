@@ -4,7 +4,9 @@ import pytest
 import torch
 from test_learner import ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
 
+from agents.base import AgentConfig
 from agents.mini import build_mini
+from agents.transformers_agent import TransformersAgent
 from agents.vlm import VisionLanguageModel
 from train.learner import Learner
 
@@ -61,11 +63,33 @@ def test_weights_that_are_loaded_or_replaced_are_noticed_too(vlm, folder):
     assert vlm.features.encoded == 12
 
 
-def test_the_cache_is_bounded(vlm):
-    batch = make_batch(vlm, ONE_TURN)
-    vlm.features.limit = 2
-    shown = images(batch)
+def test_the_cache_is_bounded_in_bytes(vlm):
+    shown = images(make_batch(vlm, ONE_TURN))
+    size = vlm.encode_images(shown[:1])[0].nbytes
+    vlm.features.limit = 2 * size
     vlm.features.encode(shown[:2])
     vlm.features.encode(shown[-2:])
+    assert vlm.features.held == 2 * size
     vlm.features.encode(shown[:2])
     assert vlm.features.encoded == 6
+    vlm.features.clear()
+    vlm.features.limit = size - 1
+    first, again = (vlm.features.encode(shown[:1])[0] for _ in range(2))
+    assert torch.equal(first, again)
+    assert vlm.features.encoded == 8 and vlm.features.held == 0
+
+
+def test_what_is_kept_holds_no_other_image_of_its_batch(vlm):
+    shown = images(make_batch(vlm, ONE_TURN))
+    vlm.features.encode(shown[:2])
+    kept = vlm.features._features.values()
+    assert [one.untyped_storage().nbytes() for one in kept] == [one.nbytes for one in kept]
+    assert vlm.features.held == sum(one.nbytes for one in kept)
+
+
+def test_the_bound_is_a_setting_of_the_agent(vlm):
+    settings = AgentConfig(prompt_style="compact", feature_cache_gib=0.5)
+    TransformersAgent(vlm, settings)
+    assert vlm.features.limit == 2**29
+    with pytest.raises(ValueError, match=r"agent.feature_cache_gib must not be negative: -1"):
+        AgentConfig(feature_cache_gib=-1)

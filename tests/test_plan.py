@@ -6,8 +6,10 @@ from dataclasses import asdict, replace
 import pytest
 
 from train.cli import main
-from train.costs import SHAPES, Setting, Shape, decoder_flops, group_flops, passes
-from train.plan import Constants, check, largest, predict
+from train.config import SFTConfig, TrainConfig
+from train.costs import SHAPES, Setting, Shape, decoder_flops, group_flops, passes, seen_flops
+from train.plan import QUESTION, WRAPPING, Constants, check, largest, of_recipe, predict
+from train.recipe import load, recipe_names
 
 TINY = Shape("tiny", 8, 2, 4, 2, 4, 16, 100, True, 8, 2, 12, 1, patch=8, positions=16)
 
@@ -74,6 +76,49 @@ def test_memory_is_divided_over_the_cards_that_train():
     assert predict(shape, Setting(gpus=8, offload=True), constants).memory["Adam"] == 0
 
 
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("_8b")])
+def test_every_8b_recipe_fits_eight_cards_as_it_is(name):
+    config = load(SFTConfig if name.startswith("sft") else TrainConfig, name)
+    plan = predict(SHAPES["8b"], of_recipe(config, gpus=8), Constants())
+    assert plan.fits, f"{plan.total / 2**30:.0f} of {plan.limit / 2**30:.0f} GiB"
+
+
+def test_the_setting_of_a_recipe_is_its_longest_rollout():
+    found = of_recipe(load(TrainConfig, "paragrpo_8b"), gpus=8)
+    turns, readings = 3 * (2048 + WRAPPING), 3 * 5 * (512 + WRAPPING)
+    assert found.completion == turns + readings + 64 + WRAPPING
+    assert (found.frames, found.crop_frames, found.group, found.groups) == (64, 0, 8, 7)
+    assert found.recompute and found.reference and found.text > QUESTION
+    shown = of_recipe(load(TrainConfig, "longvt_8b"))
+    assert (shown.frames, shown.crop_frames) == (128, 5 * 128)
+    assert shown.completion == 5 * (2048 + WRAPPING) + 5 * WRAPPING + 64 + WRAPPING
+    assert shown.branch(SHAPES["8b"]) == shown.completion + 640 * 51
+    imitated = of_recipe(load(SFTConfig, "sft_longvila_8b"))
+    assert imitated.prompt(SHAPES["8b"]) + imitated.completion == 32768
+    assert (imitated.group, imitated.groups, imitated.reference) == (1, 32, False)
+
+
+def test_frames_of_crops_cost_tokens_and_the_tower_for_each_rollout():
+    shape, constants = SHAPES["8b"], Constants()
+    none, some = (Setting(gpus=8, frames=8, crop_frames=n, budget=1) for n in (0, 16))
+    assert seen_flops(shape, some) == pytest.approx(seen_flops(shape, none) * (8 + 8 * 16) / 8)
+    assert seen_flops(shape, some, packed=False) == pytest.approx(seen_flops(shape, none) * 8 * 3)
+    before, after = (predict(shape, one, constants).memory for one in (none, some))
+    assert after["vision tower"] == pytest.approx(3 * before["vision tower"])
+    assert after["activations"] > before["activations"]
+    two = replace(some, budget=some.prompt(shape) + 2 * some.branch(shape))
+    tower = predict(shape, two, constants).memory["vision tower"]
+    assert tower == pytest.approx(5 * before["vision tower"])
+
+
+def test_the_feature_cache_counts_where_features_are_used_again():
+    shape, constants = SHAPES["8b"], Constants()
+    here, apart = (Setting(gpus=8, servers=n, feature_cache_gib=3.0) for n in (0, 1))
+    frozen = replace(apart, freeze_vision=True)
+    memory = [predict(shape, one, constants).memory for one in (here, apart, frozen)]
+    assert [one["feature cache"] for one in memory] == [3 * 2**30, 0, 3 * 2**30]
+
+
 def test_sequence_parallelism_divides_activations_and_frames():
     shape, constants = SHAPES["8b"], Constants()
     one, four = (predict(shape, Setting(gpus=8, frames=512, sequence=s), constants) for s in (1, 4))
@@ -110,6 +155,17 @@ def test_the_command_prints_a_plan_and_takes_measured_constants(tmp_path, capsys
     path.write_text(json.dumps({"constants": asdict(Constants(source="a card")), "rows": []}))
     assert main(["plan", "--gpus", "8", "--measured", str(path)]) == 0
     assert "assumed" not in capsys.readouterr().out
+
+
+def test_the_command_plans_a_recipe_and_overrides_it(capsys):
+    assert main(["plan", "--recipe", "longvt_8b", "--gpus", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "(128 frames)" in said and "7 groups of 16 x" in said
+    assert "does NOT fit" not in said
+    assert main(["plan", "--recipe", "longvt_8b", "--gpus", "8", "--no-recompute"]) == 0
+    assert "does NOT fit" in capsys.readouterr().out
+    assert main(["plan", "--recipe", "longvt"]) == 2
+    assert "longvt" in capsys.readouterr().err
 
 
 def test_settings_that_cannot_be_planned_are_refused(capsys):

@@ -60,6 +60,20 @@ def test_several_lanes_play_every_start_and_draw_the_same_again(rows, vlm) -> No
     )
 
 
+def test_seeds_of_lanes_are_drawn_where_the_generator_is(rows, vlm, monkeypatch) -> None:
+    """A generator of a GPU refuses to draw into the CPU's memory."""
+    players = make_players(CONFIG, vlm, [rows(2), rows(2)], seed=5)
+    asked, randint = [], torch.randint
+
+    def spy(*args, **named):
+        asked.append((named["generator"].device, named.get("device")))
+        return randint(*args, **named)
+
+    monkeypatch.setattr(torch, "randint", spy)
+    players.play(STARTS, 2)
+    assert asked and all(wanted == given for wanted, given in asked)
+
+
 def test_players_apart_keep_their_weights_until_they_are_told(rows, vlm) -> None:
     players = make_players(CONFIG, vlm, [rows(2)], seed=5, apart=True)
     (agent,) = players.agents

@@ -10,12 +10,15 @@ from builders import SIZE, make_task, write_manifest
 
 from agents.base import Decision
 from agents.mini import MiniConfig, build_mini
+from paravt_env.budget import make_budget
 from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.rewards.presets import PRESETS
 from train import players, rollout
 from train.config import SFTConfig, TrainConfig
+from train.costs import SHAPES, kv_bytes
 from train.launch import train
 from train.metrics import read_metrics
+from train.plan import Constants, of_recipe
 from train.playing import load_agent
 from train.recipe import load, recipe_names
 
@@ -127,6 +130,31 @@ def test_gdpo_and_dapo_hold_the_published_numbers():
     assert (algorithm.group_size, algorithm.learning_rate) == (16, 1e-6)
     assert selection.drop_zero_variance and selection.rounds > 1
     assert selection.over_long_limit == 5 * selection.over_long_buffer
+
+
+LONG, TIMES = 1 / 8, 8
+"""Share of `max_sequences` that may be as long as possible at once; further tokens of a frame's
+time, where a video lasts hours."""
+
+
+@pytest.mark.parametrize("name", [*(f"{method}_8b" for method in METHODS), "paravt7"])
+def test_vllm_holds_the_longest_rollouts_of_an_8b_recipe(name):
+    config = settings(name, "--agent.engine=vllm")
+    vllm, shape, longest = config.agent.vllm, SHAPES["8b"], of_recipe(config)
+    frames = longest.frames + longest.crop_frames
+    assert max(config.evaluation.frame_budgets) <= make_budget(config.env.frame_budget).maximum
+    tokens = longest.prompt(shape) + longest.branch(shape) + TIMES * frames
+    assert tokens <= vllm.max_model_len
+    assert frames <= vllm.max_images
+    cache, one = vllm.kv_cache_gib * 2**30, kv_bytes(shape, vllm.max_model_len)
+    assert cache >= LONG * vllm.max_sequences * one >= one
+    # what must be free as vLLM starts is what it will take, and is beside the policy
+    takes, card = 2 * shape.parameters + cache, Constants().card
+    assert takes < vllm.gpu_memory_utilization * card < card - 2 * shape.parameters
+
+
+def test_keys_and_values_are_those_of_the_published_shape():
+    assert kv_bytes(SHAPES["8b"], 8192) == 1.125 * 2**30
 
 
 @pytest.fixture(scope="module")

@@ -223,12 +223,13 @@ def test_a_vector_of_texts(make_vector, folder):
     assert action["completion"] == text and action["answer"] == "B"
 
 
-def test_only_the_environments_own_observations_are_recorded(make_env, folder, tmp_path):
+def test_only_the_environments_own_observations_are_recorded(make_env, folder, clip):
     with pytest.raises(ValueError, match="put it under"):
         RecordEpisodes(ArrayObservation(make_env()), str(folder))
     with pytest.raises(TypeError, match="LongVideoEnv"):
         RecordEpisodes(gym.make("CartPole-v1"), str(folder))
-    env = ArrayObservation(RecordEpisodes(ArrayAction(make_env()), str(folder)))
+    letters = ListTasks([make_task(clip)])
+    env = ArrayObservation(RecordEpisodes(ArrayAction(make_env(tasks=letters)), str(folder)))
     env.reset(seed=0, options={"task_id": "colour"})
     env.step(np.array([0, 0, 0, 2]))
     assert load_episodes(folder)[0]["turns"][0]["action"]["answer"] == "B"

@@ -133,6 +133,30 @@ def test_uniform_crops_guess_on_other_tasks(make: Any, tasks: ListTasks) -> None
     assert [row["turns"] for row in played] == [[[[10.0, 20.0]], []]] * 4
 
 
+@pytest.mark.parametrize("name", ["random", "uniform", "oracle"])
+@pytest.mark.parametrize("limit", [7.33, 29.0])
+def test_no_crop_is_longer_than_the_environment_allows(
+    make: Any, clip: str, name: str, limit: float
+) -> None:
+    tasks = ListTasks([make_task(clip, str(i)) for i in range(6)])
+    env = make(tasks, frame_budget=4, max_crop_seconds=limit)
+    played = _play(env, SCRIPTED[name](env, 0))
+    windows = [window for row in played for turn in row["turns"] for window in turn]
+    assert windows and all(end - start <= limit + 1e-6 for start, end in windows)
+    assert max(end - start for start, end in windows) == pytest.approx(limit, abs=1e-6)
+
+
+def test_cues_are_cropped_within_the_limit(make: Any) -> None:
+    env = make(frame_budget=16, max_crop_seconds=30.0)
+    windows = [
+        window
+        for row in _play(env, SCRIPTED["oracle"](env, 0))
+        for turn in row["turns"]
+        for window in turn
+    ]
+    assert max(end - start for start, end in windows) == 30.0
+
+
 def test_majority_answers_at_once(make: Any, clip: str) -> None:
     tasks = ListTasks(
         [

@@ -9,7 +9,7 @@ import pytest
 
 from agents.base import Trajectory
 from train.config import RunConfig, SelectionConfig, TrainConfig
-from train.difficulty import FILE, measure_pass_rates, read_pass_rates, task_pool, teachable
+from train.difficulty import FILE, Pool, measure_pass_rates, read_pass_rates, task_pool, teachable
 from train.errors import ConfigError
 from train.rollout import Rollout
 from train.selection import over_long_penalty, penalised, reward_weights, select
@@ -73,9 +73,18 @@ def test_a_rollout_without_a_reward_is_left_out_and_counted():
     failed = rollout(stop_reason="video_error", error="gone")
     draw, _ = dealer([[failed, rollout(0), rollout(1)], [failed, failed, failed]])
     selected = select(draw, SelectionConfig(), 2)
-    assert rewards(selected.kept) == [[0, 1], []]
+    assert rewards(selected.kept) == [[0, 1]]
     assert [len(one) for one in selected.played] == [3, 3]
     assert counts(selected)["rollouts_dropped/error"] == 4
+    assert counts(selected)["groups_dropped/empty"] == 1
+
+
+def test_a_group_that_failed_takes_the_place_of_none_that_can_be_trained():
+    failed = [rollout(stop_reason="video_error", error="gone")] * 2
+    draw, asked = dealer([failed, group(1, 1), group(0, 1)])
+    selected = select(draw, SelectionConfig(oversample=1.5), 2)
+    assert asked == [3]
+    assert rewards(selected.kept) == [[1, 1], [0, 1]]
 
 
 def test_dynamic_sampling_plays_until_enough_groups_have_variance():
@@ -270,13 +279,13 @@ def test_pass_rates_that_cannot_be_used_say_why(tmp_path, text, message):
 
 
 def test_the_pool_is_all_tasks_measured_ones_or_those_of_a_file(tmp_path):
-    def pool(play=None, resume=False, **selection):
+    def pool(play=None, measured=False, **selection):
         config = TrainConfig(
             selection=SelectionConfig(**selection),
-            run=RunConfig(name="run", folder=str(tmp_path), resume=resume),
+            run=RunConfig(name="run", folder=str(tmp_path)),
         )
         config.run.path.mkdir(exist_ok=True)
-        return task_pool(config, ["a", "b"], play, rows=8)
+        return task_pool(config, ["a", "b"], play, rows=8, measured=measured)
 
     assert pool().ids == ("a", "b")
     assert pool().metrics == {}
@@ -286,21 +295,31 @@ def test_the_pool_is_all_tasks_measured_ones_or_those_of_a_file(tmp_path):
     assert len(batches) == 1
     stored = tmp_path / "run" / FILE
     assert json.loads(stored.read_text()) == {"a": 1.0, "b": 0.5}
-    assert pool(resume=True, prior_rollouts=2) == measured
+    assert pool(measured=True, prior_rollouts=2) == measured
     other = tmp_path / "other.json"
     other.write_text('{"a": 0.5, "b": 1, "c": 0}')
     assert pool(prior_file=str(other)).ids == ("a",)
     stored.unlink()
     with pytest.raises(ConfigError, match="holds no pass rates"):
-        pool(resume=True, prior_rollouts=2)
+        pool(measured=True, prior_rollouts=2)
+
+
+def test_pools_of_other_tasks_or_in_another_order_are_told_apart():
+    assert Pool(("a", "b")).digest == Pool(("a", "b"), {"kept": 2.0}).digest
+    assert len({Pool(ids).digest for ids in (("a", "b"), ("b", "a"), ("a", "c"))}) == 3
 
 
 def test_a_trainer_draws_oversampled_groups_in_batches_of_its_rows(monkeypatch):
     """Groups stay whole across batches, and only tasks of the pool are drawn."""
     from train import players as module
     from train.asynchronous import Lane
-    from train.parallel import ALONE
+    from train.parallel import Parallel
     from train.trainer import TaskOrder, Trainer
+
+    class HearsPlayers(Parallel):
+        """Rollouts are not gathered, which would make room for the most of all, for each."""
+
+        gather = None
 
     played = []
 
@@ -311,7 +330,8 @@ def test_a_trainer_draws_oversampled_groups_in_batches_of_its_rows(monkeypatch):
     monkeypatch.setattr(module, "play", play)
     self = SimpleNamespace(
         config=TrainConfig(), rng=np.random.default_rng(0), pool=SimpleNamespace(ids=("x", "y")),
-        players=module.Players([Lane(SimpleNamespace(num_envs=16), None)]), parallel=ALONE,
+        players=module.Players([Lane(SimpleNamespace(num_envs=16), None)]),
+        parallel=HearsPlayers(),
     )  # fmt: skip
     self.order = TaskOrder(2, self.rng)
     groups = Trainer.draw(self, 5)

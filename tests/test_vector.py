@@ -180,6 +180,7 @@ def test_integer_seed_counts_up_and_none_continues(make_vector):
     vector, twin = make_vector(3), make_vector(3)
     assert same(vector.reset(seed=4), twin.reset(seed=[4, 5, 6]))
     assert same(vector.reset(), twin.reset(seed=[None] * 3))
+    assert same(vector.reset(seed=np.int64(4)), twin.reset(seed=np.array([4, 5, 6])))
     assert len({vector.reset(seed=s)[1]["task_id"][0] for s in range(12)}) > 1
 
 
@@ -194,6 +195,14 @@ def test_per_row_options_leave_none_to_the_draw(make_vector):
     ("arguments", "message"),
     [
         ({"seed": [1, 2, 3]}, "seed has 3 values for 2 rows"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": "7"}, "seed must be a whole number"),
+        ({"seed": [1.7, 2.9]}, r"not \[1.7, 2.9\]"),
+        ({"seed": np.array([1.7, 2.9])}, "seed must be a whole number"),
+        ({"seed": np.array(7)}, "seed must be a whole number"),
+        ({"options": {"frame_budget": 4.0}}, "whole number from 0 to 12.*not 4.0"),
+        ({"options": {"frame_budget": [4, 4.0]}}, "whole number from 0 to 12.*not 4.0"),
         ({"options": {"task_id": ["colour"]}}, "task_id has 1 values for 2 rows"),
         ({"options": {"task_id": "color"}}, "no task 'color'"),
         ({"options": {"frame_budget": [4, 99]}}, "from 0 to 12"),
@@ -221,6 +230,21 @@ def test_bad_batches_and_counts_raise(make_vector):
         vector.step({"crops": np.zeros((2, 3, 2))})
     with pytest.raises(ValueError, match="batch_actions"):
         vector.step(None)
+    for key, wrong in (("crops", None), ("crop_mask", 1), ("answer", "BB"), ("completion", None)):
+        with pytest.raises(ValueError, match=f"needs '{key}' with one entry for each of the 2"):
+            vector.step({**batch(act(), act()), key: wrong})
+    with pytest.raises(ValueError, match="crops must have shape"):
+        vector.step({**batch(act(), act()), "crops": [[[1.0, 2.0]], [[1.0, 2.0]]]})
+
+
+def test_arrays_may_be_nested_lists_as_in_a_single_environment(make_vector):
+    vector, twin = make_vector(2), make_vector(2)
+    arrays = batch(act(CALL), act((3, 5), (7, 8)))
+    lists = {key: getattr(value, "tolist", lambda v=value: v)() for key, value in arrays.items()}
+    assert isinstance(lists["crops"], list)
+    vector.reset(seed=0)
+    twin.reset(seed=0)
+    assert same(vector.step(lists), twin.step(arrays))
 
 
 # --- one pool -------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ import logging
 import subprocess
 import sys
 import types
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from videos import TICKS, read_index, rotate, write_audio, write_cut, write_trimmed, write_video
@@ -140,6 +142,17 @@ def test_the_frame_on_screen_or_a_refusal(folder, backend, kind):
     assert info.duration == pytest.approx(starts[-1] + 1 / 24, abs=0.8 if "vari" in kind else 0.05)
     sides = {"odd.mp4": (98, 54), "odd.webm": (99, 55), "turned.mp4": (64, 128)}
     assert (info.width, info.height) == sides.get(kind, (128, 64))
+
+
+def test_the_size_counts_stored_pixels_that_need_not_be_square(folder, backend):
+    path = write_video(folder / f"wide_{backend}.mp4", frames=8, pixel_aspect=Fraction(2))
+    with av.open(str(path)) as file:
+        assert file.streams.video[0].sample_aspect_ratio == 2
+    reader = opener(backend)(str(path))
+    assert (reader.info.width, reader.info.height) == (128, 64)
+    frames = reader.frames_at(np.array([0.0]), SIZE)
+    reader.close()
+    assert read_index(frames.pixels[0]) == 0, "stretched to the size, without bars"
 
 
 @pytest.mark.parametrize("offset", [0, 7 * TICKS + 1])

@@ -50,8 +50,38 @@ def test_vector_completion_action_takes_one_text_a_row(make_vector):
     assert terminated.tolist() == [False, True] and rewards[0] == 0 < rewards[1]
 
 
-def test_array_action_maps_segments_and_letters(make_env):
-    env = ArrayAction(make_env(), segments=10, options=4)
+def test_vector_completion_action_takes_texts_alone(make_vector):
+    vector = VectorCompletionAction(make_vector(2))
+    vector.reset(seed=0, options={"task_id": "colour"})
+    for wrong in (None, 0, b""):
+        with pytest.raises(ValueError, match="the action is a text, what the model wrote"):
+            vector.step(["", wrong])
+
+
+@pytest.fixture
+def letters(clip):
+    """A task set whose only question is answered by one of three letters."""
+    return ListTasks([make_task(clip)])
+
+
+def test_array_action_refuses_questions_that_no_letter_answers(make_env, letters, clip):
+    with pytest.raises(ValueError, match=r"2 of 4 tasks.*one of 10 letters, task 'time'"):
+        ArrayAction(make_env())
+    tasks = ListTasks(
+        [
+            make_task(clip, "a", family="count"),
+            make_task(clip, "b", family="open", kind="open", options=(), answer="red"),
+        ]
+    )
+    with pytest.raises(ValueError, match=r"tasks_kwargs=\{'families': \['count'\]\}"):
+        ArrayAction(make_env(tasks=tasks))
+    with pytest.raises(ValueError, match=r"one of 2 letters, task 'colour'.*mcq, 3 options"):
+        ArrayAction(make_env(tasks=letters), options=2)
+    ArrayAction(make_env(tasks=letters), options=3)
+
+
+def test_array_action_maps_segments_and_letters(make_env, letters):
+    env = ArrayAction(make_env(tasks=letters), segments=10, options=4)
     assert env.action_space.nvec.tolist() == [11, 11, 11, 5]
     env.reset(seed=0, options={"task_id": "colour"})
     info = env.step(np.array([1, 0, 10, 2]))[-1]
@@ -59,8 +89,8 @@ def test_array_action_maps_segments_and_letters(make_env):
     assert env.step(np.array([0, 0, 0, 2]))[-1]["answer"] == "B"
 
 
-def test_array_action_crops_the_middle_of_a_long_segment(make_env):
-    env = ArrayAction(make_env(max_crop_seconds=4.0), segments=3)
+def test_array_action_crops_the_middle_of_a_long_segment(make_env, letters):
+    env = ArrayAction(make_env(tasks=letters, max_crop_seconds=4.0), segments=3)
     env.reset(seed=0)
     crop = env.step(np.array([2, 0, 0, 0]))[-1]["crops"][0]
     assert crop["window"] == (13.0, 17.0) and crop["status"] == "ok"

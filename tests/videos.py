@@ -49,11 +49,12 @@ def write_video(
     first_index: int = 0,
     sound: bool = False,
     pixels: str = "yuv420p",
+    pixel_aspect: Fraction | None = None,
 ) -> Path:
     """Write `frames` burned frames at a constant `fps`, or at the given `ticks` (1 / TICKS s).
 
     With `sound`, a second of silence that starts at 0. `options` are the container's and, for
-    codecs other than x264, the encoder's.
+    codecs other than x264, the encoder's. A `pixel_aspect` of 2 shows the picture twice as wide.
     """
     ticks = [round(i * TICKS / fps) for i in range(frames)] if ticks is None else ticks
     with av.open(str(path), "w", options=options or {}) as out:
@@ -61,6 +62,8 @@ def write_video(
         stream.height, stream.width = size
         stream.pix_fmt = pixels
         stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         stream.gop_size = stream.codec_context.gop_size = gop
         stream.codec_context.max_b_frames = b_frames
         if codec == "libx264":

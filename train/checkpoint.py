@@ -97,8 +97,16 @@ def latest(run: str | Path) -> Path | None:
     return found[-1] if found else None
 
 
+def step_of(folder: Path) -> int:
+    """Steps finished, by the name of a checkpoint."""
+    return int(folder.name.removeprefix(_PREFIX))
+
+
 def load(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors and state of a checkpoint; the policy is loaded from its `model` folder by name.
+
+    The tensors are mapped from the file, whose place on the disk stays taken while one is held,
+    even when newer checkpoints have replaced it.
 
     Raises:
         FileNotFoundError: The folder is not a finished checkpoint.
@@ -139,7 +147,7 @@ def restore_optimizer(
 ) -> None:
     """Put moments from `optimizer_tensors` and the settings of `optimizer_groups` back.
 
-    Each is sharded as its parameter is.
+    Each is sharded as its parameter is, and a copy: what was loaded can be let go of.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
@@ -147,7 +155,10 @@ def restore_optimizer(
         kind, _, rest = key.partition(".")
         if kind == "optimizer":
             index, _, name = rest.partition(".")
-            state.setdefault(int(index), {})[name] = like(value, parameters[int(index)])
+            parameter = parameters[int(index)]
+            moment = like(value, parameter)
+            device = parameter.device if moment.shape == parameter.shape else moment.device
+            state.setdefault(int(index), {})[name] = moment.to(device, copy=True)
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
@@ -159,7 +170,7 @@ def optimizer_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 def _finished(run: Path) -> list[Path]:
     return sorted(
         (p for p in (run / FOLDER).glob(f"{_PREFIX}*") if p.is_dir()),
-        key=lambda path: int(path.name.removeprefix(_PREFIX)),
+        key=step_of,
     )
 
 

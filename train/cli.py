@@ -244,7 +244,7 @@ def report(argv: Sequence[str]) -> int:
 def study(argv: Sequence[str]) -> int:
     """Compare arms of a study over seeds: train, evaluate, write its table and its figure."""
     parser = _parser("study", study)
-    parser.add_argument("name", help="packaged study (paradox) or path of a YAML file")
+    parser.add_argument("name", help="packaged study (paradox, regimes) or path of a YAML file")
     parser.add_argument("--arms", nargs="+", default=[], help="default: the study's main arms")
     parser.add_argument("--seeds", type=_whole(0), nargs="+", help="default: the study's")
     parser.add_argument("--quick", action="store_true", help="few steps, one seed")

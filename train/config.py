@@ -247,10 +247,13 @@ class ParallelConfig:
     """Keep sharded weights, gradients and optimizer moments in the memory of the CPU."""
     timeout: float = 600.0
     """Seconds after which processes that wait for another one give up and say for whom."""
+    long_timeout: float = 3600.0
+    """The same where others have long work meanwhile: one writes a checkpoint, pass rates are
+    measured; split: some play, or update. Never less than `timeout`."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _at_least(self, 1, "sequence", "servers", "timeout")
+        _at_least(self, 1, "sequence", "servers", "timeout", "long_timeout")
         known_name("ParallelConfig.layout", self.layout, ("colocated", "split"))
 
 

@@ -101,6 +101,10 @@ class Setting:
     offload: bool = False
     budget: int = 16384
     """`algorithm.micro_batch_tokens`: a longer tree is cut into several with the same prompt."""
+    crop_frames: int = 0
+    """Frames of crops in a rollout's own conversation (`agent.evidence=frames`)."""
+    feature_cache_gib: float = 2.0
+    """`agent.feature_cache_gib`."""
 
     def frame_tokens(self, shape: Shape) -> int:
         """Tokens of a frame, with its time and its two marks."""
@@ -110,6 +114,10 @@ class Setting:
     def prompt(self, shape: Shape) -> int:
         """Tokens of the prompt."""
         return self.text + self.frames * self.frame_tokens(shape)
+
+    def branch(self, shape: Shape) -> int:
+        """Tokens of a rollout behind the prompt."""
+        return self.completion + self.crop_frames * self.frame_tokens(shape)
 
 
 def decoder_flops(shape: Shape, tokens: int, pairs: float, scored: int) -> float:
@@ -138,17 +146,25 @@ def vision_flops(shape: Shape, frames: int, size: tuple[int, int]) -> float:
 
 def group_flops(shape: Shape, setting: Setting, packed: bool = True) -> float:
     """Forward operations of one group, the prompt once or once a completion."""
-    p, c, g = setting.prompt(shape), setting.completion, setting.group
+    p, b, g = setting.prompt(shape), setting.branch(shape), setting.group
     own = p * p / 2
-    branch = p * c + c * c / 2
-    if packed:
-        return decoder_flops(shape, p + g * c, own + g * branch, g * c) + vision_flops(
-            shape, setting.frames, setting.size
-        )
-    return g * (
-        decoder_flops(shape, p + c, own + branch, c)
-        + vision_flops(shape, setting.frames, setting.size)
-    )
+    branch = p * b + b * b / 2
+    prompts = 1 if packed else g
+    return decoder_flops(
+        shape, prompts * p + g * b, prompts * own + g * branch, g * setting.completion
+    ) + seen_flops(shape, setting, packed)
+
+
+def seen_flops(shape: Shape, setting: Setting, packed: bool = True) -> float:
+    """Forward operations of the tower for one group: the overview once, or once a completion."""
+    overviews = 1 if packed else setting.group
+    frames = overviews * setting.frames + setting.group * setting.crop_frames
+    return vision_flops(shape, frames, setting.size)
+
+
+def kv_bytes(shape: Shape, tokens: float, width: int = 2) -> float:
+    """Bytes of the keys and values of that many tokens, in numbers of `width` bytes."""
+    return 2.0 * width * shape.layers * shape.key_heads * shape.head * tokens
 
 
 def passes(setting: Setting) -> float:

@@ -1,8 +1,8 @@
 """`make demo`: the whole journey in minutes, from mp4 files to a report that says what was learned.
 
 Videos, the shipped cold start on the test split, PARA-GRPO, the same test again, `report.html`.
-Every stage is timed. A second run starts afresh in the run's folder and uses the videos that are
-there already. Run it with `paravt demo`.
+Every stage is timed. A second run starts afresh in the folder of the first and uses the videos that
+are there already. Run it with `paravt demo`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from train.recipe import save
 from train.report import learned, write_report
 from train.tables import print_progress
 
+MARKER = "demo.txt"
+"""The file in a run's folder that says that a demo made it and that the next one may delete it."""
+
 
 class Stages:
     """The stages of a run and the seconds that each of them took."""
@@ -43,16 +46,20 @@ class Stages:
 
 
 def fresh_folder(folder: Path) -> Path:
-    """An empty folder for a run; one that is there is removed if it is a run's.
+    """A folder for a run, empty but for the marker; that of an earlier demo is removed.
 
     Raises:
-        ConfigError: The folder holds something that is not a run.
+        ConfigError: The folder holds something that no demo made, such as a training run.
     """
     if folder.exists() and any(folder.iterdir()):
-        if not (folder / "config.yaml").is_file():
-            raise ConfigError(f"{folder} is not a run of ours; give another --run.name")
+        if not (folder / MARKER).is_file():
+            raise ConfigError(
+                f"{folder} holds files that no demo made, and a demo starts in an empty folder: "
+                "give it another name, --run.name=NAME, or move or delete the folder"
+            )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).write_text("Made by `paravt demo`; the next one of this name deletes it.\n")
     return folder
 
 

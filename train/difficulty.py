@@ -10,6 +10,7 @@ Command: `pytest tests/test_selection.py`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from paravt_env.cache import atomic_path
 from train.config import TrainConfig
 from train.errors import ConfigError
+from train.parallel import ALONE, Parallel
 from train.rollout import Rollout, Start
 
 FILE = "pass_rates.json"
@@ -34,18 +37,32 @@ class Pool:
     ids: tuple[str, ...]
     metrics: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def digest(self) -> str:
+        """Tells pools of other tasks, or in another order, apart."""
+        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()[:16]
 
-def task_pool(config: TrainConfig, ids: Sequence[str], play: Play, rows: int) -> Pool:
+
+def task_pool(
+    config: TrainConfig,
+    ids: Sequence[str],
+    play: Play,
+    rows: int,
+    processes: Parallel = ALONE,
+    measured: bool = False,
+) -> Pool:
     """All tasks, or those that the difficulty filter of the settings leaves.
 
     Pass rates are read from `selection.prior_file`, or measured before a run and read again when it
-    is resumed.
+    goes on: by then the policy is another one.
 
     Args:
         config: The run's settings.
         ids: The tasks.
         play: Plays at most `rows` starts with the starting policy.
         rows: Starts that are played at once.
+        processes: Those that play divide the tasks, the leader writes the pass rates.
+        measured: The run goes on, and its pass rates are in its folder.
 
     Raises:
         ConfigError: Pass rates that cannot be read, or no task is left.
@@ -55,29 +72,47 @@ def task_pool(config: TrainConfig, ids: Sequence[str], play: Play, rows: int) ->
         return teachable(read_pass_rates(Path(settings.prior_file), ids))
     if not settings.prior_rollouts:
         return Pool(tuple(ids))
-    if config.run.resume:
+    if measured:
         return teachable(read_pass_rates(path, ids))
-    print(f"playing {len(ids)} tasks {settings.prior_rollouts} times for their difficulty")
-    rates = measure_pass_rates(play, ids, settings.prior_rollouts, rows, config.run.seed)
-    path.write_text(json.dumps(rates, indent=0), encoding="utf-8")
+    times, seed = settings.prior_rollouts, config.run.seed
+    if processes.leads:
+        print(f"playing {len(ids)} tasks {times} times for their difficulty", flush=True)
+    rates = measure_pass_rates(play, ids, times, rows, seed, processes)
+    if processes.leads:
+        with atomic_path(path) as whole:
+            whole.write_text(json.dumps(rates, indent=0), encoding="utf-8")
     return teachable(rates)
 
 
 def measure_pass_rates(
-    play: Play, ids: Sequence[str], rollouts: int, rows: int, seed: int
+    play: Play,
+    ids: Sequence[str],
+    rollouts: int,
+    rows: int,
+    seed: int,
+    processes: Parallel = ALONE,
 ) -> dict[str, float]:
     """Mean answer of each task over `rollouts` rollouts, each with its own frame budget.
 
-    A rollout that failed (its video could not be read) counts as wrong. `seed` fixes the starts.
+    A rollout that failed (its video could not be read) counts as wrong. `seed` fixes the starts,
+    whichever process plays them.
     """
+    mine = processes.players.split(len(ids)) if processes.plays else slice(0, 0)
     seeds = np.random.default_rng([seed, 1]).integers(2**31, size=len(ids) * rollouts).tolist()
     asked = [task_id for task_id in ids for _ in range(rollouts)]
     starts = [Start(task_id, None, own) for task_id, own in zip(asked, seeds, strict=True)]
+    starts = starts[mine.start * rollouts : mine.stop * rollouts]
     solved: dict[str, float] = defaultdict(float)
     for first in range(0, len(starts), rows):
         for rollout in play(starts[first : first + rows]):
             solved[rollout.task_id] += 0.0 if rollout.error else rollout.correct
-    return {task_id: solved[task_id] / rollouts for task_id in ids}
+    own_rates = {task_id: solved[task_id] / rollouts for task_id in ids[mine]}
+    processes.barrier(patient=True)
+    return {
+        task_id: rate
+        for rates in processes.from_players(own_rates)
+        for task_id, rate in rates.items()
+    }
 
 
 def read_pass_rates(path: Path, ids: Sequence[str]) -> dict[str, float]:

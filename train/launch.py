@@ -2,12 +2,15 @@
 
 In front of the training loop (`train/trainer.py`), in every process of a run. A run whose folder
 holds a checkpoint is taken up where it stopped, or refused; after a failure torchrun starts the
-processes again, and they go on from the last checkpoint. Command: `paravt train paragrpo_mini`.
+processes again, and they go on from the last checkpoint, unless they were refused before. Command:
+`paravt train paragrpo_mini`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections import defaultdict
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,7 +25,7 @@ from paravt_env.vector import LongVideoVectorEnv
 from train import checkpoint, lora, parallel, recipe
 from train.asynchronous import divide
 from train.config import TrainConfig
-from train.difficulty import task_pool
+from train.difficulty import FILE, task_pool
 from train.errors import ConfigError
 from train.evaluate import evaluate
 from train.learner import Learner
@@ -34,6 +37,8 @@ from train.watch import Watch
 
 VALIDATION = "val"
 """Split that is evaluated during training; every task set calls it so."""
+AGENTS = "agents.json"
+"""In the run's folder: the torchrun agents of the job that was last let into it."""
 
 
 def _agent(
@@ -94,10 +99,39 @@ def _how_to_go_on(folder: Path) -> str:
     )
 
 
-def _check(config: TrainConfig, processes: Parallel, saved: Path | None) -> None:
-    """Refuse what cannot be run, before anything is loaded."""
+def _saved(folder: Path, processes: Parallel) -> Path | None:
+    """The last checkpoint, if any, on which all processes agree."""
+    saved = checkpoint.latest(folder)
+    found: dict[str, list[str]] = defaultdict(list)
+    for rank, name in enumerate(processes.gather(saved.name if saved else "none")):
+        found[name].append(str(rank))
+    if len(found) > 1:
+        seen = "; ".join(f"{name} (process {', '.join(ranks)})" for name, ranks in found.items())
+        raise ConfigError(
+            f"the processes find different last checkpoints in {folder}: {seen}; is run.folder on "
+            "a file system that all machines share?"
+        )
+    return saved
+
+
+def _restarted(folder: Path, agents: Collection[str]) -> bool:
+    """Whether a job that was let into the run's folder has been started again by torchrun.
+
+    Its count of restarts does not say so, as it also starts again what was refused. One agent that
+    is still there is enough: others may have come with new machines.
+    """
+    try:
+        admitted = json.loads((folder / AGENTS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return not set(agents).isdisjoint(admitted)
+
+
+def _check(
+    config: TrainConfig, processes: Parallel, saved: Path | None, resume: bool = False
+) -> None:
+    """Refuse what cannot be run, before anything is loaded; `resume` lets a run go on."""
     folder, several = config.run.path, processes.world.size > 1
-    resume = config.run.resume or parallel.restarted()
     if config.run.resume and saved is None:
         raise ConfigError(f"{folder} has no checkpoint: start without --run.resume")
     if saved is not None and not resume:
@@ -180,15 +214,19 @@ def _make_env(
 
 def _train(config: TrainConfig, processes: Parallel) -> Path:
     folder = config.run.path
-    saved = checkpoint.latest(folder)
-    _check(config, processes, saved)
+    saved = _saved(folder, processes)
+    agents = sorted(filter(None, set(processes.gather(parallel.agent()))))
+    restarted = processes.broadcast(_restarted(folder, agents), processes.leader)
+    resume = config.run.resume or restarted
+    _check(config, processes, saved, resume)
     processes.barrier()
     if processes.leads:
         recipe.save(config, folder)
+        if agents:
+            (folder / AGENTS).write_text(json.dumps(agents), encoding="utf-8")
     learner = _learner(config, processes, saved)
     envs: list[LongVideoVectorEnv] = []
     players: Players | None = None
-    tensors, state = ({}, {}) if saved is None else checkpoint.load(saved)
     try:
         groups = -(-config.algorithm.groups // processes.players.size)
         for part in divide(groups, config.run.lanes):
@@ -203,21 +241,24 @@ def _train(config: TrainConfig, processes: Parallel) -> Path:
             envs.append(_make_env(config, rows, VALIDATION, budgets))
             validate = _validation(config, learner.vlm, envs[-1])
         ids = envs[0].simulation.tasks.ids
-        pool = task_pool(config, ids, partial(players.play, size=1), players.rows)
-        pool = processes.gather(pool)[processes.leader]
+        measured = saved is not None or (resume and (folder / FILE).exists())
+        measured = processes.broadcast(measured, processes.leader)
+        play = partial(players.play, size=1)
+        pool = task_pool(config, ids, play, players.rows, processes, measured)
+        pool = processes.broadcast(pool, processes.leader)
         logging: AbstractContextManager[MetricsLogger | None] = nullcontext()
         if processes.leads:
             logging = MetricsLogger(
                 folder,
                 wandb=config.run.wandb,
                 total_steps=config.run.steps,
-                first_step=state.get("step", 0),
+                first_step=checkpoint.step_of(saved) if saved else 0,
                 config=asdict(config),
             )
         with logging as logger:
             trainer = Trainer(config, players, learner, logger, validate, pool)
             if saved is not None:
-                trainer.restore(tensors, state)
+                trainer.restore(*checkpoint.load(saved))
             return trainer.run()
     finally:
         if players is not None:

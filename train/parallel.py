@@ -14,6 +14,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,7 @@ class Parallel:
         data: The training processes that work on other groups than this one, in the same column.
         sequence: Those that share its packed sequences.
         mesh: Over the training processes, for FSDP; None on one process.
+        patient: All processes once more, with `long_timeout`; None on one process.
         trains: Whether this process updates.
         plays: Whether it collects rollouts.
         config: The settings.
@@ -96,6 +98,7 @@ class Parallel:
     plays: bool = True
     config: ParallelConfig = field(default_factory=ParallelConfig)
     progress: Progress = field(default_factory=Progress, compare=False)
+    patient: dist.ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
@@ -139,19 +142,40 @@ class Parallel:
         dist.all_gather_object(gathered, value)
         return gathered
 
-    def barrier(self) -> None:
-        """Wait until every process is here."""
+    def broadcast(self, value: Any, source: int) -> Any:
+        """What the process of rank `source` has to say."""
+        if self.world.size == 1:
+            return value
+        told = [value if self.world.rank == source else None]
+        dist.broadcast_object_list(told, src=source, device=torch.device("cpu"))
+        return told[0]
+
+    def from_players(self, value: Any) -> list[Any]:
+        """What every process that plays has to say, by rank.
+
+        One after another: `gather` makes room for the largest value once for every process.
+        """
+        return [self.broadcast(value, rank) for rank in range(self.players.size)]
+
+    def barrier(self, patient: bool = False) -> None:
+        """Wait until every process is here; `patient` where one of them may have long work."""
         if self.world.size > 1:
-            dist.all_reduce(torch.zeros(1))
+            dist.all_reduce(torch.zeros(1), group=self.patient if patient else None)
 
 
 ALONE = Parallel()
 """One process."""
 
 
-def restarted() -> bool:
-    """Whether torchrun's elastic agent has started the processes anew after a failure."""
-    return attempt() != "0"
+def agent() -> str:
+    """The torchrun agent that started this process, the same over its restarts; "" if none did.
+
+    It is known by its folder of logs, whose name is drawn once: run ids are "none" by default. With
+    `--log-dir=/dev/null` there is no such folder, and nothing to know it by.
+    """
+    errors = os.environ.get("TORCHELASTIC_ERROR_FILE", "")  # <folder>/attempt_0/<rank>/error.json
+    started = "TORCHELASTIC_RESTART_COUNT" in os.environ
+    return str(Path(errors).parents[2]) if errors and started else ""
 
 
 def start(config: ParallelConfig, device: str = "cpu") -> Parallel:
@@ -171,33 +195,46 @@ def start(config: ParallelConfig, device: str = "cpu") -> Parallel:
     cuda = device.startswith("cuda")
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    limit = timedelta(seconds=config.timeout + GRACE)
+    patience = timedelta(seconds=max(config.timeout, config.long_timeout) + GRACE)
     if not dist.is_initialized():
-        limit = timedelta(seconds=config.timeout + GRACE)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
             store=_store(limit),
             rank=int(os.environ["RANK"]),
             world_size=world,
-            timeout=limit,
+            timeout=patience if config.layout == "split" else limit,
         )
+    patient = dist.new_group(backend="gloo", timeout=patience)
     kind, rank = "cuda" if cuda else "cpu", dist.get_rank()
     grid = torch.tensor(trainers).reshape(-1, config.sequence)
     square = DeviceMesh(kind, grid, mesh_dim_names=("data", "sequence"))
     flat = DeviceMesh(kind, grid.flatten(), mesh_dim_names=("training",))
     everyone = Group(rank, world)
     if rank not in trainers:
-        return Parallel(everyone, trains=False, config=config, training=Group(0, 0))
+        return Parallel(
+            everyone, trains=False, config=config, training=Group(0, 0), patient=patient
+        )
     training, data, sequence = (
         Group(dist.get_rank(handle), dist.get_world_size(handle), handle)
         for handle in (flat.get_group(), square.get_group("data"), square.get_group("sequence"))
     )
     plays = config.layout == "colocated"
-    return Parallel(everyone, training, data, sequence, flat, True, plays, config)
+    return Parallel(everyone, training, data, sequence, flat, True, plays, config, patient=patient)
 
 
 def attempt() -> str:
-    """Which start of the job this is, counted by torchrun's agent."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    """Which start of the job this is, for keys in a store that outlives it; else "0".
+
+    Agents of several nodes count differently: one whose processes were alive when those of another
+    died counts no restart. Each start then needs a store of its own (`examples/train.slurm`).
+    """
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if _hosted() else "0"
+
+
+def _hosted() -> bool:
+    """Whether torchrun's agent lends its store."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def _store(limit: timedelta) -> dist.Store:
@@ -206,11 +243,10 @@ def _store(limit: timedelta) -> dist.Store:
     The agent of torch 2.13 keeps its store over restarts, and with it the addresses of dead
     processes.
     """
-    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = dist.TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
-        is_master=not hosted and os.environ["RANK"] == "0",
+        is_master=not _hosted() and os.environ["RANK"] == "0",
         timeout=limit,
         multi_tenant=True,
     )

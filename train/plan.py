@@ -15,14 +15,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from train.costs import SHAPES, Setting, Shape, group_flops, passes, vision_flops
+from paravt_env.budget import make_budget
+from paravt_env.protocol.prompts import PROMPTS, system_text
+from train.costs import SHAPES, Setting, Shape, group_flops, passes, seen_flops
 from train.errors import ConfigError
+
+if TYPE_CHECKING:
+    from train.config import SFTConfig, TrainConfig
 
 GIB = 2**30
 _Kind = TypeVar("_Kind")
 LOGIT_CHUNK = 4096
+CHARACTERS, QUESTION, WRAPPING = 3, 200, 64
+"""Characters of a token at least; tokens of a question with its options; those around a message or
+around one piece of evidence."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,8 @@ def predict(shape: Shape, setting: Setting, constants: Constants) -> Plan:
     for name in ("gpus", "group", "groups", "completion", "sequence"):
         if getattr(setting, name) < 1:
             raise ConfigError(f"--{name} {getattr(setting, name)}: at least 1 is needed")
-    if min(setting.frames, setting.servers, setting.lora) < 0 or constants.card <= 0:
+    least = min(setting.frames, setting.crop_frames, setting.servers, setting.lora)
+    if least < 0 or constants.card <= 0:
         raise ConfigError("--frames, --servers, --lora and --card-gb may not be negative")
     trainers = setting.gpus - setting.servers
     if trainers < 1 or trainers % setting.sequence:
@@ -89,30 +98,35 @@ def predict(shape: Shape, setting: Setting, constants: Constants) -> Plan:
         )
     rows = trainers // setting.sequence
     n = shape.parameters
+    frozen = bool(setting.freeze_vision or setting.lora)
     moved = shape.adapters(setting.lora) if setting.lora else n
     if setting.freeze_vision and not setting.lora:
         moved -= shape.vision_layers * shape.vision_block
     alone = setting.gpus == 1
     on_card = 0.0 if setting.offload and not alone else 1.0
     base = 0.0 if alone else 4.0 * n / trainers
-    tokens = setting.prompt(shape) + setting.group * setting.completion
-    longest = min(tokens, max(setting.budget, setting.prompt(shape) + setting.completion))
+    prompt, branch = setting.prompt(shape), setting.branch(shape)
+    tokens = prompt + setting.group * branch
+    longest = min(tokens, max(setting.budget, prompt + branch))
+    together = max(1, (longest - prompt) // branch)
+    frames = setting.frames + together * setting.crop_frames
     slice_ = longest / setting.sequence
     wide = shape.hidden
     kept = slice_ * wide * 2.0 * (shape.layers + constants.kept if setting.recompute
                                   else shape.layers * constants.kept)  # fmt: skip
     patches = (
-        setting.frames
+        frames
         / setting.sequence
         * (setting.size[0] // shape.patch)
         * (setting.size[1] // shape.patch)
     )
     layers = shape.vision_layers
     tower = 2.0 * patches * shape.vision_hidden * (
-        constants.kept if setting.freeze_vision or setting.lora
+        constants.kept if frozen
         else layers + constants.kept if setting.recompute else layers * constants.kept
     )  # fmt: skip
-    features = 2.0 * 2 * setting.frames * setting.frame_tokens(shape) * wide * (1 + shape.levels)
+    features = 2.0 * 2 * frames * setting.frame_tokens(shape) * wide * (1 + shape.levels)
+    cached = frozen or not setting.servers
     memory = {
         "policy that plays, bf16": 2.0 * n,
         "fp32 weights": on_card * (base or 4.0 * moved),
@@ -123,15 +137,15 @@ def predict(shape: Shape, setting: Setting, constants: Constants) -> Plan:
         "activations": kept,
         "vision tower": tower,
         "image features": features,
+        "feature cache": setting.feature_cache_gib * GIB if cached else 0.0,
         "logits": 3 * 4.0 * min(LOGIT_CHUNK, setting.group * setting.completion)
         * shape.vocabulary,
     }  # fmt: skip
     forward = group_flops(shape, setting)
-    seen = vision_flops(shape, setting.frames, setting.size)
-    trained_vision = not (setting.freeze_vision or setting.lora)
+    seen = seen_flops(shape, setting)
     work = forward - seen
     passes = 3.0 + setting.recompute + setting.reference
-    update = work * passes + seen * (passes if trained_vision else 1.0)
+    update = work * passes + seen * (1.0 if frozen else passes)
     per_row = -(-setting.groups // rows)
     micro = per_row * max(1, round(tokens / longest))
     players = setting.servers or setting.gpus
@@ -145,6 +159,56 @@ def predict(shape: Shape, setting: Setting, constants: Constants) -> Plan:
         "publishing": 0.0 if alone else 4.0 * n / constants.link,
     }
     return Plan(setting, memory, seconds, constants.card - constants.reserve)
+
+
+def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
+    """The setting of a recipe's longest rollouts: every turn and every reading full.
+
+    Text is counted from its characters (`CHARACTERS` a token) with room for a question; subtitles
+    are not.
+    """
+    from train.config import SFTConfig
+
+    env, agent, parallel = config.env, config.agent, config.parallel
+    style = PROMPTS[agent.prompt_style]
+    system = system_text(style, env.max_crops, env.max_crop_seconds, env.max_turns)
+    common = Setting(
+        frames=make_budget(env.frame_budget).maximum,
+        text=QUESTION + len(system) // CHARACTERS,
+        size=env.frame_size,
+        gpus=gpus,
+        sequence=parallel.sequence,
+        servers=parallel.servers if parallel.layout == "split" else 0,
+        lora=config.lora.rank,
+        recompute=parallel.recompute,
+        offload=parallel.offload,
+        feature_cache_gib=agent.feature_cache_gib,
+    )
+    if isinstance(config, SFTConfig):
+        prompt = common.prompt(SHAPES["8b"])
+        return replace(
+            common,
+            group=1,
+            groups=max(1, *(stage.published + stage.conversations for stage in config.stages)),
+            completion=max(config.published.max_tokens, config.micro_batch_tokens) - prompt,
+            freeze_vision=all(stage.freeze_vision for stage in config.stages),
+            reference=False,
+            budget=config.micro_batch_tokens,
+        )
+    algorithm, calls = config.algorithm, env.max_turns * env.max_crops
+    in_context = (agent.evidence or env.evidence) == "frames"
+    evidence = calls * (WRAPPING + (0 if in_context else agent.subagent_tokens))
+    forced = (agent.answer_tokens + WRAPPING) * env.force_answer
+    return replace(
+        common,
+        group=algorithm.group_size,
+        groups=algorithm.groups,
+        completion=env.max_turns * (agent.max_new_tokens + WRAPPING) + evidence + forced,
+        crop_frames=calls * env.frames_per_crop if in_context else 0,
+        freeze_vision=algorithm.freeze_vision,
+        reference=algorithm.kl_coefficient > 0,
+        budget=algorithm.micro_batch_tokens,
+    )
 
 
 def largest(shape: Shape, setting: Setting, constants: Constants) -> Plan | None:
@@ -228,7 +292,8 @@ def _measured(path: str | Path, key: str, kind: type[_Kind]) -> _Kind:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line's options; what is left out keeps the default of `Setting`."""
+    """The command line's options; what is left out is the recipe's, or `Setting`'s default."""
+    parser.add_argument("--recipe", help="the longest rollouts of that recipe's settings")
     parser.add_argument("--model", default="8b", help=", ".join(SHAPES))
     for name, what in (
         ("gpus", "cards, of all nodes"),
@@ -250,6 +315,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", help="compare the prediction with that file's rows")
 
 
+def _read(recipe: str) -> Setting:
+    from train.config import SFTConfig, TrainConfig
+    from train.recipe import load
+
+    if Path(recipe).stem.startswith("sft"):
+        return of_recipe(load(SFTConfig, recipe))
+    return of_recipe(load(TrainConfig, recipe))
+
+
 def run(args: argparse.Namespace) -> str:
     """What `paravt plan` prints."""
     constants = Constants.load(args.measured) if args.measured else Constants()
@@ -263,5 +337,5 @@ def run(args: argparse.Namespace) -> str:
     if args.model not in SHAPES:
         raise ConfigError(f"--model {args.model}: choose from {', '.join(SHAPES)}")
     shape = SHAPES[args.model]
-    setting = Setting(**given)
+    setting = replace(_read(args.recipe) if args.recipe else Setting(), **given)
     return text(shape, predict(shape, setting, constants), constants)

@@ -85,8 +85,9 @@ class Players:
             part = starts[first : first + batch]
             lanes = self.lanes[: len(part) // size]
             first_generator = self.agents[0].sampler.generator
-            seeds = torch.randint(2**31, (len(lanes),), generator=first_generator).tolist()
-            for agent, seed in zip(self.agents[1:], seeds[1:], strict=False):
+            device = first_generator.device
+            drawn = torch.randint(2**31, (len(lanes),), generator=first_generator, device=device)
+            for agent, seed in zip(self.agents[1:], drawn.tolist()[1:], strict=False):
                 agent.sampler.generator.manual_seed(seed)
             rollouts += play_in_lanes(lanes, part, size, progress)
         return rollouts
@@ -152,6 +153,7 @@ def make_players(
     else:
         from agents.vllm_agent import VLLMAgent, start_engine
 
+        vlm.features.limit = config.feature_cache_gib * 2**30
         engine = start_engine(config, vlm)
         resources.callback(engine.close)
         with resources:
@@ -162,6 +164,6 @@ def make_players(
             ]
             resources = resources.pop_all()
     for agent in agents:
-        agent.version = version
+        agent.version, agent.strict = version, True
     lanes = [Lane(env, agent) for env, agent in zip(envs, agents, strict=True)]
     return Players(lanes, sync, resources)

@@ -111,6 +111,7 @@ def play(
 
     Raises:
         ValueError: More starts than rows, or none.
+        AgentError, TimeoutError, ConnectionError: The agent can decide in no row, and is `strict`.
     """
     rows = len(starts)
     if not 0 < rows <= env.num_envs:
@@ -167,10 +168,15 @@ def play(
 def _decide(
     agent: Agent, observations: Mapping[str, Any], active: Sequence[int], max_crops: int
 ) -> dict[int, Decision]:
-    """The decisions of the active rows; an agent that lost its connection fails all of them."""
+    """The decisions of the active rows.
+
+    An agent that lost its connection fails all of them, and is counted; a strict one is an error.
+    """
     try:
         return dict(zip(active, agent.act(observations, active), strict=True))
     except (AgentError, TimeoutError, ConnectionError) as error:
+        if getattr(agent, "strict", False):
+            raise
         reason = f"{type(error).__name__}: {error}"
         return {row: Decision.failed(reason, max_crops) for row in active}
 

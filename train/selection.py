@@ -110,11 +110,10 @@ def rollout_reason(rollout: Rollout, settings: SelectionConfig) -> str:
 
 def group_reason(members: Sequence[Rollout], settings: SelectionConfig) -> str:
     """Why a group is left out, judged by the members that are left; "" where it may be kept."""
-    if not settings.drop_zero_variance:
-        return ""
     if not members:
         return "empty"
-    return "zero_variance" if reward_std(members) <= ZERO_VARIANCE else ""
+    flat = reward_std(members) <= ZERO_VARIANCE
+    return "zero_variance" if flat and settings.drop_zero_variance else ""
 
 
 def reward_std(members: Sequence[Rollout]) -> float:

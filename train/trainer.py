@@ -121,7 +121,7 @@ class Trainer:
         mine = players.split(groups) if self.parallel.plays else slice(0, 0)
         starts = starts[mine.start * size : mine.stop * size]
         own = self.players.play(starts, size, progress) if starts else []
-        rollouts = [one for part in self.parallel.gather(own) for one in part]
+        rollouts = [one for part in self.parallel.from_players(own) for one in part]
         return [rollouts[i : i + size] for i in range(0, len(rollouts), size)]
 
     def _update(self, batch: Batch) -> dict[str, float]:
@@ -152,6 +152,8 @@ class Trainer:
             SystemExit: Ctrl-C, after the run was saved.
         """
         settings = self.config.run
+        if self.step >= settings.steps:  # it was saved before, and may be known by its files
+            return checkpoint.folder_of(settings.path, self.step) / checkpoint.MODEL
         with self._interrupt, self._playing_ahead():
             try:
                 while self.step < settings.steps:
@@ -265,7 +267,7 @@ class Trainer:
             tensors |= checkpoint.optimizer_tensors(self.learner.optimizer, leads)
             tensors |= self.learner.weights.state(leads)
         if not leads:
-            self.parallel.barrier()
+            self.parallel.barrier(patient=True)
             return checkpoint.folder_of(self.config.run.path, self.step)
         saved = checkpoint.save(
             self.config.run.path,
@@ -275,12 +277,13 @@ class Trainer:
             {
                 "step": self.step,
                 "tasks": self.order.tasks,
+                "pool": self.pool.digest,
                 "optimizer": checkpoint.optimizer_groups(self.learner.optimizer),
                 "scheduler": self.learner.scheduler.state_dict(),
                 **states,
             },
         )
-        self.parallel.barrier()
+        self.parallel.barrier(patient=True)
         return saved
 
     def restore(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
@@ -290,24 +293,47 @@ class Trainer:
                 f"the checkpoint was trained on {state['tasks']} tasks, "
                 f"this set has {self.order.tasks}"
             )
+        if state.get("pool", self.pool.digest) != self.pool.digest:
+            raise ConfigError(
+                f"the checkpoint was trained on as many tasks ({self.order.tasks}), but on others: "
+                "resume with the same task set, and with the same selection and pass rates"
+            )
         self.step = state["step"]
         self.rng.bit_generator.state = state["starts"]
         self.learner.rng.bit_generator.state = state["minibatches"]
         self.order.remaining = list(state["order"])
-        process = _of_process(self.parallel.world.rank)
-        if f"generator.sampling{process}" in tensors:
-            self.agent.sampler.generator.set_state(tensors[f"generator.sampling{process}"])
-            torch.set_rng_state(tensors[f"generator.torch{process}"])
-        else:  # a process that the saved run did not have
-            fresh = self.config.run.seed, self.step, self.parallel.world.rank
-            seed = int(np.random.default_rng(fresh).integers(2**62))
-            self.agent.sampler.generator.manual_seed(seed)
+        self._restore_generators(tensors)
         self.learner.weights.restore(tensors)
         if self.parallel.trains:
             checkpoint.restore_optimizer(self.learner.optimizer, tensors, state["optimizer"])
         self.learner.scheduler.load_state_dict(state["scheduler"])
         self.players.weights_changed(self.step)
         self._generators = self._generator_states()
+
+    def _restore_generators(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take up this process's generators, or a fresh seed where the saved ones do not fit.
+
+        The saved run may have had fewer processes, or have sampled elsewhere: the states of a CPU's
+        generator and of a GPU's have other sizes.
+        """
+        rank, generator = self.parallel.world.rank, self.agent.sampler.generator
+        process = _of_process(rank)
+        saved = tensors.get(f"generator.sampling{process}")
+        fits = saved is not None and saved.shape == generator.get_state().shape
+        if saved is not None:
+            torch.set_rng_state(tensors[f"generator.torch{process}"])
+        if saved is not None and fits:
+            generator.set_state(saved)
+        else:
+            fresh = np.random.default_rng((self.config.run.seed, self.step, rank))
+            generator.manual_seed(int(fresh.integers(2**62)))
+        fit = self.parallel.gather(fits or not self.parallel.plays)
+        changed = ", ".join(str(rank) for rank, fine in enumerate(fit) if not fine)
+        if changed and self.parallel.leads:
+            print(
+                f"sampling goes on from fresh seeds in process {changed}: the checkpoint was saved "
+                "with another engine, device or number of processes"
+            )
 
 
 def _of_process(rank: int) -> str:

@@ -8,8 +8,8 @@ Used by the learner around the forward pass. Three ways to the same numbers, cho
   copied per branch and nothing masked is computed, so the cost is P^2 / 2 + G C P + G C^2 / 2 for G
   branches of C tokens.
 - `dense`: one call with a boolean (B, 1, S, S) mask; any device, the reference for the tests.
-- `flex` (the default on CUDA): FlexAttention with a block mask; flash attention for trees of one
-  branch, which are plain causal sequences.
+- `flex` (the default on CUDA): FlexAttention with a block mask, compiled or an error; flash
+  attention for trees of one branch, which are plain causal sequences.
 
 Command: `pytest tests/test_learner.py`.
 """
@@ -32,7 +32,9 @@ from train.parallel import Group
 from train.sequence import SEQUENCE, HeadExchange
 
 Mode = Literal["split", "dense", "flex"]
-SPLIT = "paravt_split"
+SPLIT, FLEX = "paravt_split", "paravt_flex"
+SHAPES = 64
+"""Kinds of shapes for which FlexAttention is compiled; torch's own bound of 8 is soon reached."""
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -176,7 +178,24 @@ def split_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
+def fused_attention(*arguments: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The FlexAttention of transformers, for a mask from `block_mask`.
+
+    Past its bound of recompilations torch would go on without the fused kernel, in silence and
+    with all scores in memory; here that is an error. Settings of torch's compiler belong to a
+    thread, and recomputed blocks run in that of the backward pass, so they are made at the call.
+
+    Raises:
+        FailOnRecompileLimitHit: More than `SHAPES` kinds of shapes (`TORCH_LOGS=recompiles`).
+    """
+    from torch._dynamo import config
+
+    with config.patch(recompile_limit=SHAPES, fail_on_recompile_limit_hit=True):
+        return ALL_ATTENTION_FUNCTIONS["flex_attention"](*arguments, **named)
+
+
 ALL_ATTENTION_FUNCTIONS.register(SPLIT, split_attention)
+ALL_ATTENTION_FUNCTIONS.register(FLEX, fused_attention)
 
 
 def choose(setting: str, device: torch.device) -> Mode:
@@ -231,7 +250,7 @@ def tree_attention(
     elif mode == "flex" and all(len(lengths) == 1 for lengths in batch.branches):
         implementation = "sdpa"  # plain causal rows: the flash kernel, without a mask
     elif mode == "flex":
-        implementation = "flex_attention"
+        implementation = FLEX
         arguments["mask"] = block_mask(torch.from_numpy(batch.segments).to(device))
     else:
         implementation = "sdpa"

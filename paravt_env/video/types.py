@@ -27,9 +27,10 @@ class VideoInfo:
     fps: float
     """Average frames a second (a variable frame rate has no other); 0.0 when unknown."""
     width: int
-    """Pixels as displayed, before any resizing."""
+    """Stored pixels of the upright picture, before any resizing; they need not be square, so a
+    player may show it wider or narrower (the sample aspect ratio is not applied)."""
     height: int
-    """Pixels as displayed, before any resizing."""
+    """Likewise."""
 
 
 @dataclass(frozen=True, eq=False)
