@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import statistics
 from dataclasses import dataclass, field, replace
 
@@ -22,9 +23,15 @@ from agents.mini import build_mini
 from agents.paragrpo import PARAGRPO, PARAGRPOConfig
 from agents.vlm import VisionLanguageModel
 from paravt_env.protocol import Role
-from train import cli, players, rollout
-from train.config import DiagnosticsConfig, EnvConfig, RunConfig, TrainConfig
-from train.diagnose import moved_square, probe_starts, read_training, read_transfers
+from train import cli, players, recipe, rollout
+from train.config import DiagnosticsConfig, EnvConfig, RunConfig, SelectionConfig, TrainConfig
+from train.diagnose import (
+    moved_square,
+    probe_starts,
+    read_training,
+    read_transfers,
+    trained_tasks,
+)
 from train.diagnose_report import as_plain, describe_transfers
 from train.diagnostics import (
     Cosine,
@@ -231,14 +238,22 @@ def test_the_slope_is_over_steps_and_not_over_measurements():
     assert convergence_slope(steps, values).slope == pytest.approx(-0.5, abs=1e-9)
 
 
-def test_half_batches_take_the_noise_out_of_the_square():
+def test_half_batches_show_a_slope_that_the_noise_of_the_square_hides():
+    """Gradients whose mean square is known, and falls as the root of the steps, under noise."""
     rng = np.random.default_rng(0)
-    true = np.full(50, 0.1)  # ||g||^2 = 0.5
-    halves = true + rng.normal(size=(4000, 2, 50))
-    product = (halves[:, 0] * halves[:, 1]).sum(-1).mean()
-    square = (halves.mean(1) ** 2).sum(-1).mean()
-    assert product == pytest.approx(0.5, abs=0.4)
-    assert square == pytest.approx(0.5 + 25, rel=0.05)
+    size, noise = 10_000, 0.02  # of a half's entries; the square of their mean keeps 2 of it
+    steps = []
+    for step, square in enumerate(with_running_mean([(t + 1) ** -0.5 for t in range(200)])):
+        true = np.full(size, math.sqrt(square / size))
+        halves = [torch.from_numpy(true + rng.normal(0, noise, size)) for _ in range(2)]
+        steps.append({
+            "step": step,
+            "diagnostics/grad_product": dot([halves[0]], [halves[1]]),
+            "grad_norm": float((halves[0] + halves[1]).norm() / 2),
+        })  # fmt: skip
+    training = read_training(steps)
+    assert training.slope.slope == pytest.approx(-0.5, abs=0.05)
+    assert training.biased_slope.slope == pytest.approx(0.0, abs=0.1)
 
 
 def test_the_pac_bayes_figure():
@@ -565,6 +580,32 @@ def test_the_probe_repeats_itself(diagnosed, capsys):
         reports.append(capsys.readouterr().out)
     assert reports[0] == reports[1]
     assert "no transfer: give evaluations" in reports[0]
+
+
+def test_the_probe_and_the_bound_are_of_the_tasks_that_were_trained_on(
+    diagnosed, tmp_path, monkeypatch, capsys
+):
+    drawn = []
+    folder = shutil.copytree(diagnosed, tmp_path / "moved")
+    config = recipe.load(TrainConfig, folder / "config.yaml")
+    recipe.save(replace(config, selection=SelectionConfig(prior_rollouts=2)), folder)
+
+    def starts(ids, *rest):
+        drawn.append(ids)
+        return probe_starts(ids, *rest)
+
+    monkeypatch.setattr("train.diagnose.probe_starts", starts)
+    words = ["diagnose", str(folder), "--groups", "2"]
+    assert cli.main(words) == 2
+    assert "pass_rates.json holds no pass rates" in capsys.readouterr().err
+    (folder / "pass_rates.json").write_text('{"colour": 0.5, "shape": 1.0, "third": 0.5}')
+    assert cli.main(words) == 0
+    assert drawn == [("colour", "third")]
+    assert "n = 1 videos" in capsys.readouterr().out
+    other = tmp_path / "rates.json"
+    other.write_text('{"colour": 0.0, "shape": 0.5}')
+    config = replace(config, selection=SelectionConfig(prior_file=str(other)))
+    assert trained_tasks(config, folder, ["colour", "shape"]) == ("shape",)
 
 
 def test_the_log_alone_needs_no_checkpoint(diagnosed, tmp_path, capsys):

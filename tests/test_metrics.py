@@ -74,6 +74,14 @@ def test_tool_necessity_gap_of_each_budget():
     assert metrics["accuracy/K=4"] == 0.375
 
 
+def test_rows_that_were_not_scored_are_on_neither_side_of_the_necessity_gap():
+    rows = [rollout(calls=1, correct=0.75), rollout(calls=0, correct=0.25)]
+    lost = [unreadable(calls=0), unreadable(calls=2, stop_reason="agent_error")]
+    assert aggregate_rollouts([*rows, *lost])["tng/K=4"] == 0.5
+    assert aggregate_rollouts([*rows, *lost])["accuracy/K=4"] == 0.25
+    assert "tng/K=4" not in aggregate_rollouts([rows[0], *lost])
+
+
 def test_defect_21_failed_rows_stay_in_the_denominator():
     metrics = aggregate_rollouts([rollout(reward=2.0), unreadable()])
     assert metrics["accuracy"] == 0.5

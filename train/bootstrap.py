@@ -1,8 +1,9 @@
 """Bootstrap intervals over tasks: how sure a mean, or the difference of two means, is.
 
 After the journey: `train.evaluate` measures, this says within what. Rows of one task are not
-independent (the same question at several frame budgets), so whole tasks are resampled. Pure
-functions of their arguments; run the example with `python -m doctest train/bootstrap.py`.
+independent (the same question at several frame budgets), so whole tasks are resampled; where the
+training was repeated, whole runs as well (`crossed`). Pure functions of their arguments; run the
+examples with `python -m doctest train/bootstrap.py`.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def interval(
     Interval(mean=1.0, low=1.0, high=1.0, rows=3, tasks=2)
     """
     means_R, count = _resampled(values, tasks, resamples, np.random.default_rng(seed))
-    low, high = _ends(means_R, confidence)
+    low, high = ends(means_R, confidence)
     return Interval(float(np.mean(values)), low, high, len(values), count)
 
 
@@ -87,10 +88,51 @@ def macro_interval(
     drawn = [_resampled(values, tasks, resamples, rng) for values, tasks in groups.values()]
     if not drawn:
         raise ValueError("a bootstrap needs at least one group")
-    low, high = _ends(np.mean([means_R for means_R, _ in drawn], axis=0), confidence)
+    low, high = ends(np.mean([means_R for means_R, _ in drawn], axis=0), confidence)
     mean = float(np.mean([np.mean(values) for values, _ in groups.values()]))
     rows = sum(len(values) for values, _ in groups.values())
     return Interval(mean, low, high, rows, sum(count for _, count in drawn))
+
+
+def crossed(
+    arms: Sequence[np.ndarray], *, resamples: int = 2000, seed: int = 0
+) -> list[np.ndarray]:
+    """Totals over resampled runs and tasks: what any ratio of sums is bootstrapped from.
+
+    Every run answered the same tasks, so runs and tasks are both drawn with replacement and a cell
+    counts as often as the product of its draws (the pigeonhole bootstrap: Owen 2007, Annals of
+    Applied Statistics 1(2)). All arms share the draw of the tasks, which pairs them; each draws its
+    runs on its own, as equal seeds of two arms have nothing but the number in common. One run alone
+    is always drawn: then the totals vary with the tasks only.
+
+    Args:
+        arms: For each arm (S, T, C): of S runs and T tasks, the sums of C quantities.
+        resamples: Bootstrap resamples (R).
+        seed: Of the resampling.
+
+    Returns:
+        For each arm (R, C).
+
+    >>> [totals.tolist() for totals in crossed([np.array([[[2.0, 1.0]]])], resamples=2)]
+    [[[2.0, 1.0], [2.0, 1.0]]]
+    """
+    rng = np.random.default_rng(seed)
+    tasks = arms[0].shape[1]
+    tasks_RT = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=resamples)
+    totals = []
+    for sums_STC in arms:
+        runs = len(sums_STC)
+        runs_RS = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples)
+        by_run_RSC = np.stack([tasks_RT @ sums_TC for sums_TC in sums_STC], axis=1)
+        totals.append(np.einsum("rs,rsc->rc", runs_RS, by_run_RSC))
+    return totals
+
+
+def ends(values_R: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of resampled values (R,)."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values_R, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _resampled(
@@ -107,9 +149,3 @@ def _resampled(
     counts_T = np.bincount(task_N)
     drawn_RT = rng.integers(len(sums_T), size=(resamples, len(sums_T)))
     return sums_T[drawn_RT].sum(axis=1) / counts_T[drawn_RT].sum(axis=1), len(sums_T)
-
-
-def _ends(means_R: np.ndarray, confidence: float) -> tuple[float, float]:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means_R, [tail, 1 - tail])
-    return float(low), float(high)

@@ -8,7 +8,7 @@ Every text is escaped here, because some of it was written by a model. Run the e
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -51,6 +51,8 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 def _axis(low: float, high: float) -> tuple[float, float]:
     """A range of some height around the values; near zero, or for one value, it starts at zero."""
+    if math.isclose(low, high):  # a mean of equal values rounds
+        low = high
     if 0 <= low < 0.6 * high or 0 < low == high:
         low = 0.0
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
@@ -144,6 +146,68 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) 
     for step in ticks(min(xs), max(xs)):
         plot.x_tick(plot.x(step), _number(step))
     plot.legend(list(drawn), colours)
+    return plot.svg()
+
+
+def recent_mean(
+    points: Sequence[tuple[float, float]], step: float, width: int = SMOOTHING
+) -> float | None:
+    """Mean of the values of the last `width` steps up to `step`; None where none has one.
+
+    >>> recent_mean([(1, 2.0), (2, 4.0), (9, 8.0)], 3), recent_mean([(1, 2.0)], 40)
+    (3.0, None)
+    """
+    values = [y for x, y in points if step - width < x <= step]
+    return math.fsum(values) / len(values) if values else None
+
+
+def seeds_chart(
+    title: str, runs: Mapping[str, Sequence[Sequence[tuple[float, float]]]], width: int = SMOOTHING
+) -> str:
+    """Lines over training steps: the mean of several seeds, in a band from the least to the most.
+
+    Each seed's curve is its `recent_mean`; where a seed has none, the others go on without it.
+
+    Args:
+        title: Above the plot.
+        runs: Points (step, finite value) of each seed, by name. A name keeps its place's colour,
+            and has no line where it has no points.
+        width: Steps of the mean.
+    """
+    curves: dict[str, list[tuple[float, float, float, float]]] = {}
+    for name, seeds in runs.items():
+        for x in sorted({x for points in seeds for x, _ in points}):
+            found = [recent_mean(points, x, width) for points in seeds]
+            ys = [y for y in found if y is not None]
+            mean = math.fsum(ys) / len(ys)
+            curves.setdefault(name, []).append((x, min(ys), mean, max(ys)))
+    if not curves:
+        return ""
+    drawn = [point for points in curves.values() for point in points]
+    xs = [x for x, *_ in drawn]
+    values = _axis(min(low for _, low, _, _ in drawn), max(high for *_, high in drawn))
+    plot = _Plot(title, (min(xs), max(xs)), values)
+    places = {name: place for place, name in enumerate(runs)}
+    colours = [COLOURS[places[name] % len(COLOURS)] for name in curves]
+
+    def path(points: Iterable[tuple[float, float]]) -> str:
+        return " ".join(f"{plot.x(x)},{plot.y(y)}" for x, y in points)
+
+    for (name, points), colour in zip(curves.items(), colours, strict=True):
+        if any(low < high for _, low, _, high in points):
+            least = [(x, low) for x, low, _, _ in points]
+            most = [(x, high) for x, _, _, high in reversed(points)]
+            plot.parts.append(
+                f'<polygon class="band" points="{path(least + most)}" style="fill:{colour}"/>'
+            )
+        plot.parts.append(
+            f'<polyline class="line" points="{path((x, y) for x, _, y, _ in points)}" '
+            f'style="stroke:{colour}"><title>{escape(name)}: {_number(points[-1][2])}'
+            "</title></polyline>"
+        )
+    for step in ticks(min(xs), max(xs)):
+        plot.x_tick(plot.x(step), _number(step))
+    plot.legend(list(curves), colours)
     return plot.svg()
 
 
@@ -267,8 +331,14 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def grid(charts: Sequence[str], columns: int = 2) -> str:
-    """Charts of the standard size side by side, as one SVG file that brings its own style."""
+def grid(charts: Sequence[str], columns: int = 2, note: str = "") -> str:
+    """Charts of the standard size side by side, as one SVG file that brings its own style.
+
+    Args:
+        charts: What the functions above drew.
+        columns: Charts beside each other.
+        note: A line below them.
+    """
     rows = math.ceil(len(charts) / columns)
     places = [(WIDTH * (i % columns), HEIGHT * (i // columns)) for i in range(len(charts))]
     inner = "".join(
@@ -278,9 +348,13 @@ def grid(charts: Sequence[str], columns: int = 2) -> str:
     style = (
         "text{font:11px sans-serif;fill:#6b7280}.title{font-size:13px;fill:#1f2933}"
         ".grid{stroke:#e3e6ea}.line{fill:none;stroke-width:2}"
-        ".raw{fill:none;stroke-width:1;opacity:.25}"
+        ".raw{fill:none;stroke-width:1;opacity:.25}.band{stroke:none;opacity:.15}"
     )
-    size = f"{WIDTH * columns} {HEIGHT * rows}"
+    height = HEIGHT * rows
+    if note:
+        inner += _text(LEFT, height + 14, note, "start")
+        height += 24
+    size = f"{WIDTH * columns} {height}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" width="{WIDTH * columns}">'
         f'<style>{style}</style><rect width="100%" height="100%" fill="#fff"/>{inner}</svg>\n'

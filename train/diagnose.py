@@ -47,6 +47,8 @@ from train.diagnostics import (
     measure_terms,
     pac_bayes,
 )
+from train.difficulty import FILE as PASS_RATES
+from train.difficulty import read_pass_rates, teachable
 from train.errors import ConfigError
 from train.learner import Learner
 from train.metrics import read_metrics
@@ -195,9 +197,10 @@ def play_probe(folder: Path, args: argparse.Namespace) -> Probe:
         limits = Limits.of(env.simulation.settings)
         agent = TransformersAgent(learner.vlm, config.agent, limits, args.seed)
         tasks, preset = env.simulation.tasks, env.simulation.preset
-        starts = probe_starts(tasks.ids, args.groups, algorithm.group_size, args.seed)
+        trained = trained_tasks(config, folder, tasks.ids)
+        starts = probe_starts(trained, args.groups, algorithm.group_size, args.seed)
         played = [penalised(one, config.selection) for one in play(env, agent, starts)]
-        videos = len({tasks[i].video for i in range(len(tasks))})
+        videos = len({tasks.by_id(task_id).video for task_id in trained})
     finally:
         env.close()
     size = algorithm.group_size
@@ -213,6 +216,24 @@ def play_probe(folder: Path, args: argparse.Namespace) -> Probe:
     terms = measure_terms(scores)
     bound = _bound(config, saved, videos, args)
     return Probe(weights, terms, gradients, advise(terms.scales, gradients.cosines), bound)
+
+
+def trained_tasks(config: TrainConfig, folder: Path, ids: Sequence[str]) -> Sequence[str]:
+    """The tasks that a run was trained on: those that its difficulty filter left.
+
+    Args:
+        config: The run's settings.
+        folder: Where the run is, which may have been moved.
+        ids: All tasks.
+
+    Raises:
+        ConfigError: The pass rates that it was filtered by cannot be read.
+    """
+    selection = config.selection
+    if not selection.prior_file and not selection.prior_rollouts:
+        return ids
+    path = Path(selection.prior_file) if selection.prior_file else folder / PASS_RATES
+    return teachable(read_pass_rates(path, ids)).ids
 
 
 def _learner(config: TrainConfig, saved: Path) -> Learner:

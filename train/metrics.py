@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import uuid4
 
+import numpy as np
+
 from train.console import Live, Plain
 from train.errors import ConfigError
 
@@ -29,8 +31,8 @@ def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
     Every rollout stays in the denominator of accuracy, compliance and calls: one whose video could
     not be read counts as wrong. Means of the reward and its terms leave those out, because nothing
-    was scored there. `tng/K=k` is the Tool Necessity Gap E[accuracy | called, K] - E[accuracy |
-    skipped, K]; it is absent where one side is empty.
+    was scored there. `tng/K=k` is the Tool Necessity Gap of `necessity_gap`; it is absent where one
+    side is empty.
     """
     rows = list(rollouts)
     if not rows:
@@ -60,10 +62,32 @@ def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
         here = [row for row in rows if row.frame_budget == budget]
         metrics[f"accuracy/K={budget}"] = _mean(_correct(row) for row in here)
         metrics[f"calls/K={budget}"] = _mean(float(row.calls) for row in here)
-        with_calls = _mean(_correct(row) for row in here if row.calls)
-        without = _mean(_correct(row) for row in here if not row.calls)
-        metrics[f"tng/K={budget}"] = with_calls - without
+        sides = [necessity_sums(row.calls, row.correct, row.error) for row in here]
+        metrics[f"tng/K={budget}"] = float(necessity_gap(np.sum(sides, axis=0)))
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def necessity_sums(calls: int, score: float, error: str) -> tuple[float, float, float, float]:
+    """What one row adds to the Tool Necessity Gap: score and count if it called, or if it did not.
+
+    A row that could not be scored says nothing about calling and adds to neither side.
+
+    >>> necessity_sums(2, 0.5, ""), necessity_sums(0, 1.0, ""), necessity_sums(0, 0.0, "no video")
+    ((0.5, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0))
+    """
+    if error:
+        return 0.0, 0.0, 0.0, 0.0
+    return (score, 1.0, 0.0, 0.0) if calls else (0.0, 0.0, score, 1.0)
+
+
+def necessity_gap(sums: np.ndarray) -> np.ndarray:
+    """TNG = E[score | called] - E[score | skipped] at one frame budget; NaN if one side is empty.
+
+    Args:
+        sums: (..., 4) totals of `necessity_sums`.
+    """
+    with np.errstate(invalid="ignore"):
+        return sums[..., 0] / sums[..., 1] - sums[..., 2] / sums[..., 3]
 
 
 def _correct(row: Rollout) -> float:

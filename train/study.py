@@ -1,8 +1,9 @@
 """Studies: the same training under several settings (arms) and seeds, measured in the same way.
 
 After the journey: every arm is a run of `train.launch` followed by the same evaluations, in a
-folder of its own; what is finished is never run again, what was stopped goes on. A study is one
-YAML file in `train/studies/`. Command: `paravt study paradox` (`--quick` for one small seed).
+folder of its own (`train.study_cells`); what is finished is never run again, what was stopped goes
+on. The table and the figure (`train.study_report`) show all that is there. A study is one YAML file
+in `train/studies/`. Command: `paravt study paradox` (`--quick` for one small seed).
 """
 
 from __future__ import annotations
@@ -11,23 +12,27 @@ import argparse
 import multiprocessing
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from paravt_env.names import known_name
-from train import checkpoint, recipe
+from train import recipe
 from train.config import SFTConfig, TrainConfig
 from train.errors import ConfigError
-from train.measure import evaluated_agent, measure
+from train.study_cells import (
+    GREEDY,
+    LOG,
+    SAMPLED,
+    Cell,
+    check_start,
+    cold_start,
+    run_cell,
+)
 
 STUDIES = Path(__file__).parent / "studies"
-GREEDY, SAMPLED = "greedy.json", "sampled.json"
-LOG = "log.txt"
 
 
 @dataclass
@@ -52,7 +57,9 @@ class Arm:
     overrides: dict[str, Any] = field(default_factory=dict)
     """What differs from the study's recipe, by dotted name."""
     evaluate_only: bool = False
-    """Play the start as it is: one run, whatever the seeds."""
+    """Play the start as it is: greedily once, and sampled with every seed."""
+    control: str = ""
+    """Arm that this one is compared with; empty takes the study's baseline."""
 
 
 @dataclass
@@ -71,37 +78,21 @@ class StudyConfig:
     """Arms that run where none are named."""
     baseline: str = ""
     """Arm that the others are compared with."""
+    method: str = ""
+    """Arm that is to be better; its goals are printed below the table. Empty: no goals."""
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
         """Check that every name means something."""
         if not self.arms or not self.starts:
             raise ValueError("a study needs arms and starts")
-        for name in (*self.main, self.baseline):
+        for name in (*self.main, self.baseline, self.method or self.baseline):
             known_name("arm", name, self.arms)
         for arm in self.arms.values():
             arm.start = arm.start or next(iter(self.starts))
             known_name("start", arm.start, self.starts)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One arm with one seed: settings, and the folder of what came out."""
-
-    arm: str
-    seed: int
-    config: TrainConfig
-    evaluate_only: bool
-
-    @property
-    def folder(self) -> Path:
-        """Where the run is."""
-        return self.config.run.path
-
-    @property
-    def done(self) -> bool:
-        """Whether both evaluations are there."""
-        return all((self.folder / name).is_file() for name in (GREEDY, SAMPLED))
+            arm.control = arm.control or self.baseline
+            known_name("control", arm.control, self.arms)
 
 
 def load(name: str) -> StudyConfig:
@@ -130,25 +121,34 @@ def cells(
     Raises:
         ConfigError: An unknown arm, or an override that its recipe does not know.
     """
+    configs = {name: _config(study, folder, name, quick) for name in dict.fromkeys(arms)}
     found: list[Cell] = []
-    for place, seed in enumerate(seeds):
-        for name in arms:
-            try:
-                arm = study.arms[known_name("arm", name, study.arms)]
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
-            if arm.evaluate_only and place:
-                continue
-            shared = study.overrides | (study.quick if quick else {}) | arm.overrides
-            own = {
-                "agent.checkpoint": start_checkpoint(study, folder, arm.start),
-                "run.folder": str(folder),
-                "run.name": name if arm.evaluate_only else f"{name}-{seed}",
-                "run.seed": seed,
-            }
-            config = recipe.load(TrainConfig, study.recipe, shared | own)
-            found.append(Cell(name, seed, config, arm.evaluate_only))
+    for place, seed in enumerate(dict.fromkeys(seeds)):
+        for name, config in configs.items():
+            own = replace(config.run, name=f"{name}-{seed}", seed=seed)
+            alone = study.arms[name].evaluate_only
+            reports = (SAMPLED,) if alone and place else (GREEDY, SAMPLED)
+            found.append(Cell(name, seed, replace(config, run=own), alone, reports))
     return found
+
+
+def all_cells(study: StudyConfig, folder: Path, seeds: Sequence[int], quick: bool) -> list[Cell]:
+    """The runs of every arm, with these seeds and with those of the study."""
+    return cells(study, folder, [*study.arms], [*seeds, *study.seeds], quick)
+
+
+def _config(study: StudyConfig, folder: Path, name: str, quick: bool) -> TrainConfig:
+    """The settings of an arm."""
+    try:
+        arm = study.arms[known_name("arm", name, study.arms)]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    shared = study.overrides | (study.quick if quick else {}) | arm.overrides
+    own = {
+        "agent.checkpoint": start_checkpoint(study, folder, arm.start),
+        "run.folder": str(folder),
+    }
+    return recipe.load(TrainConfig, study.recipe, shared | own)
 
 
 def start_checkpoint(study: StudyConfig, folder: Path, name: str) -> str:
@@ -157,45 +157,13 @@ def start_checkpoint(study: StudyConfig, folder: Path, name: str) -> str:
     return str(folder / "starts" / name) if start.sft else start.checkpoint
 
 
-def make_start(study: StudyConfig, folder: Path, name: str) -> None:
-    """Make a start's cold start, unless it is there."""
-    start, output = study.starts[name], Path(start_checkpoint(study, folder, name))
-    if not start.sft or (output / "config.json").is_file():
-        return
-    from train import sft
-
-    own = {"agent.checkpoint": start.checkpoint, "output": str(output)}
-    sft.run(recipe.load(SFTConfig, start.sft, start.overrides | own))
-
-
-def run_cell(cell: Cell) -> None:
-    """Train one cell, or go on with it, then evaluate greedily and at the training temperature."""
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    with (
-        (cell.folder / LOG).open("a", encoding="utf-8") as log,
-        redirect_stdout(log),
-        redirect_stderr(log),
-    ):
-        try:
-            _train_and_measure(cell)
-        except Exception:
-            traceback.print_exc()
-            raise
-
-
-def _train_and_measure(cell: Cell) -> None:
-    config = cell.config
-    policy = config.agent.checkpoint
-    if cell.evaluate_only:
-        recipe.save(config, cell.folder)
-    else:
-        from train.launch import train
-
-        saved = checkpoint.latest(cell.folder)
-        policy = str(train(replace(config, run=replace(config.run, resume=saved is not None))))
-    for name, temperature in ((GREEDY, 0.0), (SAMPLED, config.agent.temperature)):
-        at = replace(config, evaluation=replace(config.evaluation, temperature=temperature))
-        measure(at, evaluated_agent(at, policy), cell.folder / name)
+def start_config(study: StudyConfig, folder: Path, name: str) -> SFTConfig | None:
+    """The settings of a start's cold start; None where it is a checkpoint as it is."""
+    start = study.starts[name]
+    if not start.sft:
+        return None
+    own = {"agent.checkpoint": start.checkpoint, "output": start_checkpoint(study, folder, name)}
+    return recipe.load(SFTConfig, start.sft, start.overrides | own)
 
 
 def run(
@@ -212,13 +180,22 @@ def run(
     A cell that fails does not stop the others; its reason is said and is in its log.
 
     Raises:
-        ConfigError: See `cells`; or no cell finished.
+        ConfigError: See `cells`; or the folder holds runs of other settings; or no cell finished.
     """
-    chosen = cells(study, folder, arms or study.main, seeds or study.seeds, quick)
+    seeds = seeds or study.seeds
+    for cell in all_cells(study, folder, seeds, quick):
+        cell.check()
+    starts = {name: start_config(study, folder, name) for name in study.starts}
+    for start in starts.values():
+        if start is not None:
+            check_start(start)
+    chosen = cells(study, folder, arms or study.main, seeds, quick)
     waiting = [cell for cell in chosen if not cell.done]
     say(f"{len(chosen)} runs in {folder}, {len(chosen) - len(waiting)} of them finished before")
     for name in dict.fromkeys(study.arms[cell.arm].start for cell in waiting):
-        make_start(study, folder, name)
+        start = starts[name]
+        if start is not None:
+            cold_start(start)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # inherited by the workers
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max(1, min(jobs, len(waiting))), mp_context=spawn) as pool:
@@ -242,6 +219,7 @@ def command(args: argparse.Namespace) -> None:
     suffix = "-quick" if args.quick else ""
     folder = Path(args.folder or f"runs/{Path(args.name).stem}{suffix}")
     seeds = args.seeds or (study.seeds[:1] if args.quick else study.seeds)
-    finished = run(study, folder, args.arms, seeds, args.quick, args.jobs)
-    table, figure, text = write(study, finished, folder)
+    run(study, folder, args.arms, seeds, args.quick, args.jobs)
+    found = all_cells(study, folder, seeds, args.quick)
+    table, figure, text = write(study, found, folder)
     print(f"\n{text}\n{table} and {figure} written")

@@ -1,160 +1,234 @@
-"""A study as one table and one figure: what each arm ended with, and how it got there.
+"""A study as a table and a figure: what each arm ended with, which goals hold, the way there.
 
-Reads what `train.study` left in the cells' folders; pools an arm's seeds and resamples whole tasks,
-so that the intervals are those of the test set and the seeds together. Written by `paravt study`.
+Reads what `train.study` left in the cells' folders. Every number stands with its interval over
+seeds and tasks and with the range of its seeds (`train.study_statistics`). Written by `paravt
+study`; run the tests with `pytest tests/test_study.py`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train.bootstrap import Interval, interval
-from train.charts import grid, line_chart
+from train.charts import SMOOTHING, grid, seeds_chart
 from train.metrics import read_metrics
 from train.report import LOW_BUDGET, of_low_budget
 from train.report_tables import in_percent, in_points
-from train.scores import EvalReport, EvalRow, mean
+from train.scores import EvalReport
 from train.study import GREEDY, SAMPLED, Cell, StudyConfig
+from train.study_statistics import (
+    Estimate,
+    average,
+    calls,
+    compliance,
+    difference,
+    score,
+    tool_gap,
+)
 
 CURVES = {
     "Accuracy (sampled, training tasks)": "accuracy",
     "Format compliance f": "compliance",
     "Calls per rollout κ": "calls",
 }
+GAP = "tng/K="
+COLUMNS = 3
+LEAST_COMPLIANCE, LEAST_CALLS = 0.9, 5.0
+"""What a method must keep of its start's compliance, and its calls as a multiple of the
+baseline's."""
+NOTE = """
+Brackets are 95 % bootstrap intervals; seeds and tasks are both drawn with replacement, the tasks of
+two arms together, their seeds apart. Beside them stands the range of the seeds (of a difference: of
+all pairs), as an interval over few seeds is still too narrow; "tasks alone" marks an interval of
+one seed, which says nothing of others. Seeds of arms without training are samplings of one policy.
+Differences whose interval excludes zero are bold. TNG(K) leaves out rows that could not be scored.
+Empty rows have not been run.
+"""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the seeds of one arm measured."""
+    """What the seeds of one arm measured; nothing where it was not run."""
 
     arm: str
     title: str
-    seeds: int
-    greedy: tuple[EvalReport, ...]
-    sampled: tuple[EvalReport, ...]
-    steps: tuple[list[dict[str, Any]], ...]
+    greedy: tuple[EvalReport, ...] = ()
+    sampled: tuple[EvalReport, ...] = ()
+    steps: tuple[list[dict[str, Any]], ...] = ()
 
 
 def results(study: StudyConfig, cells: Sequence[Cell]) -> list[Result]:
-    """The arms in the study's order, each with its finished seeds."""
+    """All arms in the study's order, each with its finished seeds."""
     found = []
     for name, arm in study.arms.items():
         here = [cell for cell in cells if cell.arm == name and cell.done]
-        if not here:
-            continue
         greedy, sampled = (
-            tuple(EvalReport.load(cell.folder / file) for cell in here)
+            tuple(EvalReport.load(c.folder / file) for c in here if (c.folder / file).is_file())
             for file in (GREEDY, SAMPLED)
         )
         steps = tuple(read_metrics(cell.folder) for cell in here)
-        found.append(Result(name, arm.title or name, len(here), greedy, sampled, steps))
+        found.append(Result(name, arm.title or name, greedy, sampled, steps))
     return found
 
 
-def pooled(
-    reports: Sequence[EvalReport],
-    value: Callable[[EvalRow], float],
-    where: Callable[[EvalRow], bool] = lambda row: True,
-) -> Interval:
-    """Mean of `value` over the seeds' rows, with its interval over tasks."""
-    rows = [row for report in reports for row in report.rows if where(row)]
-    return interval([value(row) for row in rows], [row.task_id for row in rows])
-
-
-def difference(
-    ours: Sequence[EvalReport], theirs: Sequence[EvalReport], value: Callable[[EvalRow], float]
-) -> Interval:
-    """Mean over seeds of one arm minus that of another, paired by task and frame budget.
-
-    Raises:
-        ValueError: The arms were evaluated on different tasks.
-    """
-
-    def means(reports: Sequence[EvalReport]) -> dict[tuple[str, int], float]:
-        values: dict[tuple[str, int], list[float]] = {}
-        for report in reports:
-            for row in report.rows:
-                values.setdefault((row.task_id, row.frame_budget), []).append(value(row))
-        return {key: mean(found) for key, found in values.items()}
-
-    first, second = means(ours), means(theirs)
-    if first.keys() != second.keys():
-        raise ValueError("the arms were evaluated on different tasks: run them with one setting")
-    return interval([first[key] - second[key] for key in first], [task for task, _ in first])
-
-
-def necessity_gap(reports: Sequence[EvalReport], budget: int) -> float:
-    """TNG(K): accuracy of the rows that called minus that of the rows that did not; NaN if none."""
-    rows = [row for report in reports for row in report.rows if row.frame_budget == budget]
-    called = [row.score for row in rows if row.calls]
-    skipped = [row.score for row in rows if not row.calls]
-    return mean(called) - mean(skipped) if called and skipped else math.nan
-
-
-def _score(row: EvalRow) -> float:
-    return row.score
-
-
 def table(study: StudyConfig, found: Sequence[Result]) -> str:
-    """The study in Markdown: accuracy, compliance, calls, TNG(K); differences to the baseline."""
+    """The study in Markdown: accuracy, compliance, calls, TNG(K); differences to the controls."""
     budgets = sorted({row.frame_budget for r in found for e in r.sampled for row in e.rows})
-    base = next((r for r in found if r.arm == study.baseline), None)
-    heads = ["arm", "seeds", "accuracy (greedy)", "accuracy (sampled)"]
-    heads += [f"minus {study.baseline} (sampled)"] if base else []
-    heads += ["f (sampled)", f"κ, K ≤ {LOW_BUDGET} (sampled)"]
+    by_arm = {r.arm: r for r in found}
+    heads = ["arm", "seeds", "accuracy (greedy)", "accuracy (sampled)", "control"]
+    heads += ["minus control (sampled)", "f (sampled)", f"κ, K ≤ {LOW_BUDGET} (sampled)"]
     heads += [f"TNG({budget})" for budget in budgets]
     lines = [heads, ["---"] * len(heads)]
     for r in found:
-        cells = [r.title, str(r.seeds), in_percent(pooled(r.greedy, _score))]
-        cells.append(in_percent(pooled(r.sampled, _score)))
-        if base:
-            other = "" if r is base else _points(difference(r.sampled, base.sampled, _score))
-            cells.append(other)
-        cells.append(_plain(pooled(r.sampled, lambda row: float(row.compliant))))
-        cells.append(_plain(pooled(r.sampled, lambda row: float(row.calls), of_low_budget)))
-        gaps = [necessity_gap(r.sampled, budget) for budget in budgets]
-        cells += ["" if math.isnan(gap) else f"{gap:+.2f}" for gap in gaps]
+        if not r.sampled:
+            lines.append([r.title, *[""] * (len(heads) - 1)])
+            continue
+        control = by_arm.get(study.arms[r.arm].control or study.baseline, r)
+        cells = [r.title, str(len(r.sampled)), _percent(average(r.greedy, score))]
+        cells.append(_percent(average(r.sampled, score)))
+        if control is r:
+            cells += ["", ""]
+        else:
+            cells += [control.arm, _points(difference(r.sampled, control.sampled, score))]
+        cells.append(_plain(average(r.sampled, compliance)))
+        cells.append(_plain(average(r.sampled, calls, of_low_budget)))
+        cells += [_plain(tool_gap(r.sampled, budget), "+.2f") for budget in budgets]
         lines.append(cells)
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _points(item: Interval) -> str:
+def _percent(item: Estimate | None) -> str:
+    return in_percent(item) + _seeds(item, lambda x: f"{100 * x:.0f}", "-") if item else ""
+
+
+def _points(item: Estimate | None) -> str:
+    if item is None:
+        return ""
     mark = "**" if item.excludes_zero else ""
-    return f"{mark}{in_points(item)}{mark}"
+    return f"{mark}{in_points(item)}{mark}" + _seeds(item, lambda x: f"{100 * x:+.0f}", " to ")
 
 
-def _plain(item: Interval) -> str:
-    return f"{item.mean:.2f} [{item.low:.2f}, {item.high:.2f}]"
+def _plain(item: Estimate | None, form: str = ".2f") -> str:
+    if item is None:
+        return ""
+    joint = " to " if "+" in form else "-"
+    numbers = f"{item.mean:{form}} [{item.low:{form}}, {item.high:{form}}]"
+    return numbers + _seeds(item, lambda x: f"{x:{form}}", joint)
 
 
-def _curve(result: Result, key: str) -> list[tuple[float, float]]:
-    """Mean over the seeds at every step that all of them logged."""
-    by_step: dict[int, list[float]] = {}
-    for steps in result.steps:
-        for step in steps:
-            if step.get(key) is not None:
-                by_step.setdefault(step["step"] + 1, []).append(step[key])
-    whole = {step: v for step, v in by_step.items() if len(v) == len(result.steps)}
-    return [(step, mean(values)) for step, values in sorted(whole.items())]
+def _seeds(item: Estimate, written: Callable[[float], str], joint: str) -> str:
+    if item.spread is None:
+        return " (tasks alone)"
+    return f" (seeds {joint.join(map(written, item.spread))})"
 
 
-def figure(found: Sequence[Result]) -> str:
-    """The curves of training as one SVG, a line for each arm."""
-    charts = [
-        line_chart(title, {r.arm: _curve(r, key) for r in found}) for title, key in CURVES.items()
+def goals(study: StudyConfig, found: Sequence[Result]) -> str:
+    """What the study's method is to reach, measured: one line each, with yes or no.
+
+    It is above the baseline in accuracy beyond the interval, keeps `LEAST_COMPLIANCE` of the
+    compliance that it started with, and calls `LEAST_CALLS` times as often as the baseline where
+    frames are few. The start is the arm that plays the method's start as it is.
+    """
+    if not study.method:
+        return ""
+    by_arm = {r.arm: r for r in found if r.sampled}
+    lines = []
+    for said, arms, measured in _goals(study, by_arm):
+        missing = ", ".join(arm for arm in arms if arm not in by_arm)
+        lines.append(f"- {said}: {measured or f'not measured, run {missing}'}\n")
+    return "\nGoals\n\n" + "".join(lines)
+
+
+def _goals(
+    study: StudyConfig, by_arm: dict[str, Result]
+) -> Iterator[tuple[str, tuple[str, str], str]]:
+    """What is asked, of which arms, and what was measured; "" where one of them is missing."""
+    method, base, start = study.method, study.baseline, _start_arm(study)
+    nothing = Result("", "")
+    ours, theirs, before = (by_arm.get(name, nothing) for name in (method, base, start))
+    for kind, one, two in (
+        ("greedy", ours.greedy, theirs.greedy),
+        ("sampled", ours.sampled, theirs.sampled),
+    ):
+        gap = difference(one, two, score)
+        said = f"accuracy ({kind}) of {method} minus {base}, interval above zero"
+        yield said, (method, base), f"{_points(gap)}: {_yes(gap.low > 0)}" if gap else ""
+    kept = _times(average(ours.sampled, compliance), average(before.sampled, compliance))
+    said = f"f (sampled) of {method}, at least {LEAST_COMPLIANCE:g} of {start}"
+    yield said, (method, start), _judged(kept, LEAST_COMPLIANCE)
+    low = [average(arm.sampled, calls, of_low_budget) for arm in (ours, theirs)]
+    said = f"κ at K ≤ {LOW_BUDGET} (sampled) of {method}, at least {LEAST_CALLS:g} times {base}"
+    yield said, (method, base), _judged(_times(*low), LEAST_CALLS)
+
+
+def _times(ours: Estimate | None, theirs: Estimate | None) -> tuple[float, float] | None:
+    return (ours.mean, theirs.mean) if ours and theirs else None
+
+
+def _judged(means: tuple[float, float] | None, least: float) -> str:
+    """Whether the first mean is above zero, and at least a multiple of the second."""
+    if means is None:
+        return ""
+    ours, theirs = means
+    times = f" = {ours / theirs:.2f}" if theirs else ""
+    return f"{ours:.3f} / {theirs:.3f}{times}: {_yes(ours > 0 and ours >= least * theirs)}"
+
+
+def _yes(reached: bool) -> str:
+    return "yes" if reached else "no"
+
+
+def _start_arm(study: StudyConfig) -> str:
+    """The arm that plays the method's start as it is."""
+    start = study.arms[study.method].start
+    for name, arm in study.arms.items():
+        if arm.evaluate_only and arm.start == start and not arm.overrides:
+            return name
+    return f"an arm that plays the start {start!r}"
+
+
+def figure(study: StudyConfig, found: Sequence[Result]) -> str:
+    """The curves of training as one SVG, a line for each arm: the main arms, then the others."""
+    trained = [r for r in found if any(r.steps)]
+    parts = [[r for r in trained if (r.arm in study.main) == main] for main in (True, False)]
+    charts = []
+    for part, title in zip(parts, ("", ", other arms"), strict=True):
+        curves = {f"{said}{title}": key for said, key in CURVES.items()}
+        curves |= {f"Tool Necessity Gap at K = {k}{title}": f"{GAP}{k}" for k in _ends_of_k(part)}
+        drawn = [
+            seeds_chart(said, {r.arm: _curves(r, key) for r in part})
+            for said, key in curves.items()
+        ]
+        charts += [*drawn, *[""] * (-len(drawn) % COLUMNS)] if any(drawn) else []
+    note = (
+        f"Lines: mean over seeds of the mean of the last {SMOOTHING} steps. Bands: least to most "
+        "of the seeds. The gap has no value where every rollout called, or none."
+    )
+    return grid(charts, COLUMNS, note)
+
+
+def _curves(result: Result, key: str) -> list[list[tuple[float, float]]]:
+    """What each seed logged under a name: (steps finished, value)."""
+    return [
+        [(step["step"] + 1, step[key]) for step in steps if step.get(key) is not None]
+        for steps in result.steps
     ]
-    return grid([chart for chart in charts if chart])
+
+
+def _ends_of_k(part: Sequence[Result]) -> list[int]:
+    """The lowest and the highest K at which a Tool Necessity Gap was logged."""
+    names = {name for r in part for steps in r.steps for step in steps for name in step}
+    budgets = sorted(int(name.removeprefix(GAP)) for name in names if name.startswith(GAP))
+    return sorted({*budgets[:1], *budgets[-1:]})
 
 
 def write(study: StudyConfig, cells: Sequence[Cell], folder: Path) -> tuple[Path, Path, str]:
-    """Write `table.md` and `figure.svg`; returns their paths and the table."""
+    """Write `table.md` and `figure.svg`; returns their paths and the table with its goals."""
     found = results(study, cells)
-    text = table(study, found)
+    text = table(study, found) + NOTE + goals(study, found)
     paths = folder / "table.md", folder / "figure.svg"
-    for path, content in zip(paths, (text, figure(found)), strict=True):
+    for path, content in zip(paths, (text, figure(study, found)), strict=True):
         path.write_text(content, encoding="utf-8")
     return *paths, text
