@@ -315,7 +315,7 @@ def _of_several_nodes(folder, layout):
     )
     dist.all_gather_object = None  # which makes room for the largest value of all, for each
     if not parallel.leads:
-        difficulty.os.replace = None
+        difficulty.atomic_path = None
     heard = parallel.from_players(f"of {parallel.world.rank}")
     parallel.barrier(patient=True)
     return (default, patient), heard, _pool(folder, parallel)
