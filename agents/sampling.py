@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
 from agents.base import AgentStats, image_key
 from agents.context import TokenContext
 from agents.conversation import Sampled
+from agents.kv_cache import growing_cache
 from agents.vlm import VisionLanguageModel
 
 
@@ -32,7 +33,7 @@ class Session:
     """
 
     contexts: list[TokenContext]
-    cache: DynamicCache = field(default_factory=DynamicCache)
+    cache: Cache = field(default_factory=growing_cache)
     valid: torch.Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
 
     def select(self, keep: Sequence[int]) -> None:
