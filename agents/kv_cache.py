@@ -44,7 +44,8 @@ class SpareLayer(DynamicLayer):
 
     def _in(self, buffers: tuple[torch.Tensor, torch.Tensor]) -> bool:
         """Whether the keys are still those of the buffers: selecting rows makes new ones."""
-        return self.keys.data_ptr() == buffers[0].data_ptr() and len(self.keys) == len(buffers[0])
+        keys, room = self.keys, buffers[0]
+        return keys is not None and keys.data_ptr() == room.data_ptr() and len(keys) == len(room)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -52,11 +53,11 @@ class SpareLayer(DynamicLayer):
         super().reset()
 
 
-def _with_room(old: torch.Tensor, new: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+def _with_room(old: torch.Tensor | None, new: torch.Tensor, start: int, stop: int) -> torch.Tensor:
     """A buffer for `stop` tokens and `SPARE` more that holds the old ones."""
     rows, heads, _, width = new.shape
     buffer = new.new_empty(rows, heads, stop + SPARE, width)
-    if start:
+    if start and old is not None:
         buffer[:, :, :start] = old
     return buffer
 
