@@ -24,10 +24,13 @@ from train.study_report import Result, figure, goals, results, table, write
 from train.study_statistics import average, difference, score, tool_gap
 
 
-def test_every_arm_of_the_search_is_vanilla_and_stays_off_the_test_split(tmp_path):
+def test_no_arm_of_the_search_has_a_mechanism_or_sees_the_test_split(tmp_path):
     regimes = study.load("regimes")
     found = [c.config for c in study.cells(regimes, tmp_path, [*regimes.arms], [0], False)]
-    assert {c.env.reward for c in found} == {"vanilla"}
+    assert {c.env.reward for c in found} == {"vanilla", "longvila"}  # neither has the anchor
+    assert {(c.agent.forced_prefix, c.env.frame_budget, c.algorithm.credit) for c in found} == {
+        ("", 16, "trajectory")
+    }
     assert {c.evaluation.split for c in found} == {"val"}
     settings = [(c.agent, c.algorithm, c.env) for c in found]
     assert all(settings.count(one) == 1 for one in settings)
