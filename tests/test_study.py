@@ -26,13 +26,15 @@ from train.study_statistics import average, difference, score, tool_gap
 
 def test_no_arm_of_the_search_has_a_mechanism_or_sees_the_test_split(tmp_path):
     regimes = study.load("regimes")
-    found = [c.config for c in study.cells(regimes, tmp_path, [*regimes.arms], [0], False)]
+    cells = study.cells(regimes, tmp_path, [*regimes.arms], [0], False)
+    found = [cell.config for cell in cells]
     assert {c.env.reward for c in found} == {"vanilla", "longvila"}  # neither has the anchor
     assert {(c.agent.forced_prefix, c.env.frame_budget, c.algorithm.credit) for c in found} == {
         ("", 16, "trajectory")
     }
     assert {c.evaluation.split for c in found} == {"val"}
-    settings = [(c.agent, c.algorithm, c.env) for c in found]
+    trained = [cell.config for cell in cells if not cell.evaluate_only]
+    settings = [(c.agent, c.algorithm, c.env) for c in trained]
     assert all(settings.count(one) == 1 for one in settings)
 
 
