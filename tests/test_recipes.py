@@ -13,11 +13,12 @@ from agents.mini import MiniConfig, build_mini
 from paravt_env.budget import make_budget
 from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.rewards.presets import PRESETS
-from train import players, rollout
+from train import launch, players, rollout
 from train.config import SFTConfig, TrainConfig
 from train.costs import SHAPES, kv_bytes
 from train.launch import train
 from train.metrics import read_metrics
+from train.parallel import Group, Parallel
 from train.plan import Constants, of_recipe
 from train.playing import load_agent
 from train.recipe import load, recipe_names
@@ -47,6 +48,15 @@ def test_every_method_has_a_recipe_in_both_sizes(method, size):
     mini = size == "mini"
     assert config.agent.checkpoint == ("paravt_mini" if mini else "Qwen/Qwen3-VL-8B-Instruct")
     assert config.agent.device == ("cpu" if mini else "cuda")
+
+
+def test_the_published_division_of_eight_gpus_is_the_same_method():
+    split = settings("paragrpo_8b_split")
+    assert differences(split, settings("paragrpo_8b")) == {"agent.engine"}
+    launch._check(split, Parallel(Group(0, 8)), None)
+    assert split.parallel.layout == "split" and split.parallel.servers == 1
+    assert split.run.asynchronous and split.run.staleness == 2
+    assert split.algorithm.loss == "decoupled", "what is played ahead needs a correction"
 
 
 def test_every_packaged_recipe_is_a_method_or_known():

@@ -98,9 +98,11 @@ def test_engines_that_several_processes_cannot_have_are_refused(make):
     for changes in ({"tensor_parallel": 2}, {"sync": "nccl"}):
         with pytest.raises(ConfigError, match=r"tensor_parallel=1 and agent\.vllm\.sync=memory"):
             check(make("card", engine="vllm_server", vllm=VLLMConfig(**changes)))
-    config.run.asynchronous = True
-    with pytest.raises(ConfigError, match=r"run\.asynchronous needs a run of one process"):
-        check(config)
+    ahead = make("ahead", "colocated")
+    ahead.run.asynchronous = True
+    check(ahead, ALONE)
+    with pytest.raises(ConfigError, match=r"run\.asynchronous .* parallel\.layout=split"):
+        check(ahead)
 
 
 def test_only_who_plays_has_an_engine(make):

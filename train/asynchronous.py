@@ -168,6 +168,9 @@ class Ahead(Generic[T]):
                 self._offered = None
                 self.waited += perf_counter() - began
 
+    def updating(self, last: bool) -> None:
+        """The update of the batch begins; the thread plays on by itself."""
+
     def resume_point(self) -> Any:
         """`state` before the oldest batch that no update has taken yet."""
         with self._changed:

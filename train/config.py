@@ -207,10 +207,10 @@ class RunConfig:
     eval_tasks: int = 32
     """Tasks of each of those evaluations."""
     asynchronous: bool = False
-    """Play the next batches during the updates."""
+    """Play the next batches during the updates; several processes need the layout `split`."""
     staleness: int = 1
     """asynchronous: updates by which the weights that play a batch may be older than those that it
-    updates; with 0 playing and updating take turns."""
+    updates; with 0 playing and updating take turns. Several processes are ahead by 1 at most."""
     lanes: int = 1
     """Parts of a batch that play side by side: one generates while another decodes crops."""
     resume: bool = False

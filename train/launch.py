@@ -140,8 +140,11 @@ def _check(
         )
     if not config.agent.checkpoint:
         raise ConfigError("agent.checkpoint is empty: give a folder or a hub name")
-    if several and config.run.asynchronous:
-        raise ConfigError("run.asynchronous needs a run of one process")
+    if several and config.run.asynchronous and config.parallel.layout != "split":
+        raise ConfigError(
+            "run.asynchronous with several processes: some must play while the others update, so "
+            "give parallel.layout=split too"
+        )
     if several and config.agent.engine != "transformers":
         _check_servers(config)
     if several and config.diagnostics.every and config.diagnostics.groups:
@@ -232,7 +235,8 @@ def _train(config: TrainConfig, processes: Parallel) -> Path:
         for part in divide(groups, config.run.lanes):
             envs.append(_make_env(config, part * config.algorithm.group_size))
         playing = _playing(config.agent, processes)
-        seed, apart = config.run.seed + processes.world.rank, config.run.asynchronous
+        seed = config.run.seed + processes.world.rank
+        apart = config.run.asynchronous and processes.world.size == 1
         players = make_players(playing, learner.vlm, tuple(envs), seed, apart)
         validate = None
         if config.run.eval_every:

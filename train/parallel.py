@@ -83,6 +83,7 @@ class Parallel:
         sequence: Those that share its packed sequences.
         mesh: Over the training processes, for FSDP; None on one process.
         patient: All processes once more, with `long_timeout`; None on one process.
+        playing: The processes that play, where they are some of several; else None.
         trains: Whether this process updates.
         plays: Whether it collects rollouts.
         config: The settings.
@@ -99,6 +100,7 @@ class Parallel:
     config: ParallelConfig = field(default_factory=ParallelConfig)
     progress: Progress = field(default_factory=Progress, compare=False)
     patient: dist.ProcessGroup | None = None
+    playing: dist.ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
@@ -114,7 +116,7 @@ class Parallel:
     def players(self) -> Group:
         """The processes that collect rollouts, and the place of this one (0 where it does not)."""
         size = self.config.servers if self.config.layout == "split" else self.world.size
-        return Group(self.world.rank if self.plays else 0, size)
+        return Group(self.world.rank if self.plays else 0, size, self.playing)
 
     def local_device(self, device: str) -> str:
         """The device of this process: `cuda` becomes its own card."""
@@ -142,20 +144,21 @@ class Parallel:
         dist.all_gather_object(gathered, value)
         return gathered
 
-    def broadcast(self, value: Any, source: int) -> Any:
-        """What the process of rank `source` has to say."""
-        if self.world.size == 1:
+    def broadcast(self, value: Any, source: int, among: Group | None = None) -> Any:
+        """What the process of rank `source` has to say, to all or to those of a group."""
+        if (among or self.world).size == 1:
             return value
         told = [value if self.world.rank == source else None]
-        dist.broadcast_object_list(told, src=source, device=torch.device("cpu"))
+        handle = among.handle if among else None
+        dist.broadcast_object_list(told, src=source, group=handle, device=torch.device("cpu"))
         return told[0]
 
-    def from_players(self, value: Any) -> list[Any]:
-        """What every process that plays has to say, by rank.
+    def from_players(self, value: Any, among: Group | None = None) -> list[Any]:
+        """What every process that plays has to say, by rank: to all, or to those of a group.
 
         One after another: `gather` makes room for the largest value once for every process.
         """
-        return [self.broadcast(value, rank) for rank in range(self.players.size)]
+        return [self.broadcast(value, rank, among) for rank in range(self.players.size)]
 
     def barrier(self, patient: bool = False) -> None:
         """Wait until every process is here; `patient` where one of them may have long work."""
@@ -206,6 +209,9 @@ def start(config: ParallelConfig, device: str = "cpu") -> Parallel:
             timeout=patience if config.layout == "split" else limit,
         )
     patient = dist.new_group(backend="gloo", timeout=patience)
+    playing = None
+    if config.layout == "split":
+        playing = dist.new_group(range(config.servers), backend="gloo", timeout=patience)
     kind, rank = "cuda" if cuda else "cpu", dist.get_rank()
     grid = torch.tensor(trainers).reshape(-1, config.sequence)
     square = DeviceMesh(kind, grid, mesh_dim_names=("data", "sequence"))
@@ -213,7 +219,12 @@ def start(config: ParallelConfig, device: str = "cpu") -> Parallel:
     everyone = Group(rank, world)
     if rank not in trainers:
         return Parallel(
-            everyone, trains=False, config=config, training=Group(0, 0), patient=patient
+            everyone,
+            trains=False,
+            config=config,
+            training=Group(0, 0),
+            patient=patient,
+            playing=playing,
         )
     training, data, sequence = (
         Group(dist.get_rank(handle), dist.get_world_size(handle), handle)

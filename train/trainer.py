@@ -32,6 +32,7 @@ from train.interrupt import Interrupt
 from train.learner import Learner
 from train.metrics import MetricsLogger, aggregate_rollouts
 from train.parallel import Parallel
+from train.pipeline import Pipeline
 from train.players import Players
 from train.probe import choose_groups, measure_batch
 from train.rollout import Start
@@ -92,7 +93,7 @@ class Trainer:
         self.algorithm = PARAGRPO(
             config.algorithm, weights, self.collect, self._update, learner.divergence
         )
-        self._ahead: Ahead[Selected] | None = None
+        self._ahead: Ahead[Selected] | Pipeline[Selected] | None = None
         self._interrupt = Interrupt()
         self._generators = self._generator_states()
 
@@ -121,12 +122,15 @@ class Trainer:
         mine = players.split(groups) if self.parallel.plays else slice(0, 0)
         starts = starts[mine.start * size : mine.stop * size]
         own = self.players.play(starts, size, progress) if starts else []
-        rollouts = [one for part in self.parallel.from_players(own) for one in part]
+        among = players if isinstance(self._ahead, Pipeline) else None
+        rollouts = [one for part in self.parallel.from_players(own, among) for one in part]
         return [rollouts[i : i + size] for i in range(0, len(rollouts), size)]
 
     def _update(self, batch: Batch) -> dict[str, float]:
         self._interrupt.hold()
         self.parallel.progress.at("update", self.step)
+        if self._ahead is not None:
+            self._ahead.updating(last=self.step + 1 >= self.config.run.steps)
         return self._diagnostics(batch) | self.learner.update(batch, self.step)
 
     def _diagnostics(self, batch: Batch) -> dict[str, float]:
@@ -170,7 +174,12 @@ class Trainer:
             yield
             return
         publish, state = self.players.weights_changed, self._playing_state
-        self._ahead = Ahead(self._select, publish, run.staleness, state, self.step)
+        if self.parallel.world.size > 1:
+            self._ahead = Pipeline(
+                self._select, publish, run.staleness, state, self._follow, self.parallel, self.step
+            )
+        else:
+            self._ahead = Ahead(self._select, publish, run.staleness, state, self.step)
         try:
             yield
         finally:
@@ -189,7 +198,7 @@ class Trainer:
                 self.players.weights_changed(self.step)
             if self.validate and settings.eval_every and self.step % settings.eval_every == 0:
                 metrics |= self.validate()
-            metrics |= {k: v - before.get(k, 0.0) for k, v in self._counters().items()}
+            metrics |= self._growth(before)
             metrics |= self.selected.metrics | self.pool.metrics
             metrics |= aggregate_rollouts([one for group in self.selected.played for one in group])
             metrics["time/step"] = perf_counter() - began
@@ -218,8 +227,17 @@ class Trainer:
             print(f"\n{said}", flush=True)
         return 130
 
+    def _growth(self, before: Mapping[str, float]) -> dict[str, float]:
+        """What a step added to `before`: counts of all processes, seconds of the slowest."""
+        own = {name: total - before.get(name, 0.0) for name, total in self._counters().items()}
+        parts = self.parallel.gather(own)
+        return {
+            name: (max if name.startswith("time/") else sum)(part.get(name, 0.0) for part in parts)
+            for name in dict.fromkeys(name for part in parts for name in part)
+        }
+
     def _counters(self) -> dict[str, float]:
-        """Totals since the start whose growth in a step is logged."""
+        """Totals of this process whose growth in a step is logged."""
         stats, simulation = self.players.stats(), self.env.simulation
         worlds = [lane.env.simulation for lane in self.players.lanes]
         waiting = {}
@@ -252,6 +270,11 @@ class Trainer:
             "sampling": self.agent.sampler.generator.get_state(),
             "order": list(self.order.remaining),
         }
+
+    def _follow(self, state: Mapping[str, Any]) -> None:
+        """Take up a player's state, except for its sampling: this process draws nothing."""
+        self.rng.bit_generator.state = state["starts"]
+        self.order.remaining = list(state["order"])
 
     def _save(self) -> Path:
         """Write the checkpoint of the steps finished; a step that was cut short leaves no trace."""
@@ -299,9 +322,8 @@ class Trainer:
                 "resume with the same task set, and with the same selection and pass rates"
             )
         self.step = state["step"]
-        self.rng.bit_generator.state = state["starts"]
+        self._follow(state)
         self.learner.rng.bit_generator.state = state["minibatches"]
-        self.order.remaining = list(state["order"])
         self._restore_generators(tensors)
         self.learner.weights.restore(tensors)
         if self.parallel.trains:
