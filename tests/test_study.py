@@ -137,7 +137,7 @@ def test_a_study_runs_what_is_missing_and_nothing_twice(scripted, tmp_path):
     assert said[-1] == f"2 runs in {tmp_path / 'runs'}, 2 of them finished before"
     table_path, figure_path, text = write(scripted, second, tmp_path / "runs")
     assert table_path.read_text() == text and figure_path.is_file()
-    assert "| oracle | 1 | 100.0 % [100.0, 100.0] (tasks alone) |" in text
+    assert "| oracle | 1 | 100.0 % [100.0, 100.0] |" in text
 
 
 def test_a_run_that_fails_is_said_and_the_others_go_on(scripted, tmp_path):
@@ -373,12 +373,12 @@ def test_the_table_says_how_sure_it_is_of_what():
     text = table(config, [*arms, Result("d", "d")])
     a, b, c, d = (cells_of(text, place) for place in (2, 3, 4, 5))
     assert (a["control"], a["minus control (sampled)"]) == ("", "")
-    assert b["accuracy (greedy)"] == "100.0 % [100.0, 100.0] (tasks alone)"
+    assert b["accuracy (greedy)"] == "100.0 % [100.0, 100.0]"
     assert b["accuracy (sampled)"] == "100.0 % [100.0, 100.0] (seeds 100-100)"
     assert b["minus control (sampled)"] == "**+100.0 [+100.0, +100.0]** (seeds +100 to +100)"
     assert (b["seeds"], b["control"], c["control"]) == ("2", "a", "b")
     assert c["minus control (sampled)"] == "+0.0 [+0.0, +0.0] (seeds +0 to +0)"
-    assert c["κ, K ≤ 8 (sampled)"] == "2.00 [2.00, 2.00] (tasks alone)"
+    assert c["κ, K ≤ 8 (sampled)"] == "2.00 [2.00, 2.00]"
     assert c["TNG(4)"] == ""
     assert d == {**dict.fromkeys(d, ""), "arm": "d"}
 
@@ -386,7 +386,7 @@ def test_the_table_says_how_sure_it_is_of_what():
 def test_the_gap_stands_in_the_table_with_its_interval():
     mixed = report(*(row(str(n), n % 2, calls=n % 4) for n in range(40)))
     text = table(study_of("a"), [result("a", mixed)])
-    form = r"\+0\.67 \[\+0\.\d\d, \+0\.\d\d\] \(tasks alone\)"
+    form = r"\+0\.67 \[\+0\.\d\d, \+0\.\d\d\]"
     assert re.fullmatch(form, cells_of(text, 2)["TNG(4)"])
 
 
@@ -404,9 +404,9 @@ def test_the_goals_are_measured_and_judged():
     lines = goals(config, [result("a", half), result("b", high), result("start", low)]).splitlines()
     assert lines[-4:] == [
         "- accuracy (greedy) of b minus a, interval above zero: "
-        "**+50.0 [+50.0, +50.0]** (tasks alone): yes",
+        "**+50.0 [+50.0, +50.0]**: yes",
         "- accuracy (sampled) of b minus a, interval above zero: "
-        "**+50.0 [+50.0, +50.0]** (tasks alone): yes",
+        "**+50.0 [+50.0, +50.0]**: yes",
         "- f (sampled) of b, at least 0.9 of start: 1.000 / 1.000 = 1.00: yes",
         "- κ at K ≤ 8 (sampled) of b, at least 5 times a: 2.000 / 1.000 = 2.00: no",
     ]
@@ -415,7 +415,7 @@ def test_the_goals_are_measured_and_judged():
     assert never[-1].endswith(": 1.000 / 0.000: yes")
     assert goals(config, [result("a", low), result("b", low)]).endswith(": 0.000 / 0.000: no\n")
     worse = goals(config, [result("a", high), result("b", half)]).splitlines()
-    assert worse[3].endswith("**-50.0 [-50.0, -50.0]** (tasks alone): no")
+    assert worse[3].endswith("**-50.0 [-50.0, -50.0]**: no")
     assert goals(replace(config, method=""), []) == ""
 
 

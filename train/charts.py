@@ -14,10 +14,15 @@ from typing import NamedTuple
 
 from train.bootstrap import Interval
 
-COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#6b7280")
+COLOURS = (
+    "#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#6b7280", "#b08900", "#2aa198",
+    "#8c564b", "#1f2933",
+)  # fmt: skip
 BEFORE, AFTER, GOLD, FAILED = "#8a94a6", "#0b6e99", "#448361", "#c4554d"
 WIDTH, HEIGHT = 340, 220
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 44, 26
+LINE = 13
+"""Height of a further line of the legend."""
 SMOOTHING = 9
 """Steps of the running mean that is drawn over the raw values."""
 
@@ -70,10 +75,14 @@ def _text(x: float, y: float, text: str, anchor: str = "middle", colour: str = "
 
 
 class _Plot:
-    """Data coordinates to pixels, and the frame around a plot."""
+    """Data coordinates to pixels, and the frame around a plot, below a legend of several names."""
 
-    def __init__(self, title: str, x: tuple[float, float], y: tuple[float, float]) -> None:
+    def __init__(
+        self, title: str, x: tuple[float, float], y: tuple[float, float], names: Sequence[str] = ()
+    ) -> None:
         self.x_range, self.y_range = x, y
+        self.names = _legend(names) if len(names) > 1 else {}
+        self.top = TOP + LINE * max((line for _, line in self.names.values()), default=0)
         self.parts = [
             f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
             f'<text class="title" x="{LEFT}" y="16">{escape(title)}</text>',
@@ -92,21 +101,36 @@ class _Plot:
 
     def y(self, value: float) -> float:
         low, high = self.y_range
-        return round(HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP), 1)
+        return round(HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - self.top), 1)
 
     def x_tick(self, position: float, label: str) -> None:
         self.parts.append(_text(position, HEIGHT - 8, label))
 
-    def legend(self, names: Sequence[str], colours: Sequence[str]) -> None:
-        if len(names) < 2:
-            return
-        left = float(LEFT)
-        for name, colour in zip(names, colours, strict=True):
-            self.parts.append(_text(left, 32, name, "start", colour))
-            left += 6.2 * len(name) + 10
+    def legend(self, colours: Sequence[str]) -> None:
+        for (name, (left, line)), colour in zip(self.names.items(), colours, strict=False):
+            self.parts.append(_text(left, 32 + LINE * line, name, "start", colour))
 
     def svg(self) -> str:
         return "".join([*self.parts, "</svg>"])
+
+
+def _legend(names: Sequence[str]) -> dict[str, tuple[float, int]]:
+    """Where each name stands: its left end and its line; what does not fit begins a new line.
+
+    >>> _legend(["one", "two", "a name that is as long as the whole plot"])["two"][1]
+    0
+    >>> _legend(["one", "two", "a name that is as long as the whole plot"]).popitem()[1]
+    (44.0, 1)
+    """
+    places: dict[str, tuple[float, int]] = {}
+    left, line = float(LEFT), 0
+    for name in names:
+        width = 6.2 * len(name) + 10
+        if places and left + width > WIDTH - RIGHT + 10:
+            left, line = float(LEFT), line + 1
+        places[name] = left, line
+        left += width
+    return places
 
 
 def running_mean(values: Sequence[float], width: int = SMOOTHING) -> list[float]:
@@ -131,7 +155,7 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) 
         return ""
     xs = [x for points in drawn.values() for x, _ in points]
     ys = [y for points in drawn.values() for _, y in points]
-    plot = _Plot(title, (min(xs), max(xs)), _axis(min(ys), max(ys)))
+    plot = _Plot(title, (min(xs), max(xs)), _axis(min(ys), max(ys)), list(drawn))
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(drawn))]
     for (name, points), colour in zip(drawn.items(), colours, strict=True):
         smooth = running_mean([y for _, y in points])
@@ -145,7 +169,7 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) 
             )
     for step in ticks(min(xs), max(xs)):
         plot.x_tick(plot.x(step), _number(step))
-    plot.legend(list(drawn), colours)
+    plot.legend(colours)
     return plot.svg()
 
 
@@ -186,7 +210,7 @@ def seeds_chart(
     drawn = [point for points in curves.values() for point in points]
     xs = [x for x, *_ in drawn]
     values = _axis(min(low for _, low, _, _ in drawn), max(high for *_, high in drawn))
-    plot = _Plot(title, (min(xs), max(xs)), values)
+    plot = _Plot(title, (min(xs), max(xs)), values, list(curves))
     places = {name: place for place, name in enumerate(runs)}
     colours = [COLOURS[places[name] % len(COLOURS)] for name in curves]
 
@@ -207,7 +231,7 @@ def seeds_chart(
         )
     for step in ticks(min(xs), max(xs)):
         plot.x_tick(plot.x(step), _number(step))
-    plot.legend(list(curves), colours)
+    plot.legend(colours)
     return plot.svg()
 
 
@@ -224,7 +248,7 @@ def interval_chart(title: str, groups: Mapping[str, Mapping[str, Interval]]) -> 
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     colours = [BEFORE, AFTER] if len(names) == 2 else list(COLOURS[: len(names)])
     low, high = min(item.low for item in intervals), max(item.high for item in intervals)
-    plot = _Plot(title, (-0.5, len(groups) - 0.5), _axis(low, high))
+    plot = _Plot(title, (-0.5, len(groups) - 0.5), _axis(low, high), names)
     for place, (group, members) in enumerate(groups.items()):
         plot.x_tick(plot.x(place), group)
         for name, item in members.items():
@@ -238,7 +262,7 @@ def interval_chart(title: str, groups: Mapping[str, Mapping[str, Interval]]) -> 
                 f'<line class="whisker" x1="{x}" x2="{x}" y1="{low_y}" y2="{high_y}"/>'
                 f'<circle cx="{x}" cy="{plot.y(item.mean)}" r="4"/></g>'
             )
-    plot.legend(names, colours)
+    plot.legend(colours)
     return plot.svg()
 
 
@@ -258,7 +282,7 @@ def frames_chart(title: str, curves: Mapping[str, Mapping[int, Interval]]) -> st
     low, high = min(item.low for item in intervals), max(item.high for item in intervals)
     margin = 0.04 * (max(places.values()) - min(places.values()))
     ends = (min(places.values()) - margin, max(places.values()) + margin)
-    plot = _Plot(title, ends, _axis(low, high))
+    plot = _Plot(title, ends, _axis(low, high), list(drawn))
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(drawn))]
     for (name, points), colour in zip(drawn.items(), colours, strict=True):
         path = " ".join(f"{plot.x(places[k])},{plot.y(item.mean)}" for k, item in points.items())
@@ -275,7 +299,7 @@ def frames_chart(title: str, curves: Mapping[str, Mapping[int, Interval]]) -> st
             )
     for frames in budgets:
         plot.x_tick(plot.x(places[frames]), str(frames))
-    plot.legend(list(drawn), colours)
+    plot.legend(colours)
     return plot.svg()
 
 

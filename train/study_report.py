@@ -41,10 +41,10 @@ baseline's."""
 NOTE = """
 Brackets are 95 % bootstrap intervals; seeds and tasks are both drawn with replacement, the tasks of
 two arms together, their seeds apart. Beside them stands the range of the seeds (of a difference: of
-all pairs), as an interval over few seeds is still too narrow; "tasks alone" marks an interval of
-one seed, which says nothing of others. Seeds of arms without training are samplings of one policy.
-Differences whose interval excludes zero are bold. TNG(K) leaves out rows that could not be scored.
-Empty rows have not been run.
+all pairs), as an interval over few seeds is still too narrow; an interval of one seed, without a
+range, is over tasks alone and says nothing of other seeds. Seeds of arms without training are
+samplings of one policy. Differences whose interval excludes zero are bold. TNG(K) leaves out rows
+that could not be scored. Empty rows have not been run.
 """
 
 
@@ -120,7 +120,7 @@ def _plain(item: Estimate | None, form: str = ".2f") -> str:
 
 def _seeds(item: Estimate, written: Callable[[float], str], joint: str) -> str:
     if item.spread is None:
-        return " (tasks alone)"
+        return ""
     return f" (seeds {joint.join(map(written, item.spread))})"
 
 
