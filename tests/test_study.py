@@ -403,10 +403,8 @@ def test_the_goals_are_measured_and_judged():
     half = scored(*[0.5] * 20, calls=1)
     lines = goals(config, [result("a", half), result("b", high), result("start", low)]).splitlines()
     assert lines[-4:] == [
-        "- accuracy (greedy) of b minus a, interval above zero: "
-        "**+50.0 [+50.0, +50.0]**: yes",
-        "- accuracy (sampled) of b minus a, interval above zero: "
-        "**+50.0 [+50.0, +50.0]**: yes",
+        "- accuracy (greedy) of b minus a, interval above zero: **+50.0 [+50.0, +50.0]**: yes",
+        "- accuracy (sampled) of b minus a, interval above zero: **+50.0 [+50.0, +50.0]**: yes",
         "- f (sampled) of b, at least 0.9 of start: 1.000 / 1.000 = 1.00: yes",
         "- κ at K ≤ 8 (sampled) of b, at least 5 times a: 2.000 / 1.000 = 2.00: no",
     ]

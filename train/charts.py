@@ -101,7 +101,8 @@ class _Plot:
 
     def y(self, value: float) -> float:
         low, high = self.y_range
-        return round(HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - self.top), 1)
+        part = (value - low) / (high - low)
+        return round(HEIGHT - BOTTOM - part * (HEIGHT - BOTTOM - self.top), 1)
 
     def x_tick(self, position: float, label: str) -> None:
         self.parts.append(_text(position, HEIGHT - 8, label))
