@@ -26,7 +26,7 @@ from train.study_statistics import average, difference, score, tool_gap
 
 def test_no_arm_of_the_search_has_a_mechanism_or_sees_the_test_split(tmp_path):
     regimes = study.load("regimes")
-    cells = study.cells(regimes, tmp_path, [*regimes.arms], [0], False)
+    cells = study.cells(regimes, tmp_path, regimes.main, [0], False)
     found = [cell.config for cell in cells]
     assert {c.env.reward for c in found} == {"vanilla", "longvila"}  # neither has the anchor
     assert {(c.agent.forced_prefix, c.env.frame_budget, c.algorithm.credit) for c in found} == {
@@ -38,13 +38,28 @@ def test_no_arm_of_the_search_has_a_mechanism_or_sees_the_test_split(tmp_path):
     assert all(settings.count(one) == 1 for one in settings)
 
 
+def test_where_the_form_is_lost_the_search_has_each_mechanism_alone_and_both(tmp_path):
+    regimes = study.load("regimes")
+    names = [
+        "hot_fast",
+        *(name for name in regimes.arms if regimes.arms[name].control == "hot_fast"),
+    ]
+    found = [cell.config for cell in study.cells(regimes, tmp_path, names, [0], False)]
+    mechanisms = [(c.env.reward, c.algorithm.credit, c.env.frame_budget != 16) for c in found]
+    plain, anchored = ("vanilla", "trajectory"), ("paravt", "token")
+    assert mechanisms == [(*kind, gated) for gated in (False, True) for kind in (plain, anchored)]
+    assert [bool(c.agent.forced_prefix) for c in found] == [False, True, False, True]
+    same = {(c.agent.temperature, c.algorithm.learning_rate, c.evaluation.split) for c in found}
+    assert same == {(1.6, 3.0e-4, "val")}
+
+
 def test_every_arm_of_the_packaged_study_is_a_valid_recipe(tmp_path):
     paradox = study.load("paradox")
     found = {
         cell.arm: cell.config for cell in study.cells(paradox, tmp_path, [*paradox.arms], [0], True)
     }
     assert set(found) == set(paradox.arms)
-    vanilla, anchoring, gating, both = (found[name] for name in paradox.main)
+    vanilla, anchoring, gating, both = (found[name] for name in paradox.main[1:])
     assert [c.env.frame_budget == 16 for c in (vanilla, anchoring, gating, both)] == [
         True,
         True,
