@@ -3,10 +3,12 @@
 Interleaved, the median of the repeats; every torch call on one thread, so that the synchronous loop
 keeps one core busy and the asynchronous one at most two:
 
-- engines: tokens per second of drawing n completions for each of several prompts with frames, by
-  the two samplers that training uses. Caches are emptied before each round, as after an update.
+- engines: tokens per second of drawing n completions for each of several prompts with frames: by
+  transformers' own `generate` (without log-probabilities, which training needs) and by the two
+  samplers that training uses. Caches are emptied before each round, as after an update.
   `equal`: all completions are equally long, the best case of a fixed batch; `mixed`: lengths are
-  log-uniform up to four times that, as rollouts are: most are short, a few are long;
+  log-uniform up to four times that, as rollouts are: most are short, a few are long. `generate`
+  has one limit for all rows, so it draws to the longest; only what was asked for is counted;
 - loops: seconds of a training step (play a batch, update on it) with crops that take a set time,
   as from slow storage, and the share of the step in which the engine stands idle. `lanes` plays
   the batch in several lanes, `ahead` also plays the next batch during the update.
@@ -36,6 +38,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoModelForImageTextToText
+from transformers.utils.logging import disable_progress_bar
 
 import paravt_env
 from agents.base import AgentConfig, VLLMConfig
@@ -108,10 +112,42 @@ def lengths(rows: int, sizes: Sizes, mixed: bool, seed: int) -> list[int]:
     return np.exp(rng.uniform(np.log(4), np.log(4 * sizes.tokens), rows)).astype(int).tolist()
 
 
+def generate(model: Any, vlm: VisionLanguageModel, contexts: Any, n: int, limit: int) -> None:
+    """`n` completions of `limit` tokens for each context, as a user of transformers would draw."""
+    longest = max(len(context.ids) for context in contexts)
+    pad = vlm.tokenizer.pad_token_id
+    ids = torch.tensor([[pad] * (longest - len(c.ids)) + list(c.ids) for c in contexts])
+    images = [image for context in contexts for image in context.images]
+    model.generate(
+        input_ids=ids,
+        attention_mask=(ids != pad).long(),
+        mm_token_type_ids=(ids == vlm.image_pad_id).int(),
+        pixel_values=vlm.patches(np.stack(images)),
+        image_grid_thw=torch.tensor([vlm.image_grid(*image.shape[:2]) for image in images]),
+        do_sample=True,
+        temperature=TEMPERATURE,
+        top_k=0,
+        num_return_sequences=n,
+        min_new_tokens=limit,
+        max_new_tokens=limit,
+        suppress_tokens=list(vlm.forbidden_ids),
+        pad_token_id=pad,
+    )
+
+
 def engines(
     vlm: VisionLanguageModel, engine: Any, n: int, sizes: Sizes, mixed: bool
 ) -> dict[str, float]:
     """Tokens per second of each engine at n completions a prompt."""
+    model = AutoModelForImageTextToText.from_pretrained(vlm.model.name_or_path).eval()
+
+    def by_generate(seed: int) -> float:
+        contexts = prompts(vlm, sizes, seed)
+        limits = lengths(n * len(contexts), sizes, mixed, seed)
+        torch.manual_seed(seed)
+        began = perf_counter()
+        generate(model, vlm, contexts, n, max(limits))
+        return sum(limits) / (perf_counter() - began)
 
     def transformers(seed: int) -> float:
         rows = [c for c in prompts(vlm, sizes, seed) for _ in range(n)]
@@ -133,7 +169,10 @@ def engines(
         drawn = sampler.sample(rows, lengths(len(rows), sizes, mixed, seed), TEMPERATURE)
         return sum(len(one.ids) for one in drawn) / (perf_counter() - began)
 
-    ways: dict[str, Callable[[int], float]] = {"transformers": transformers}
+    ways: dict[str, Callable[[int], float]] = {
+        "generate": by_generate,
+        "transformers": transformers,
+    }
     if engine is not None:
         ways["vllm"] = vllm
     return interleaved(ways, sizes.repeats)
@@ -307,6 +346,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="also write the tables here")
     args = parser.parse_args()
     sizes = replace(QUICK if args.quick else Sizes(), repeats=args.repeats)
+    disable_progress_bar()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     lines: list[str] = []
@@ -338,15 +378,19 @@ def main() -> None:
         else:
             say("vLLM is not installed: its column is empty")
         say(
-            f"\nengines: {sizes.prompts} prompts of {sizes.frames} frames, {sizes.tokens} tokens\n"
-            f"{'n':>3} {'lengths':>8} {'transformers tok/s':>19} {'vLLM tok/s':>11} {'ratio':>7}"
+            f"\nengines: {sizes.prompts} prompts of {sizes.frames} frames, {sizes.tokens} tokens; "
+            "tokens per second, and times `generate`\n"
+            f"{'n':>3} {'lengths':>8} {'generate':>9} {'transformers':>20} {'vLLM':>20} "
+            f"{'vLLM / transformers':>20}"
         )
         for n, mixed in [(n, mixed) for n in sizes.group_sizes for mixed in (False, True)]:
             speed = engines(vlm, engine, n, sizes, mixed)
-            other = speed.get("vllm")
-            told = f"{other:11.0f} {other / speed['transformers']:6.2f}x" if other else f"{'-':>11}"
+            peer = speed.pop("generate")
+            cells = [f"{other:11.0f} ({other / peer:5.2f}x)" for other in speed.values()]
+            if "vllm" in speed:
+                cells.append(f"{speed['vllm'] / speed['transformers']:19.2f}x")
             name = "mixed" if mixed else "equal"
-            say(f"{n:3d} {name:>8} {speed['transformers']:19.0f} {told}")
+            say(f"{n:3d} {name:>8} {peer:9.0f} {' '.join(cells)}")
         if engine is not None:
             engine.close()
         say(
