@@ -1,7 +1,7 @@
 """Rollouts: transformers against vLLM, synchronous against asynchronous.
 
-Interleaved, the median of the repeats; every torch call on one thread, so that the synchronous loop
-keeps one core busy and the asynchronous one at most two:
+Interleaved, the median of the repeats and their range; torch computes on one thread a call unless
+a column says two:
 
 - engines: tokens per second of drawing n completions for each of several prompts with frames: by
   transformers' own `generate` (without log-probabilities, which training needs) and by the two
@@ -10,8 +10,11 @@ keeps one core busy and the asynchronous one at most two:
   log-uniform up to four times that, as rollouts are: most are short, a few are long. `generate`
   has one limit for all rows, so it draws to the longest; only what was asked for is counted;
 - loops: seconds of a training step (play a batch, update on it) with crops that take a set time,
-  as from slow storage, and the share of the step in which the engine stands idle. `lanes` plays
-  the batch in several lanes, `ahead` also plays the next batch during the update.
+  as the answer of a slow storage does (a delay that does not grow with the number of crops), and
+  the share of the step in which the engine stands idle. `lanes` plays the batch in several lanes,
+  `ahead` also plays the next batch during the update; both may keep two cores busy, so the
+  synchronous loop is measured with two threads too. Every round begins with a step that is not
+  timed, and nothing plays on after it.
 
     python benchmarks/rollout.py --quick
     python benchmarks/rollout.py --output benchmarks/results/rollout.txt
@@ -31,13 +34,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import transformers
 from transformers import AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
 
@@ -57,6 +62,7 @@ from train.learner import Learner
 from train.players import Players, make_players
 from train.rollout import Rollout, Start
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the engine's own threads
 SIDE, TEMPERATURE = 64, 1.0
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
 
@@ -70,12 +76,12 @@ class Sizes:
     tokens: int = 64
     group_sizes: tuple[int, ...] = (1, 8)
     crop_seconds: tuple[float, ...] = (0.0, 0.5)
-    steps: int = 2
+    steps: int = 5
     turn_tokens: int = 32
     repeats: int = 5
 
 
-QUICK = Sizes(prompts=4, tokens=24, group_sizes=(8,), crop_seconds=(0.5,), steps=1, turn_tokens=12)
+QUICK = Sizes(prompts=4, tokens=24, group_sizes=(8,), crop_seconds=(0.5,), steps=2, turn_tokens=12)
 
 
 def prompts(vlm: VisionLanguageModel, sizes: Sizes, seed: int) -> list[TokenContext]:
@@ -93,15 +99,26 @@ def prompts(vlm: VisionLanguageModel, sizes: Sizes, seed: int) -> list[TokenCont
     return contexts
 
 
-def interleaved(ways: Mapping[str, Callable[[int], float]], repeats: int) -> dict[str, float]:
-    """Median of what each way gives, taken in turns after a warm-up round."""
+class Measured(NamedTuple):
+    """Median of several rounds, and their range."""
+
+    median: float
+    least: float
+    most: float
+
+    def __format__(self, form: str) -> str:
+        return f"{self.median:{form}} ({self.least:{form}}-{self.most:{form}})"
+
+
+def interleaved(ways: Mapping[str, Callable[[int], float]], repeats: int) -> dict[str, Measured]:
+    """What each way gives, taken in turns after a warm-up round."""
     values: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(repeats + 1):
         for name, way in ways.items():
             value = way(round_)
             if round_:
                 values[name].append(value)
-    return {name: statistics.median(many) for name, many in values.items()}
+    return {n: Measured(statistics.median(v), min(v), max(v)) for n, v in values.items()}
 
 
 def lengths(rows: int, sizes: Sizes, mixed: bool, seed: int) -> list[int]:
@@ -137,7 +154,7 @@ def generate(model: Any, vlm: VisionLanguageModel, contexts: Any, n: int, limit:
 
 def engines(
     vlm: VisionLanguageModel, engine: Any, n: int, sizes: Sizes, mixed: bool
-) -> dict[str, float]:
+) -> dict[str, Measured]:
     """Tokens per second of each engine at n completions a prompt."""
     model = AutoModelForImageTextToText.from_pretrained(vlm.model.name_or_path).eval()
 
@@ -250,84 +267,92 @@ def always_calls(agent: Any) -> None:
 class Loop:
     """A training loop over players: what a step takes, and what of it the engine stands idle."""
 
-    def __init__(self, players: Players, learner: Learner, ahead: bool) -> None:
+    def __init__(self, players: Players, learner: Learner, ahead: bool, threads: int) -> None:
         self.players, self.learner, self.step = players, learner, 0
+        self.threads, self.ahead = threads, ahead
+        self.idle: list[float] = []
         for agent in players.agents:
             always_calls(agent)
-        self.ahead = Ahead(self._play, players.weights_changed, 1) if ahead else None
 
     def _play(self, progress: Progress) -> list[Rollout]:
         starts = [Start("task", 4, seed) for seed in range(4) for _ in range(4)]
         return self.players.play(starts, 4, progress)
 
     def run(self, steps: int) -> float:
-        """Seconds of a step, over several."""
-        began = perf_counter()
-        for _ in range(steps):
-            if self.ahead is None:
-                rollouts = self._play(lambda done, rows: None)
-            else:
-                rollouts = self.ahead.take(self.step).batch
-            played = [t for one in rollouts for t in one.trajectories]
-            rng = np.random.default_rng(self.step)
-            advantages = [rng.normal(size=len(t.branch_ids)).astype(np.float32) for t in played]
-            self.learner.update(Batch(played, advantages, [0] * len(played)))
-            self.step += 1
-            if self.ahead is None:
+        """Seconds of a step, over several, after one that is not timed."""
+        torch.set_num_threads(self.threads)
+        ahead = None
+        if self.ahead:
+            ahead = Ahead(self._play, self.players.weights_changed, 1, version=self.step)
+        try:
+            self._update(ahead)
+            began, busy = perf_counter(), self.busy()
+            for _ in range(steps):
+                self._update(ahead)
+            seconds = perf_counter() - began
+            self.idle.append(1 - (self.busy() - busy) / seconds)
+            return seconds / steps
+        finally:
+            if ahead is not None:
+                ahead.close()
                 self.players.weights_changed(self.step)
-        return (perf_counter() - began) / steps
+            torch.set_num_threads(1)
+
+    def _update(self, ahead: Ahead[list[Rollout]] | None) -> None:
+        """One step."""
+        if ahead is None:
+            rollouts = self._play(lambda done, rows: None)
+        else:
+            rollouts = ahead.take(self.step).batch
+        played = [t for one in rollouts for t in one.trajectories]
+        rng = np.random.default_rng(self.step)
+        advantages = [rng.normal(size=len(t.branch_ids)).astype(np.float32) for t in played]
+        self.learner.update(Batch(played, advantages, [0] * len(played)))
+        self.step += 1
+        if ahead is None:
+            self.players.weights_changed(self.step)
 
     def busy(self) -> float:
         """Seconds that the engine has drawn tokens so far."""
         seconds = self.players.stats().seconds
         return sum(seconds.get(stage, 0.0) for stage in ("engine", "encode", "prefill", "decode"))
 
-    def close(self) -> None:
-        """End the thread and the engine."""
-        if self.ahead is not None:
-            self.ahead.close()
-        self.players.close()
+
+LOOPS = {"synchronous": (1, 1), "two threads": (1, 2), "lanes": (4, 1), "ahead": (4, 1)}
+"""Lanes and threads of each loop."""
 
 
 def loops(folder: Path, clip: str, engine: str, crop: float, sizes: Sizes) -> dict[str, Any]:
-    """Seconds of a step and idle share of the engine: synchronous, in lanes, ahead."""
+    """Seconds of a step and idle share of the engine, for each of `LOOPS`."""
     SlowCrops.seconds = crop
     config = _config(folder, engine, sizes.turn_tokens)
-    made: dict[str, tuple[Loop, list[SlowCrops]]] = {}
-    for name, lanes in (("synchronous", 1), ("lanes", 4), ("ahead", 4)):
-        vlm = VisionLanguageModel.load(folder)
-        envs = [
-            SlowCrops(
-                16 // lanes, tasks=OneVideo(clip), frame_size=(SIDE, SIDE), max_turns=1,
-                max_crops=2, frames_per_crop=4, frame_budget=4,
+    made: dict[str, Loop] = {}
+    with ExitStack() as resources:
+        for name, (lanes, threads) in LOOPS.items():
+            vlm = VisionLanguageModel.load(folder)
+            envs = [
+                SlowCrops(
+                    16 // lanes, tasks=OneVideo(clip), frame_size=(SIDE, SIDE), max_turns=1,
+                    max_crops=2, frames_per_crop=4, frame_budget=4,
+                )
+                for _ in range(lanes)
+            ]  # fmt: skip
+            for env in envs:
+                resources.callback(env.close)
+            players = make_players(config, vlm, envs, seed=0, apart=name == "ahead")
+            resources.callback(players.close)
+            settings = PARAGRPOConfig(
+                groups=4, group_size=4, kl_coefficient=0.0, learning_rate=1e-6
             )
-            for _ in range(lanes)
-        ]  # fmt: skip
-        players = make_players(config, vlm, envs, seed=0, apart=name == "ahead")
-        settings = PARAGRPOConfig(groups=4, group_size=4, kl_coefficient=0.0, learning_rate=1e-6)
-        made[name] = Loop(players, Learner(vlm, settings, TEMPERATURE), name == "ahead"), envs
-    idle: dict[str, list[float]] = {name: [] for name in made}
-
-    def timed(name: str) -> Callable[[int], float]:
-        def way(round_: int) -> float:
-            loop = made[name][0]
-            before = loop.busy()
-            seconds = loop.run(sizes.steps)
-            if round_:
-                idle[name].append(1 - (loop.busy() - before) / (seconds * sizes.steps))
-            return seconds
-
-        return way
-
-    result: dict[str, Any] = interleaved({name: timed(name) for name in made}, sizes.repeats)
-    for loop, envs in made.values():
-        loop.close()
-        for env in envs:
-            env.close()
-    return {"seconds": result, "idle": {k: statistics.median(v) for k, v in idle.items()}}
+            learner = Learner(vlm, settings, TEMPERATURE, staleness=int(name == "ahead"))
+            made[name] = Loop(players, learner, name == "ahead", threads)
+        ways = {name: lambda _, loop=loop: loop.run(sizes.steps) for name, loop in made.items()}
+        seconds = interleaved(ways, sizes.repeats)
+    idle = {name: statistics.median(loop.idle[1:]) for name, loop in made.items()}
+    return {"seconds": seconds, "idle": idle}
 
 
-def _config(folder: Path, engine: str, tokens: int = 32) -> AgentConfig:
+def _config(folder: Path, engine: Any, tokens: int = 32) -> AgentConfig:
     return AgentConfig(
         checkpoint=str(folder), prompt_style="compact", temperature=TEMPERATURE, engine=engine,
         max_new_tokens=tokens, answer_tokens=8, subagent_tokens=8,
@@ -342,7 +367,12 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="small cells, under a minute")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds of each cell")
-    parser.add_argument("--engine", default="transformers", help="what the loops play with")
+    parser.add_argument(
+        "--engine",
+        default="transformers",
+        choices=("transformers", "vllm"),
+        help="what the loops play with",
+    )
     parser.add_argument("--output", type=Path, help="also write the tables here")
     args = parser.parse_args()
     sizes = replace(QUICK if args.quick else Sizes(), repeats=args.repeats)
@@ -364,8 +394,9 @@ def main() -> None:
         parameters = sum(p.numel() for p in vlm.model.parameters()) / 1e6
         say("$ python " + shlex.join([f"benchmarks/{Path(__file__).name}", *sys.argv[1:]]))
         say(
-            f"{platform.machine()}, {os.cpu_count()} cores, 1 thread, torch {torch.__version__}, "
-            f"Qwen3-VL of {parameters:.1f} M parameters, float32, median of {sizes.repeats}"
+            f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, "
+            f"transformers {transformers.__version__}, Qwen3-VL of {parameters:.1f} M parameters, "
+            f"float32, median (range) of {sizes.repeats}"
         )
         engine = None
         if HAS_VLLM:
@@ -380,32 +411,35 @@ def main() -> None:
         say(
             f"\nengines: {sizes.prompts} prompts of {sizes.frames} frames, {sizes.tokens} tokens; "
             "tokens per second, and times `generate`\n"
-            f"{'n':>3} {'lengths':>8} {'generate':>9} {'transformers':>20} {'vLLM':>20} "
+            f"{'n':>3} {'lengths':>8} {'generate':>19} {'transformers':>28} {'vLLM':>28} "
             f"{'vLLM / transformers':>20}"
         )
         for n, mixed in [(n, mixed) for n in sizes.group_sizes for mixed in (False, True)]:
             speed = engines(vlm, engine, n, sizes, mixed)
             peer = speed.pop("generate")
-            cells = [f"{other:11.0f} ({other / peer:5.2f}x)" for other in speed.values()]
+            cells = [f"{f'{x:.0f} {x.median / peer.median:5.2f}x':>28}" for x in speed.values()]
             if "vllm" in speed:
-                cells.append(f"{speed['vllm'] / speed['transformers']:19.2f}x")
+                cells.append(f"{speed['vllm'].median / speed['transformers'].median:19.2f}x")
             name = "mixed" if mixed else "equal"
-            say(f"{n:3d} {name:>8} {peer:9.0f} {' '.join(cells)}")
+            say(f"{n:3d} {name:>8} {f'{peer:.0f}':>19} {' '.join(cells)}")
         if engine is not None:
             engine.close()
         say(
-            f"\nloops ({args.engine}): 4 groups of 4, two crops each; seconds of a step and idle "
+            f"\nloops ({args.engine}): 4 groups of 4, two crops each; seconds of a step, and idle "
             "share of the engine\n"
-            f"{'crop s':>6} {'synchronous':>18} {'4 lanes':>18} {'4 lanes, ahead':>18} {'ratio':>7}"
+            f"{'crop s':>6}"
+            + "".join(f"{name:>27}" for name in LOOPS)
+            + "   best synchronous / ahead"
         )
         for crop in sizes.crop_seconds:
             cell = loops(folder, clip, args.engine, crop, sizes)
-            columns = " ".join(
-                f"{cell['seconds'][k]:10.2f} ({cell['idle'][k]:4.0%})"
-                for k in ("synchronous", "lanes", "ahead")
+            idle = cell["idle"]
+            columns = "".join(
+                f"{f'{seconds:.2f}, {idle[name]:.0%}':>27}"
+                for name, seconds in cell["seconds"].items()
             )
-            ratio = cell["seconds"]["synchronous"] / cell["seconds"]["ahead"]
-            say(f"{crop:6.1f} {columns} {ratio:6.2f}x")
+            best = min(cell["seconds"][name].median for name in ("synchronous", "two threads"))
+            say(f"{crop:6.1f}{columns} {best / cell['seconds']['ahead'].median:10.2f}x")
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
