@@ -139,7 +139,8 @@ def decomposed(scores: Scores) -> np.ndarray:
     """sum_k w_k (r_k - mean_k) / std_k: each term is normalised on its own (GDPO, 2601.05242).
 
     So no term drowns in the variance of another. The paper then normalises over the batch
-    (`normalise_batch`). A term without variance in a group adds nothing there.
+    (`normalise_batch`). A term without variance in a group adds nothing there, and what rounding
+    leaves where terms cancel is no advantage.
 
     Raises:
         ValueError: The rewards hold something that is no term, which would be lost.
@@ -160,7 +161,7 @@ def decomposed(scores: Scores) -> np.ndarray:
     for name in weighed:
         term_N = np.asarray(scores.terms[name], dtype=np.float64)
         advantages_N += scores.weights[name] * _standardised(term_N, scores.groups)
-    return advantages_N
+    return _per_group(advantages_N, scores.groups, lambda advantages: advantages)
 
 
 def gated(scores: Scores) -> np.ndarray:

@@ -8,6 +8,7 @@ from ``train``; try one with ``paravt play --agent random``.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast, runtime_checkable
@@ -48,6 +49,11 @@ class VLLMConfig:
     """GPUs that hold one copy of the policy; more than one for a server only."""
     eager: bool = True
     """Run without compiled graphs: starts in seconds."""
+    sleep: int = 1
+    """What ``vllm`` on a GPU leaves to the learner during an update: 0 nothing; 1 the memory of its
+    keys and values, and of its weights, which wait in host memory; 2 the same, and its weights are
+    dropped. A server, vLLM on a CPU, and a run that plays meanwhile (``run.asynchronous``) stay
+    awake."""
     sync: Literal["memory", "nccl"] = "memory"
     """How weights reach a server: through shared memory on one machine, or between GPUs."""
     learner_address: str = "127.0.0.1"
@@ -71,6 +77,11 @@ class VLLMConfig:
             )
         if not self.kv_cache_gib > 0:
             raise ValueError(f"agent.vllm.kv_cache_gib must be positive: {self.kv_cache_gib}")
+        if self.sleep not in (0, 1, 2):
+            raise ValueError(
+                "agent.vllm.sleep must be 0 (awake), 1 (weights wait in host memory) or 2 (weights "
+                f"are dropped): {self.sleep}"
+            )
 
 
 @dataclass
@@ -116,16 +127,20 @@ class AgentConfig:
         if self.engine != "vllm":
             return
         kind, _, card = self.device.partition(":")
-        if kind == "cuda" and card not in ("", "0"):
+        own = os.environ.get("LOCAL_RANK", "0")
+        if kind == "cuda" and card not in ("", own):
+            advice = f"Set CUDA_VISIBLE_DEVICES={card} and agent.device=cuda"
+            if "LOCAL_RANK" in os.environ:
+                advice = "Set agent.device=cuda, so that each process takes its own"
             raise ValueError(
                 f"agent.device={self.device} with agent.engine=vllm: vLLM in this process takes "
-                f"the first card it sees. Set CUDA_VISIBLE_DEVICES={card} and agent.device=cuda, "
-                "or agent.engine=vllm_server"
+                f"card {own} of those that it sees. {advice}, or agent.engine=vllm_server"
             )
         if self.vllm.tensor_parallel > 1:
             raise ValueError(
                 f"agent.vllm.tensor_parallel={self.vllm.tensor_parallel} with agent.engine=vllm: "
-                "new weights reach one card of this process; set agent.engine=vllm_server"
+                "each process has an engine of its own on one card, and new weights reach that "
+                "card alone. Set agent.vllm.tensor_parallel=1, or agent.engine=vllm_server"
             )
 
 
@@ -287,3 +302,11 @@ class MeteredAgent(Agent, Protocol):
         ``frames`` and ``visual_tokens`` that went into contexts, ``prompt_tokens`` and
         ``completion_tokens``, ``requests``, ``cost``: what the agent knows of these.
         """
+
+
+@runtime_checkable
+class ClosableAgent(Agent, Protocol):
+    """An agent that holds something: an engine, a server, threads."""
+
+    def close(self) -> None:
+        """Release it; whoever made the agent calls this, once, also where playing failed."""

@@ -172,7 +172,14 @@ def sequence_mean(lengths_N: np.ndarray, limit: int) -> np.ndarray:
 
 
 def dr_grpo(lengths_N: np.ndarray, limit: int) -> np.ndarray:
-    """Sum over the tokens, divided by sequences times the length limit: no length bias (Dr.GRPO).
+    """Every token weighs 1 / (sequences * limit), however long its sequence is (Dr.GRPO).
+
+    The constant limit stands where `sequence_mean` divides by each sequence's own length, which
+    makes long wrong answers cheap (arXiv 2503.20783). It is no mean: the limit scales the gradient.
+    A sequence is a conversation with all its turns, or a sub-agent's reading.
+
+    Raises:
+        ValueError: The limit is not positive.
 
     >>> dr_grpo(np.array([1, 4]), limit=10).tolist()
     [0.05, 0.05]

@@ -13,6 +13,7 @@ Playing and learning are injected, so that this file is the algorithm and nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -40,6 +41,10 @@ KL_TERM = "kl"
 
 class ScoredRollout(Protocol):
     """What the algorithm needs of a rollout (`train/rollout.py` has the rest)."""
+
+    @property
+    def task_id(self) -> str:
+        """The task that was played."""
 
     @property
     def reward(self) -> float:
@@ -118,6 +123,9 @@ class PARAGRPO(Generic[R]):
 
         Rollouts without trajectories (their video could not be read) belong to no group's
         statistics.
+
+        Raises:
+            ValueError: A reward, or a term of one, is not finite; the task is named.
         """
         config = self.config
         members = [(g, r) for g, group in enumerate(groups) for r in group if r.trajectories]
@@ -153,6 +161,11 @@ class PARAGRPO(Generic[R]):
 
     def _scores(self, members: Sequence[tuple[int, ScoredRollout]]) -> Scores:
         config, rollouts = self.config, [rollout for _, rollout in members]
+        for rollout in rollouts:
+            values = {name: rollout.terms[name] for name in self.reward_weights}
+            for name, value in {**values, "reward": rollout.reward}.items():
+                if not math.isfinite(value):
+                    raise ValueError(f"task {rollout.task_id!r}: its {name} is {value}")
         return Scores(
             rewards=np.array([rollout.reward for rollout in rollouts], dtype=np.float64),
             groups=np.array([group for group, _ in members], dtype=np.int64),

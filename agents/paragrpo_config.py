@@ -6,8 +6,9 @@ What a recipe's `algorithm` group may contain, in which range; `agents/paragrpo.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from agents.advantages import ADVANTAGES, Credit
@@ -47,7 +48,7 @@ class PARAGRPOConfig:
     aggregation: str = "token_mean"
     """Name in `AGGREGATIONS`: token_mean, sequence_mean or dr_grpo."""
     length_limit: int = 2048
-    """dr_grpo: the constant number of tokens that a sequence's sum is divided by."""
+    """dr_grpo: the constant that a sequence's sum over its tokens, of all turns, is divided by."""
     kl_coefficient: float = 0.01
     """Weight of the k3 divergence from the frozen starting policy; 0 loads no second copy."""
     kl_in: Literal["loss", "reward"] = "loss"
@@ -65,7 +66,8 @@ class PARAGRPOConfig:
     epochs: int = 1
     """Passes over one batch of rollouts."""
     minibatches: int = 1
-    """Optimizer steps in one pass; groups are kept whole."""
+    """Optimizer steps in one pass; groups are kept whole. No ratio leaves 1 in the first step of a
+    batch, so that nothing is clipped where there is no other."""
     freeze_vision: bool = False
     """Leave the vision tower as it is."""
     micro_batch_tokens: int = 16384
@@ -90,6 +92,11 @@ class PARAGRPOConfig:
                 raise ValueError(
                     f"algorithm.{field}={getattr(self, field)!r}: choose from {', '.join(table)}"
                 )
+        for name in (one.name for one in fields(self)):
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"algorithm.{name} must be finite, not {number}")
         for field in (
             "groups",
             "epochs",
@@ -118,6 +125,14 @@ class PARAGRPOConfig:
         for field in ("kl_coefficient", "weight_decay", "warmup_steps", "shrinkage"):
             if getattr(self, field) < 0:
                 raise ValueError(f"algorithm.{field} must not be negative: {getattr(self, field)}")
+
+        if self.right_from > 1:
+            raise ValueError(
+                f"algorithm.right_from must be at most 1, which a right answer is worth: "
+                f"{self.right_from}"
+            )
+        if not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise ValueError(f"algorithm.adam_betas must be in [0, 1): {self.adam_betas}")
 
     @property
     def updates_per_batch(self) -> int:

@@ -88,17 +88,25 @@ class VLLMAgent(ConversationAgent):
     ) -> None:
         super().__init__(vlm, config, limits)
         self.longest = config.vllm.max_model_len
+        self.engine = engine
         self.sampler = EngineSampler(engine, seed)
 
     @classmethod
     def load(cls, config: AgentConfig, limits: Limits | None = None, seed: int = 0) -> VLLMAgent:
-        """Start the engine that `config.engine` names and make an agent of it."""
+        """Start the engine that `config.engine` names and make an agent of it.
+
+        Nobody will push weights: a server that runs already must hold those of the checkpoint.
+        """
         vlm = VisionLanguageModel.load(config.checkpoint, config.dtype, "meta")
-        return cls(vlm, config, start_engine(config, vlm), limits, seed)
+        return cls(vlm, config, start_engine(config, vlm, as_loaded=True), limits, seed)
 
     def weights_changed(self, version: int) -> None:
         """Tell the agent that the engine has the weights of `version` now."""
         self.version = version
+
+    def close(self) -> None:
+        """Close the engine, which other agents may share."""
+        self.engine.close()
 
     def draw(self, turns: Sequence[Turn]) -> list[Sampled]:
         """Draw a turn for all rows in one batch."""
@@ -117,11 +125,18 @@ class VLLMAgent(ConversationAgent):
         return [Sampled(one.ids, one.logprobs) for one in drawn]
 
 
-def start_engine(config: AgentConfig, vlm: VisionLanguageModel) -> InProcessEngine | ServerEngine:
+def start_engine(
+    config: AgentConfig, vlm: VisionLanguageModel, as_loaded: bool = False
+) -> InProcessEngine | ServerEngine:
     """The engine that `config.engine` names.
 
+    Args:
+        config: The policy's checkpoint and the engine's settings.
+        vlm: Its tokenizer and image geometry.
+        as_loaded: No weights will be pushed: the engine must hold those of the checkpoint.
+
     Raises:
-        EngineError: vLLM is not installed, or does not start.
+        EngineError: vLLM is not installed, does not start, or holds other weights.
     """
     try:
         import vllm  # noqa: F401
@@ -132,4 +147,4 @@ def start_engine(config: AgentConfig, vlm: VisionLanguageModel) -> InProcessEngi
         ) from error
     if config.engine == "vllm":
         return InProcessEngine(config, vlm)
-    return ServerEngine(config, vlm)
+    return ServerEngine(config, vlm, as_loaded)

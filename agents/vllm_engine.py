@@ -110,6 +110,9 @@ class Engine(Protocol):
     def reset_caches(self) -> None:
         """Forget all keys, values and image features."""
 
+    def sleep(self) -> None:
+        """Leave to the learner what memory it can of the learner's card, until new weights come."""
+
     def close(self) -> None:
         """Release what the engine holds."""
 

@@ -3,6 +3,9 @@
 One of the two engines behind `agents/vllm_agent.py`. Lanes of rollouts call it from several threads
 and share its batch. vLLM holds `agent.vllm.max_requests` of their requests at most; the others wait
 here and their lanes with them, so no worker decodes frames for an engine that is full.
+
+Where torchrun started several processes, each has an engine of its own. While the learner updates,
+the engine sleeps; what wakes it is new weights.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from agents.base import AgentConfig, AgentStats, image_key
 from agents.vllm_engine import (
@@ -56,6 +60,9 @@ class InProcessEngine:
     Callers on several threads share one batch: whoever comes first drives the engine, takes in the
     requests of those who come later between two steps, and hands everybody's results out.
 
+    Several processes start their engines together, since each start makes process groups. That is
+    all that the engines share: each has the whole policy, on the card `cuda:LOCAL_RANK`.
+
     Args:
         config: The policy's checkpoint and the engine's settings.
         vlm: Its tokenizer and image geometry.
@@ -67,7 +74,16 @@ class InProcessEngine:
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        arguments = EngineArgs(**engine_arguments(config), disable_log_stats=True)
+        self.device = torch.device(config.device)
+        self.level = config.vllm.sleep if self.device.type == "cuda" else 0
+        self.asleep = False
+        self._guest = dist.is_initialized() and dist.get_world_size() > 1
+        settings = engine_arguments(config)
+        if self._guest:
+            settings["distributed_executor_backend"] = "external_launcher"
+        if self.level:
+            settings["enable_sleep_mode"] = True
+        arguments = EngineArgs(**settings, disable_log_stats=True)
         threads, set_num_threads = torch.get_num_threads(), torch.set_num_threads
         self.llm = LLMEngine.from_engine_args(arguments)
         # On CPU, vLLM takes `set_num_threads` away from the whole process.
@@ -85,9 +101,18 @@ class InProcessEngine:
         self.frames()
 
     def generate(self, prompts: Sequence[Prompt]) -> list[list[Generated]]:
-        """See :class:`Engine`."""
+        """See :class:`Engine`.
+
+        Raises:
+            EngineError: A request was refused, or the engine sleeps.
+        """
         ticket = _Ticket(prompts)
         with self._changed:
+            if self.asleep:
+                raise EngineError(
+                    "the engine sleeps while the learner updates: it draws again once it has been "
+                    "given the new weights (Players.weights_changed)"
+                )
             self._waiting.extend((ticket, place) for place in range(ticket.left))
             while self._driving and not ticket.done:
                 self._changed.wait()
@@ -102,6 +127,7 @@ class InProcessEngine:
         """Step until the caller's own requests are done, then let another caller drive."""
         began = time.perf_counter()
         try:
+            self._take_card()
             while not ticket.done:
                 self._step()
         except Exception as error:
@@ -168,15 +194,44 @@ class InProcessEngine:
     def load(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Replace the weights, forget what the old ones computed, stamp what comes with `version`.
 
+        An engine that sleeps wakes: first the memory of its weights, so that the new ones find
+        room, and that of keys and values when they are loaded.
+
         Raises:
             EngineError: Something is being generated: its tokens would mix two versions.
         """
         with self._changed:
             if self._driving or self._waiting:
                 raise EngineError("weights cannot change while completions are being drawn")
+            self._take_card()
+            if self.asleep:
+                self.llm.wake_up(["weights"])
             self.llm.collective_rpc("paravt_reload", args=(iter(weights),))
+            if self.asleep:
+                self.llm.wake_up(["kv_cache"])
+                self.asleep = False
             self.reset_caches()
             self.llm.set_weight_version(str(version))
+
+    def sleep(self) -> None:
+        """See :class:`Engine`; :meth:`load` wakes it.
+
+        Raises:
+            EngineError: Something is being generated.
+        """
+        with self._changed:
+            if self.asleep or not self.level:
+                return
+            if self._driving or self._waiting:
+                raise EngineError("the engine cannot sleep while completions are being drawn")
+            self._take_card()
+            self.llm.sleep(self.level)
+            self.asleep = True
+
+    def _take_card(self) -> None:
+        """Work on the engine's card from here on: a new thread of this process starts on card 0."""
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)
 
     def reset_caches(self) -> None:
         """Forget all keys, values and image features."""
@@ -189,8 +244,21 @@ class InProcessEngine:
         return self.llm.collective_rpc("paravt_frames")[0]
 
     def close(self) -> None:
-        """Shut vLLM down."""
-        self.llm.engine_core.shutdown()
+        """Shut vLLM down; the process groups that were there before it stay."""
+        client = self.llm.engine_core
+        if not self._guest:
+            client.shutdown()
+            return
+        from vllm.distributed import parallel_state
+
+        # Its own way out, which it would also take at the end of the process, ends all groups.
+        client._finalizer.detach()
+        client.engine_core.model_executor.shutdown()
+        client.engine_core.scheduler.shutdown()
+        parallel_state.destroy_model_parallel()
+        if parallel_state._WORLD is not None:
+            parallel_state._WORLD.destroy()
+            parallel_state._WORLD = None
 
 
 def _generated(output: Any) -> Generated:

@@ -20,6 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from agents.vllm_engine import (
     EngineError,
     Generated,
     Prompt,
+    checkpoint_path,
     engine_arguments,
     image_items,
     placeholders,
@@ -43,6 +45,14 @@ TORCHRUN = (
     "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
 """What `torchrun` tells each process of a job (and `TORCHELASTIC_*`)."""
+AS_LOADED = "default"
+"""vLLM's version of the weights that a server started with; whoever pushes others gives another."""
+PAUSES = (0.5, 2.0, 8.0)
+"""Seconds before a request is asked again whose connection broke."""
+
+
+class BrokenConnection(EngineError):
+    """A connection that was lost, or a gateway that lost it: the same request may succeed."""
 
 
 class ServerEngine:
@@ -54,9 +64,16 @@ class ServerEngine:
     Args:
         config: The policy's checkpoint and the engine's settings.
         vlm: Its tokenizer and image geometry.
+        as_loaded: The server must hold the checkpoint as it is, for nobody will push weights; one
+            that runs already is left as it was found.
+
+    Raises:
+        EngineError: It does not start or answer, or holds other weights than `as_loaded` asks for.
     """
 
-    def __init__(self, config: AgentConfig, vlm: VisionLanguageModel) -> None:
+    def __init__(
+        self, config: AgentConfig, vlm: VisionLanguageModel, as_loaded: bool = False
+    ) -> None:
         self.vlm, self.stats = vlm, AgentStats()
         self.stop_id = vlm.tokenizer.eos_token_id
         self.timeout = config.vllm.timeout
@@ -65,10 +82,14 @@ class ServerEngine:
         # Requests in flight at most; those of the prompts that wait are not written yet.
         self._pool = ThreadPoolExecutor(config.vllm.max_requests, "vllm")
         self._lock = threading.Lock()
-        if not self.url:
-            self._start(config)
+        self.as_loaded = as_loaded and bool(self.url)
+        if self.as_loaded:
+            self._check_weights(config.checkpoint)
+        else:
+            if not self.url:
+                self._start(config)
+            self.post("/update_weight_version", {"new_version": INITIAL})
         self.frames()
-        self.post("/update_weight_version", {"new_version": INITIAL})
 
     def _start(self, config: AgentConfig) -> None:
         port = free_port()
@@ -97,6 +118,27 @@ class ServerEngine:
                 Path(log).unlink()
                 return
 
+    def _check_weights(self, checkpoint: str) -> None:
+        """Refuse a server of another checkpoint, and one whose weights a training run replaced."""
+        models = self.get("/v1/models")["data"]
+        served = {str(model.get(key)) for model in models for key in ("id", "root")}
+        wanted = {checkpoint, _resolved(checkpoint_path(checkpoint))}
+        if wanted.isdisjoint(map(_resolved, served)):
+            raise EngineError(
+                f"{self.url} serves {', '.join(sorted(served))} and not {checkpoint}: start a "
+                "server of that checkpoint. If it is the same one by another path, start the "
+                f"server with --served-model-name {checkpoint}"
+            )
+        self._check_version(self.get("/weight_info")["weight_version"])
+
+    def _check_version(self, version: str) -> None:
+        if version != AS_LOADED:
+            raise EngineError(
+                f"a training run has replaced the weights of {self.url} (version {version}), so "
+                "that they are not those of agent.checkpoint: start the server again, or leave "
+                "agent.vllm.url empty and one is started for this evaluation"
+            )
+
     def post(self, path: str, body: Any = None, timeout: float | None = None) -> Any:
         """POST a JSON body and parse the JSON answer.
 
@@ -108,19 +150,29 @@ class ServerEngine:
         Raises:
             EngineError: No answer in time, or a refusal.
         """
-        request = urllib.request.Request(
-            self.url + path,
-            json.dumps({} if body is None else body).encode(),
-            {"Content-Type": "application/json"},
-        )
+        content = json.dumps({} if body is None else body).encode()
+        return self._ask(path, content, timeout or self.timeout)
+
+    def get(self, path: str) -> Any:
+        """GET a JSON answer; errors are those of `post`."""
+        return self._ask(path, None, self.timeout)
+
+    def _ask(self, path: str, content: bytes | None, timeout: float) -> Any:
+        where = self.url + path
+        request = urllib.request.Request(where, content, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=timeout or self.timeout) as answer:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")[:500]
-            raise EngineError(f"{self.url}{path} refused ({error.code}): {said}") from error
-        except OSError as error:
-            raise EngineError(f"{self.url}{path} did not answer: {error}") from error
+            kind = BrokenConnection if error.code in (502, 503) else EngineError
+            raise kind(f"{where} refused ({error.code}): {said}") from error
+        except (OSError, HTTPException) as error:
+            cause = getattr(error, "reason", error)
+            broken = isinstance(cause, ConnectionError | HTTPException)
+            gone = isinstance(cause, ConnectionRefusedError)
+            kind = BrokenConnection if broken and not gone else EngineError
+            raise kind(f"{where} did not answer: {error}") from error
         return json.loads(text) if text else {}
 
     def generate(self, prompts: Sequence[Prompt]) -> list[list[Generated]]:
@@ -134,14 +186,16 @@ class ServerEngine:
         return results
 
     def _request(self, prompt: Prompt) -> list[Generated]:
-        from vllm.entrypoints.scale_out.token_in_token_out.mm_serde import encode_mm_kwargs_item
-
         context = prompt.context
         body: dict[str, Any] = {
             "token_ids": list(context.ids),
             "sampling_params": prompt.sampling(self.stop_id),
         }
         if context.images:
+            from vllm.entrypoints.scale_out.token_in_token_out.mm_serde import (
+                encode_mm_kwargs_item,
+            )
+
             items = image_items(self.vlm, context.images)["image"]
             body["features"] = {
                 "mm_hashes": {"image": [image_key(image).hex() for image in context.images]},
@@ -150,23 +204,46 @@ class ServerEngine:
                 },
                 "kwargs_data": {"image": [encode_mm_kwargs_item(item) for item in items]},
             }
-        choices = self.post("/inference/v1/generate", body)["choices"]
+        choices = self._patiently("/inference/v1/generate", body)["choices"]
         drawn = []
         for choice in sorted(choices, key=lambda choice: choice["index"]):
             logprobs = [one["logprob"] for one in choice["logprobs"]["content"]]
-            versions = token_versions(choice["weight_versions"], len(choice["token_ids"]))
+            versions = self._versions(choice["weight_versions"], len(choice["token_ids"]))
             drawn.append(Generated(choice["token_ids"], logprobs, versions))
         return prompt.share(drawn)
 
+    def _patiently(self, path: str, body: Any) -> Any:
+        """Post again where the connection broke: what is asked for here changes nothing there.
+
+        A request for tokens has its seed and draws the same.
+        """
+        for pause in PAUSES:
+            try:
+                return self.post(path, body)
+            except BrokenConnection:
+                time.sleep(pause)
+        return self.post(path, body)
+
+    def _versions(self, spans: Any, tokens: int) -> list[int]:
+        """Version of each token; a server that was not stamped has but one."""
+        if not self.as_loaded:
+            return token_versions(spans, tokens)
+        for span in spans or ():
+            self._check_version(span["version"])
+        return [int(INITIAL)] * tokens
+
     def frames(self) -> dict[str, int]:
         """See :class:`Engine`."""
-        return self.post("/collective_rpc", {"method": "paravt_frames"})["results"][0]
+        return self._patiently("/collective_rpc", {"method": "paravt_frames"})["results"][0]
 
     def reset_caches(self) -> None:
         """Forget all keys, values and image features."""
         self.post("/reset_encoder_cache")
         if not self.post("/reset_prefix_cache")["success"]:
             raise EngineError("the server's prefix cache is in use and could not be reset")
+
+    def sleep(self) -> None:
+        """See :class:`Engine`; a server has its own card and stays awake."""
 
     def close(self) -> None:
         """End the server if it was started here."""
@@ -178,6 +255,11 @@ class ServerEngine:
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)  # with the engine behind it
                 self.process.wait()
+
+
+def _resolved(name: str) -> str:
+    """A checkpoint's folder in full, or its name where there is no such folder here."""
+    return os.path.realpath(name) if os.path.isdir(name) else name
 
 
 def free_port() -> int:

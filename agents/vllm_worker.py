@@ -74,6 +74,16 @@ def refresh_tied_head(model: torch.nn.Module) -> None:
             layer.quant_method.process_weights_after_loading(layer)
 
 
+def clear_deepstack(model: torch.nn.Module) -> None:
+    """Zero what vLLM's Qwen3-VL adds to the first layers of the decoder where no frame is.
+
+    It is zero between two steps, but lies in the memory of the weights and is neither parameter nor
+    buffer: after a sleep that dropped the weights it holds anything.
+    """
+    for tensor in getattr(model, "deepstack_input_embeds", ()):
+        tensor.zero_()
+
+
 class WorkerExtension:
     """Mixed into vLLM's worker: counts the images that its vision tower encodes."""
 
@@ -83,6 +93,7 @@ class WorkerExtension:
         """Replace all weights; only within the process, where tensors need no serialisation."""
         self.model_runner.reload_weights(weights_iterator=weights)
         refresh_tied_head(self.model_runner.get_model())
+        clear_deepstack(self.model_runner.get_model())
 
     def paravt_frames(self) -> dict[str, int]:
         """Images encoded since the first call, and those whose features are held now."""

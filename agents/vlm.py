@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
 from agents.features import FeatureCache
 
@@ -80,6 +81,38 @@ def _embed_patches(projection: torch.nn.Conv3d, patches: torch.Tensor) -> torch.
     return F.linear(patches.to(weight.dtype), weight, projection.bias)
 
 
+def _attend_in_frames(
+    attention: Any,
+    hidden: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    position_embeddings: tuple[torch.Tensor, torch.Tensor],
+    **arguments: Any,
+) -> torch.Tensor:
+    """The tower's attention within frames (or windows): one call where all have one length.
+
+    transformers' own makes a call for each frame; it is taken where lengths differ, and for other
+    kernels than torch's.
+
+    Args:
+        attention: The layer.
+        hidden: (tokens of all frames, width).
+        cu_seqlens: (frames + 1,) where each frame begins, and the end of the last.
+        position_embeddings: Cosines and sines (tokens, width of a head).
+        arguments: What else transformers passes.
+    """
+    lengths = cu_seqlens.diff().tolist()
+    if len(set(lengths)) != 1 or attention.config._attn_implementation != "sdpa":
+        return type(attention).forward(
+            attention, hidden, cu_seqlens, position_embeddings=position_embeddings, **arguments
+        )
+    query, key, value = attention.qkv(hidden).unflatten(1, (3, attention.num_heads, -1)).unbind(1)
+    query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+    by_frame = (len(lengths), lengths[0])
+    query, key, value = (x.unflatten(0, by_frame).transpose(1, 2) for x in (query, key, value))
+    output = F.scaled_dot_product_attention(query, key, value, scale=attention.scaling)
+    return attention.proj(output.transpose(1, 2).reshape(len(hidden), -1))
+
+
 class VisionLanguageModel:
     """A checkpoint with its tokenizer and image geometry.
 
@@ -114,8 +147,10 @@ class VisionLanguageModel:
         mean, std = image_processor.image_mean, image_processor.image_std
         self._mean = torch.tensor(mean).view(3, 1, 1) * 255.0
         self._inverse_std = 1.0 / (torch.tensor(std).view(3, 1, 1) * 255.0)
-        embed = model.model.visual.patch_embed
-        embed.forward = partial(_embed_patches, embed.proj)
+        visual = model.model.visual
+        visual.patch_embed.forward = partial(_embed_patches, visual.patch_embed.proj)
+        for block in visual.blocks:
+            block.attn.forward = partial(_attend_in_frames, block.attn)
         self.features = FeatureCache(self)
 
     @classmethod

@@ -8,24 +8,29 @@ frames and a group of G completions:
 - vision: forward and backward pass of the tower over the frames, once and G times.
 
 With seconds (median), peak memory, tokens/s of the separate sequences, and the share of the card's
-peak that goes into useful operations (MFU, counted by `train/costs.py`). What does not fit is said
-to be out of memory. `--json` writes the rows and the constants that `paravt plan --measured` reads;
-both files are written anew after each row, so a run that is ended keeps what it has.
+peak that goes into useful operations (MFU, counted by `train/costs.py`: nothing that is computed
+twice, no gradient of frozen weights). What does not fit is said to be out of memory. `--json`
+writes the rows and the constants that `paravt plan --measured` reads; both files are written anew
+after each row, so a run that is ended keeps what it has.
 
-All of it takes about `--budget` seconds, shared by the models by their size. Before each row its
-time is predicted, from the operations and the speed so far: a row of more than `LARGE` seconds is
-timed once; of a group's repeated prompts as many are run as `--row-seconds` allows, and their time
-is scaled to the group; what is left out for want of time says so.
+All of it takes about `--budget` seconds. The frames of the goals (`GOALS`) come first, of every
+model; these share the time by their operations, and the other frames share what is left. Before each row its time is predicted, from the
+operations and the speed so far: a row of more than `LARGE` seconds is timed once; of a group's
+repeated prompts as many are run as `--row-seconds` allows, and their time is scaled to the group;
+what is left out for want of time, or not warmed up, says so.
 
     python benchmarks/gpu.py --output benchmarks/results/gpu.txt --json benchmarks/results/gpu.json
-    python benchmarks/gpu.py --smoke        # tiny shapes on a CPU, to see that it runs
+    python benchmarks/gpu.py --cpu --json cpu.json   # a small shape, for `paravt plan --check`
+    python benchmarks/gpu.py --smoke                 # a tiny shape on a CPU, to see that it runs
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
+import platform
 import shlex
 import statistics
 import sys
@@ -48,20 +53,25 @@ from agents.vlm import VisionLanguageModel
 from paravt_env.cache import atomic_path
 from train import lora
 from train.config import LoraConfig, ParallelConfig
-from train.costs import SHAPES, Setting, Shape, group_flops, passes, vision_flops
+from train.costs import SHAPES, Setting, Shape, update_flops, vision_flops
 from train.learner import Learner
 from train.meter import Meter
 from train.parallel import Parallel
-from train.plan import Constants, check
+from train.plan import Constants, check, fit
 from train.trajectory import Sample
 
 LARGE = 10.0
 """Predicted seconds from which a row is timed once."""
 METHODS = ("packed", "repeated", "vision once", "vision repeated")
 HEAD = "model kind  method           frames   seconds  peak GiB   tokens/s    MFU"
-FRAMES, GROUP, COMPLETION, SIZE = (64, 256, 512, 1024), 8, 256, (160, 288)
+GOALS = (512, 1024)
+"""Frames that the goals name: packed 4 times as fast at 512, and 1024 on one card."""
+FRAMES, GROUP, COMPLETION, SIZE = (*GOALS, 64, 256), 8, 256, (160, 288)
+START, CPU_SPEED = 30.0, 3e10
+"""Seconds to build a model and to compile its attention; operations of a CPU core per second."""
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 """Dense bfloat16 operations per second, by the makers' data sheets."""
+SMALL = Shape("small", 256, 4, 8, 4, 32, 768, 2000, True, 128, 4, 512, 1, positions=256)
 TINY = Shape("tiny", 64, 2, 4, 2, 16, 96, 300, True, 32, 2, 48, 1, patch=8, positions=16)
 
 
@@ -159,9 +169,13 @@ def make_samples(vlm: VisionLanguageModel, setting: Setting, repeated: bool) -> 
 def timed(
     work: Callable[[], None], repeats: int, cuda: bool, warm: bool = True
 ) -> tuple[float, float]:
-    """Median seconds and peak bytes (0 on a CPU) of some work, after one warm-up if `warm`."""
+    """Median seconds and peak bytes of some work, after one warm-up if `warm`.
+
+    Bytes are those of torch on a card, those of the whole process on a CPU, 0 where unknown.
+    """
     seconds = []
     for turn in range(not warm, repeats + 1):
+        known = cuda or forget_peak()
         if cuda:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
@@ -171,7 +185,24 @@ def timed(
             torch.cuda.synchronize()
         if turn:
             seconds.append(perf_counter() - began)
-    return statistics.median(seconds), float(torch.cuda.max_memory_allocated() if cuda else 0)
+    peak = torch.cuda.max_memory_allocated() if cuda else resident("VmHWM")
+    return statistics.median(seconds), float(peak) if known else 0.0
+
+
+def forget_peak() -> bool:
+    """Start the peak of the process's memory from what it holds now; false where that cannot be."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except (OSError, AttributeError):  # not on Linux, or not allowed
+        return False
+    return True
+
+
+def resident(name: str = "VmRSS") -> float:
+    """Bytes of memory that the process holds, or that it held at most (`VmHWM`)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024.0 * int(status.partition(f"{name}:")[2].split()[0])
 
 
 def encode(vlm: VisionLanguageModel, images: tuple[np.ndarray, ...], times: int) -> None:
@@ -186,9 +217,9 @@ def learner_for(vlm: VisionLanguageModel, rank: int) -> Learner:
 
     No image feature is kept: every run encodes its frames.
     """
-    vlm.features.limit = 0
     if rank:
         vlm = lora.add(vlm, LoraConfig(rank=rank))
+    vlm.features.limit = 0  # behind the adapters, which make another policy of it
     config = PARAGRPOConfig(
         kl_coefficient=0.0, loss="clipped", learning_rate=1e-6, micro_batch_tokens=10**9
     )
@@ -204,11 +235,13 @@ class Clock:
         until: When a model's rows must be done, by `perf_counter`.
         row: Seconds that the run of a repeated prompt may take.
         speed: Operations per second; of the last update that was measured, before that assumed.
+        repeats: Timed runs of a row that is not large.
     """
 
     until: float
     row: float
     speed: float = Constants().flops
+    repeats: int = 2
 
     def members(self, seconds: float, group: int) -> int:
         """How many of a group's repeated prompts are run, of `seconds` together; at least one."""
@@ -218,67 +251,100 @@ class Clock:
         """Seconds."""
         return self.until - perf_counter()
 
+    def run(self, shape: Shape, setting: Setting, method: str) -> Run:
+        """How a row is measured."""
+        seconds = operations(shape, setting, method) / self.speed
+        members = setting.group
+        if method == "repeated":
+            members = self.members(seconds, setting.group)
+        once = seconds * members / setting.group
+        large = once > LARGE
+        return Run(members, 1 if large else self.repeats, not large or method == "packed", once)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a row is measured: so many of the group, so many times after a warm-up or none."""
+
+    members: int
+    repeats: int
+    warm: bool
+    once: float
+    """Predicted seconds of one time."""
+
+    @property
+    def seconds(self) -> float:
+        """Predicted, of all."""
+        return self.once * (self.repeats + self.warm)
+
 
 def operations(shape: Shape, setting: Setting, method: str) -> float:
-    """Operations of one run of a method."""
+    """Operations of one run of a method, those that are computed twice too."""
     if method in ("packed", "repeated"):
-        return passes(setting) * group_flops(shape, setting, method == "packed")
+        return update_flops(shape, setting)
     frames = setting.frames * (1 if method.endswith("once") else setting.group)
-    return passes(setting) * vision_flops(shape, frames, setting.size)
+    return (3 + setting.recompute) * vision_flops(shape, frames, setting.size)
+
+
+def cells(rank: int, args: argparse.Namespace, frames: Sequence[int]) -> list[tuple[Setting, str]]:
+    """What is measured of a model, the updates first."""
+    common = Setting(
+        group=args.group, groups=1, completion=args.completion, size=args.size, lora=rank,
+        reference=False, text=64, feature_cache_gib=0.0, plays=False,
+        width=2 if args.device == "cuda" else 4,
+    )  # fmt: skip
+    # Repeated prompts are separate micro-batches, so their memory is that of one row.
+    return [
+        (replace(common, frames=count, budget=1 if method == "repeated" else 10**9), method)
+        for methods in (METHODS[:2], () if rank else METHODS[2:])
+        for count in frames
+        for method in methods
+    ]
 
 
 def measure(
-    shape: Shape, rank: int, device: str, args: argparse.Namespace, clock: Clock
+    shape: Shape, rank: int, args: argparse.Namespace, frames: Sequence[int], clock: Clock
 ) -> Iterator[dict[str, Any]]:
     """The rows of one model, full (rank 0) or with adapters; without `seconds`, `why` not."""
-    vlm = build(shape, device)
+    cuda = args.device == "cuda"
+    before = 0.0 if cuda or not forget_peak() else resident()
+    vlm = build(shape, args.device)
     learner = learner_for(vlm, rank)
-    for frames in args.frames:
-        setting = Setting(
-            frames=frames, group=args.group, groups=1, completion=args.completion, size=args.size,
-            lora=rank, reference=False, text=64,
-        )  # fmt: skip
-        for method in METHODS[:2] if rank else METHODS:
-            named = {"shape": asdict(shape), "setting": asdict(setting)}
-            row = {**named, "method": method, "device": device, "seconds": None}
-            flops = operations(shape, setting, method)
-            members = setting.group
-            if method == "repeated":
-                members = clock.members(flops / clock.speed, setting.group)
-            once = flops / clock.speed * members / setting.group
-            repeats = 1 if once > LARGE else args.repeats
-            warm = once <= LARGE or method == "packed"
-            if once * (repeats + warm) > clock.left():
-                left = max(clock.left(), 0)
-                yield row | {"why": f"left out: about {once:.0f} s a run, {left:.0f} s left"}
-                continue
-            shown = replace(setting, group=members)
-            samples = make_samples(vlm, shown, method == "repeated")
-            # Repeated prompts are separate micro-batches, so their memory is that of one row.
-            learner.config = replace(
-                learner.config, micro_batch_tokens=1 if method == "repeated" else 10**9
-            )
-            work = partial(learner.optimize, samples, Meter())
-            if method.startswith("vision"):
-                times = 1 if method.endswith("once") else setting.group
-                work = partial(encode, vlm, samples[0].trajectory.prompt_images, times)
-            try:
-                seconds, peak = timed(work, repeats, device == "cuda", warm)
-            except torch.OutOfMemoryError:
-                learner.optimizer.zero_grad(set_to_none=True)
-                yield row | {"why": "out of memory"}
-                continue
-            finally:
-                gc.collect()
-                if device == "cuda":
-                    torch.cuda.empty_cache()
-            seconds *= setting.group / members
-            row |= {"seconds": seconds, "bytes": peak, "members": members}
-            if not method.startswith("vision"):
-                clock.speed = flops / seconds
-                spread = setting.group * (setting.prompt(shape) + setting.completion)
-                row |= {"flops": flops, "tokens": spread / seconds}
-            yield row
+    for setting, method in cells(rank, args, frames):
+        named = {"shape": asdict(shape), "setting": asdict(setting)}
+        row = {**named, "method": method, "device": args.device, "seconds": None}
+        run = clock.run(shape, setting, method)
+        if run.seconds > clock.left():
+            run = replace(run, repeats=1, warm=False)
+        if run.seconds > clock.left():
+            left = max(clock.left(), 0)
+            yield row | {"why": f"left out: about {run.once:.0f} s a run, {left:.0f} s left"}
+            continue
+        samples = make_samples(vlm, replace(setting, group=run.members), method == "repeated")
+        learner.config = replace(learner.config, micro_batch_tokens=setting.budget)
+        work = partial(learner.optimize, samples, Meter())
+        if method.startswith("vision"):
+            times = 1 if method.endswith("once") else setting.group
+            work = partial(encode, vlm, samples[0].trajectory.prompt_images, times)
+        try:
+            seconds, peak = timed(work, run.repeats, cuda, run.warm)
+        except torch.OutOfMemoryError:
+            learner.optimizer.zero_grad(set_to_none=True)
+            yield row | {"why": "out of memory"}
+            continue
+        finally:
+            gc.collect()
+            if cuda:
+                torch.cuda.empty_cache()
+        seconds *= setting.group / run.members
+        row |= {"seconds": seconds, "bytes": max(peak - before, 0.0), "members": run.members}
+        row["cold"] = method == "packed" and not run.warm
+        if not method.startswith("vision"):
+            flops, useful = (update_flops(shape, setting, only) for only in (False, True))
+            clock.speed = flops / seconds
+            spread = setting.group * (setting.prompt(shape) + setting.completion)
+            row |= {"flops": flops, "useful": useful, "tokens": spread / seconds}
+        yield row
 
 
 def line(row: dict[str, Any]) -> str:
@@ -289,16 +355,19 @@ def line(row: dict[str, Any]) -> str:
     if row["seconds"] is None:
         return f"{head}   {row['why']}"
     speed = f"{row['tokens']:10.0f}" if "tokens" in row else f"{'-':>10}"
-    peak = next((p for name, p in PEAK.items() if name in device_name()), None)
-    useful = f"{row['flops'] / row['seconds'] / peak:6.1%}" if peak and "flops" in row else "     -"
+    peak = next((p for name, p in PEAK.items() if name in device_name(row["device"])), None)
+    known = peak and "useful" in row
+    useful = f"{row['useful'] / row['seconds'] / peak:6.1%}" if known else "     -"
     few = row["members"] < setting["group"]
     note = f"   scaled from {row['members']} of {setting['group']} prompts" if few else ""
-    return f"{head} {row['seconds']:9.3f} {row['bytes'] / 2**30:9.1f} {speed} {useful}{note}"
+    note += "   once, not warmed up" if row["cold"] else ""
+    size = f"{row['bytes'] / 2**30:9.2f}" if row["bytes"] else f"{'-':>9}"
+    return f"{head} {row['seconds']:9.3f} {size} {speed} {useful}{note}"
 
 
-def device_name() -> str:
+def device_name(device: str) -> str:
     """The card, or the CPU."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return torch.cuda.get_device_name() if device == "cuda" else f"CPU ({platform.machine()})"
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
@@ -323,11 +392,9 @@ def write(rows: list[dict[str, Any]], head: list[str], args: argparse.Namespace)
         What follows the table: gains, and the plan against what was measured.
     """
     updates = [row for row in rows if "flops" in row]
-    constants, checked = Constants(), []
-    if updates:
-        speed = statistics.median(row["flops"] / row["seconds"] for row in updates)
-        constants = replace(constants, flops=speed, source=device_name())
-        checked = ["paravt plan against these runs:", *check(updates, constants)]
+    constants = fit(updates, device_name(args.device))
+    title = "paravt plan against these runs, each predicted by constants from the others:"
+    checked = [title, *check(updates)] if len(updates) > 1 else []
     end = [*summary(rows), *checked]
     texts = {
         args.output: "\n".join([*head, *map(line, rows), *end]),
@@ -346,6 +413,29 @@ def fits(shape: Shape, rank: int, cuda: bool) -> bool:
     return not cuda or bool(rank) or 18.0 * shape.parameters <= torch.cuda.mem_get_info()[0]
 
 
+def stages(
+    models: Sequence[tuple[Shape, int]], args: argparse.Namespace, clock: Clock
+) -> list[tuple[Shape, int, list[int], float]]:
+    """In this order: model, rank, frames and predicted seconds; the goals of all models first."""
+    goals = [count for count in args.frames if count in GOALS]
+    others = [count for count in args.frames if count not in GOALS]
+    return [
+        (shape, rank, frames, START + sum(clock.run(shape, *cell).seconds
+                                          for cell in cells(rank, args, frames)))
+        for frames in (goals, others)
+        if frames
+        for shape, rank in models
+    ]  # fmt: skip
+
+
+def load_libraries() -> None:
+    """One tiny update of each kind, so that no row counts the memory of what torch loads late."""
+    tiny = Setting(frames=1, group=2, completion=4, size=(32, 48), text=8)
+    for rank in (0, 16):
+        vlm = build(TINY, "cpu")
+        learner_for(vlm, rank).optimize(make_samples(vlm, tiny, False), Meter())
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print the tables."""
     began = perf_counter()
@@ -353,6 +443,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--smoke", action="store_true", help="a tiny shape on the CPU, seconds")
+    parser.add_argument("--cpu", action="store_true", help="a small shape on the CPU, minutes")
     parser.add_argument("--models", nargs="+", default=["2b", "8b"], choices=sorted(SHAPES))
     parser.add_argument("--frames", type=int, nargs="+", default=FRAMES)
     parser.add_argument("--group", type=int, default=GROUP)
@@ -364,34 +455,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="also write rows and measured constants here")
     args = parser.parse_args(argv)
     args.size = SIZE
-    if not args.smoke and not torch.cuda.is_available():
-        parser.error("there is no CUDA GPU here; --smoke runs a tiny shape on the CPU")
-    device = "cpu" if args.smoke else "cuda"
+    if not (args.smoke or args.cpu) and not torch.cuda.is_available():
+        parser.error("there is no CUDA GPU here; --cpu and --smoke run small shapes on the CPU")
+    args.device = "cpu" if args.smoke or args.cpu else "cuda"
     shapes = [SHAPES[name] for name in args.models]
     if args.smoke:
-        torch.set_num_threads(1)
         shapes, args.size, args.frames = [TINY], (32, 48), [2, 4]
         args.group, args.completion = 4, 8
+    elif args.cpu:
+        shapes, args.size, args.frames = [SMALL], (64, 96), [16, 32, 64]
+        args.completion = 64
     torch.manual_seed(0)
+    if args.device == "cpu":
+        torch.set_num_threads(1)
+        load_libraries()
     head = [
         f"$ python benchmarks/gpu.py {shlex.join(sys.argv[1:] if argv is None else argv)}",
-        f"{device_name()}, torch {torch.__version__}; G = {args.group}, C = {args.completion}, "
+        f"{device_name(args.device)}, torch {torch.__version__}; "
+        f"G = {args.group}, C = {args.completion}, "
         f"frames of {args.size[0]} x {args.size[1]}",
     ]
     models = [(shape, rank) for shape in shapes for rank in (0, 16)]
+    cuda = args.device == "cuda"
     for shape, rank in models:
-        if not fits(shape, rank, device == "cuda"):
+        if not fits(shape, rank, cuda):
             head.append(f"{shape.name} full: 18 bytes a parameter do not fit this card")
-    models = [one for one in models if fits(*one, device == "cuda")]
+    models = [one for one in models if fits(*one, cuda)]
     head.append(HEAD)
     print("\n".join(head), flush=True)
     rows: list[dict[str, Any]] = []
     end = []
-    for place, (shape, rank) in enumerate(models):
-        share = shape.parameters / sum(other.parameters for other, _ in models[place:])
+    speed = Constants().flops if cuda else CPU_SPEED
+    parts = stages(models, args, Clock(0.0, args.row_seconds, speed, args.repeats))
+    for place, (shape, rank, frames, seconds) in enumerate(parts):
+        share = seconds / sum(one for *_, shown, one in parts[place:] if shown == frames)
         now = perf_counter()
-        clock = Clock(now + (began + args.budget - now) * share, args.row_seconds)
-        for row in measure(shape, rank, device, args, clock):
+        until = now + (began + args.budget - now) * share
+        clock = Clock(until, args.row_seconds, speed, args.repeats)
+        for row in measure(shape, rank, args, frames, clock):
             rows.append(row)
             print(line(row), flush=True)
             end = write(rows, head, args)

@@ -83,6 +83,24 @@ def test_decomposed_ignores_the_scale_of_a_term_and_terms_without_variance():
     np.testing.assert_allclose(one, [-1 + 2, 1 - 2])
 
 
+@pytest.mark.parametrize("right", range(1, 8))
+def test_terms_that_cancel_leave_no_advantage_for_the_batch_to_inflate(right):
+    """The format term falls where the answer is right: about 1e-16 is left of A_1 + A_2."""
+    answers = np.array([1.0] * right + [0.0] * (8 - right))
+    scores = of_terms(
+        [*answers, 0, 1],
+        [0] * 10,
+        form=[*(0.45 - 0.3 * answers), 0, 0],
+        groups=[0] * 8 + [1] * 2,
+        weights={**WEIGHTS, "format_anchor": 1.0},
+    )
+    advantages_N = decomposed(scores)
+    assert advantages_N.tolist() == [0.0] * 8 + [-1.0, 1.0]
+    tokens = [np.full(length, a) for length, a in zip([5] * 8 + [3, 1], advantages_N, strict=True)]
+    normalised = normalise_batch(tokens, [np.ones(len(t), bool) for t in tokens], scores.groups)
+    assert not any(a.any() for a in normalised[:8])
+
+
 def test_decomposed_leaves_out_terms_without_weight():
     scores = of_terms([0, 1], [1, 0], weights={**WEIGHTS, "tool_gain": 0.0})
     assert decomposed(scores).tolist() == [-1.0, 1.0]

@@ -19,9 +19,10 @@ from agents.mini import MiniConfig, build_mini
 from agents.paragrpo import PARAGRPOConfig
 from agents.vlm import VisionLanguageModel
 from train import asynchronous, checkpoint, launch, players, rollout
-from train.config import EnvConfig, EvalConfig, RunConfig, TrainConfig
+from train.config import EnvConfig, EvalConfig, FaultConfig, LoraConfig, RunConfig, TrainConfig
 from train.difficulty import FILE
 from train.errors import ConfigError
+from train.faults import MARK, TooManyFaults
 from train.interrupt import Interrupt
 from train.launch import train
 from train.metrics import read_metrics
@@ -79,6 +80,59 @@ def test_a_killed_write_is_neither_found_nor_in_the_way(tmp_path):
     (leftover / "junk").write_text("x")
     assert checkpoint.latest(tmp_path) is None
     assert not (save(tmp_path, 1) / "junk").exists()
+
+
+@pytest.mark.parametrize("again", [2, 3])
+def test_what_is_replaced_or_dropped_has_lost_its_name_before_anything_of_it_is_deleted(
+    tmp_path, again
+):
+    """Killed while the old step 2 is deleted, which another has replaced, or step 1."""
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    process = os.fork()
+    if process == 0:
+
+        def killed(path, **_):
+            if any(Path(path).iterdir()):
+                (Path(path) / "state.json").unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        shutil.rmtree = killed
+        save(tmp_path, again)
+    assert os.waitpid(process, 0)[1] == signal.SIGKILL
+    parent = tmp_path / "checkpoints"
+    for folder in parent.glob("step-*"):
+        checkpoint.load(folder)
+    assert len([path for path in parent.iterdir() if path.name.startswith(".")]) == 1
+    assert checkpoint.step_of(checkpoint.latest(tmp_path)) == again
+    save(tmp_path, 4)
+    names = sorted(path.name for path in parent.iterdir())
+    assert names == [f"step-{again:06d}", "step-000004"]
+
+
+def test_a_checkpoint_keeps_its_name_where_the_new_one_cannot_get_it(tmp_path, monkeypatch):
+    rename = Path.rename
+
+    def refuse(self, target):
+        if self.name.endswith(".partial"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    before = save(tmp_path, 1, state={"step": 1, "old": True})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            save(tmp_path, 1)
+    assert [path.name for path in before.parent.iterdir()] == [before.name]
+    assert checkpoint.load(before)[1]["old"]
+
+
+def test_a_folder_that_lacks_a_part_is_not_the_newest_checkpoint(tmp_path):
+    first, second = save(tmp_path, 1), save(tmp_path, 2)
+    (second / "state.json").unlink()
+    assert checkpoint.latest(tmp_path) == first
+    save(tmp_path, 2)
+    assert checkpoint.latest(tmp_path) == second
 
 
 def test_a_folder_that_is_no_checkpoint_says_what_is_missing(tmp_path):
@@ -353,6 +407,19 @@ def test_another_task_set_cannot_be_resumed(copied, changes, message):
     shutil.rmtree(config.run.path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": PARAGRPOConfig(groups=2, group_size=2, freeze_vision=True)},
+        {"lora": LoraConfig(rank=2)},
+    ],
+)
+def test_other_parameters_than_were_trained_cannot_be_resumed(copied, changes):
+    with pytest.raises(ConfigError, match=r"trained other parameters.*lora and freeze_vision set"):
+        train(replace(copied[0], **changes))
+    shutil.rmtree(copied[0].run.path)
+
+
 def test_generators_of_another_kind_give_way_to_fresh_seeds(copied, capsys):
     config, folder = copied
     tensors, _ = checkpoint.load(folder)
@@ -391,7 +458,7 @@ def test_the_others_wait_patiently_for_a_checkpoint(copied, monkeypatch):
     monkeypatch.setattr(Parallel, "barrier", lambda self, patient=False: waits.append(patient))
     config = copied[0]
     train(replace(config, run=replace(config.run, steps=5)))
-    assert waits == [False, True]
+    assert waits == [False, True, False]  # to begin, for the checkpoint, to end
 
 
 def test_a_run_that_is_at_its_end_is_left_as_it_is(copied):
@@ -429,6 +496,40 @@ def test_a_job_that_was_refused_is_not_let_in_when_torchrun_starts_it_again(sett
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
     with pytest.raises(ConfigError, match="holds a run"):
         train(settings("job", steps=3))
+
+
+def test_a_run_that_faults_ended_is_started_again_by_a_person_only(settings, monkeypatch):
+    def start(agent, count, faults=None, **run):
+        log = f"/logs/{agent}/attempt_{count}/0/error.json"
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", log)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
+        config = settings("faulty", eval_every=0, **run)
+        return train(replace(config, faults=faults or FaultConfig()))
+
+    mark = settings("faulty").run.path / MARK
+    start("none_a", 0, steps=1)
+    with pytest.raises(TooManyFaults, match="2 times in a row") as ended:
+        start("none_a", 1, FaultConfig(in_a_row=2, explode=1e-12), steps=2)
+    for count in (2, 3):
+        with pytest.raises(ConfigError) as refused:
+            start("none_a", count, steps=2)
+        assert str(refused.value) == f"{ended.value}; then go on with --run.resume=true"
+    with pytest.raises(ConfigError, match="holds a run"):
+        start("none_b", 0, steps=2)
+    assert mark.exists()
+    start("none_b", 0, steps=2, resume=True)
+    assert not mark.exists()
+    start("none_b", 1, steps=3, resume=True)
+    assert len(read_metrics(mark.parent)) == 3
+
+
+def test_more_lanes_than_groups_are_refused(settings):
+    with pytest.raises(ConfigError, match=r"run\.lanes=3: each process plays 2 of algorithm"):
+        launch._check(settings("lanes", lanes=3), Parallel(), None)
+    two = Parallel(Group(0, 2))
+    with pytest.raises(ConfigError, match=r"run\.lanes=2: each process plays 1 of .* at most 1"):
+        launch._check(settings("lanes", lanes=2), two, None)
+    launch._check(settings("lanes", lanes=2), Parallel(), None)
 
 
 def test_one_agent_that_was_let_in_is_enough(tmp_path):

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from agents.base import AgentError
+from agents.vllm_engine import EngineError
 from train import cli
+from train.staleness import StalenessError
+from train.weight_sync import SyncError
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -57,6 +61,27 @@ def test_print_config_prints_what_would_run(words, capsys):
     assert settings["run"]["steps"] == 7
     assert settings["run"]["name"] == "vanilla_grpo_mini"
     assert settings["env"]["frame_budget"] == 16
+
+
+@pytest.mark.parametrize("kind", [AgentError, EngineError, SyncError, StalenessError])
+def test_an_engine_that_fails_is_one_line_and_status_2(kind, monkeypatch, capsys):
+    def fail(words):
+        """Fail."""
+        raise kind("the server at there:1 is gone")
+
+    monkeypatch.setitem(cli.COMMANDS, "eval", fail)
+    assert cli.main(["eval"]) == 2
+    assert capsys.readouterr().err == "paravt: error: the server at there:1 is gone\n"
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
+    def fail(words):
+        """Fail."""
+        raise RuntimeError("a sample was lost")
+
+    monkeypatch.setitem(cli.COMMANDS, "eval", fail)
+    with pytest.raises(RuntimeError, match="a sample was lost"):
+        cli.main(["eval"])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Recipes, overrides and their errors."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -141,7 +142,10 @@ def test_the_published_recipe_holds_the_published_numbers():
     assert (algorithm.clip_low, algorithm.clip_high, algorithm.behaviour_cap) == (0.2, 0.2, 5.0)
     assert (algorithm.kl_coefficient, algorithm.max_grad_norm) == (0.01, 1.0)
     assert (config.agent.temperature, config.agent.max_new_tokens) == (0.7, 2048)
+    assert (algorithm.advantage, algorithm.batch_normalise) == ("grpo", True)
+    assert (algorithm.loss, algorithm.credit) == ("decoupled", "trajectory")
     assert (config.env.max_turns, config.env.max_crops, config.env.crop_fps) == (3, 5, 1.0)
+    assert (config.env.frames_per_crop, config.agent.subagent_tokens) == (16, 512)
     assert config.env.frame_budget == {"kind": "choice", "values": [4, 8, 16, 32, 64]}
     assert config.env.frame_size[0] * config.env.frame_size[1] <= 50176
 
@@ -170,3 +174,19 @@ def test_values_out_of_range_are_refused(make, message):
 
 def test_the_run_folder():
     assert str(RunConfig(name="a", folder="b").path) == "b/a"
+
+
+@pytest.mark.parametrize(
+    ("override", "name"),
+    [
+        ("--agent.temperature=.nan", "agent.temperature"),
+        ("--evaluation.temperature=.inf", "temperature"),
+        ("--lora.alpha=.inf", "lora.alpha"),
+        ("--env.reward={preset: paravt, weights: {answer: .nan}}", "env.reward.weights.answer"),
+        ("--algorithm.max_grad_norm=.nan", "algorithm.max_grad_norm"),
+        ("--algorithm.adam_betas=[0.9, .nan]", "algorithm.adam_betas"),
+    ],
+)
+def test_no_setting_of_a_recipe_is_a_number_that_is_not_finite(override, name):
+    with pytest.raises(ConfigError, match=re.escape(name)):
+        load(TrainConfig, "paragrpo_mini", [override])

@@ -261,7 +261,7 @@ def test_the_pac_bayes_figure():
     assert pac_bayes(20.0, 64, 0.1) == pytest.approx(math.sqrt((20 + math.log(160)) / 128))
     assert pac_bayes(20.0, 64, 0.1) == pytest.approx(0.442606, abs=1e-6)
     assert gaussian_divergence(0.02, 0.1) == pytest.approx(1.0)
-    for wrong in ((-1.0, 64, 0.1), (1.0, 0, 0.1), (1.0, 64, 1.0)):
+    for wrong in ((-1.0, 64, 0.1), (1.0, 7, 0.1), (1.0, 64, 1.0)):
         with pytest.raises(ValueError, match="needed"):
             pac_bayes(*wrong)
     with pytest.raises(ValueError, match="infinite"):
@@ -346,17 +346,27 @@ def plain_gradient(vlm, groups, places, advantage):
     return torch.cat(found).double()
 
 
-def measured(vlm, groups, chosen=(0, 1, 2, 3), **settings):
+def measured(vlm, groups, chosen=(0, 1, 2, 3), weights=WEIGHED, **settings):
     config = method_config(**settings)
     learner = Learner(vlm, config, 0.7)
-    method = PARAGRPO(config, WEIGHED, lambda: groups, lambda batch: {})
+    method = PARAGRPO(config, weights, lambda: groups, lambda batch: {})
     batch, _ = method.credit(groups)
-    return measure_gradients(learner, config, WEIGHED, groups, batch, chosen)
+    return measure_gradients(learner, config, weights, groups, batch, chosen)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"batch_normalise": True},
+        {"advantage": "gated", "weights": {**WEIGHED, "tool_gain": 1.0}},
+    ],
+    ids=["plain", "normalised", "gated"],
+)
 @pytest.mark.parametrize("credit", ["trajectory", "token"])
-def test_gradients_of_terms_equal_plain_autograd(vlm, groups, credit):
-    found = measured(vlm, groups, credit=credit)
+def test_gradients_of_terms_equal_plain_autograd(vlm, groups, credit, settings):
+    """However the run normalises: a term is credited alone, by `grpo`. (The tool term is flat.)"""
+    found = measured(vlm, groups, credit=credit, **settings)
 
     def answer(g, n):
         return standardised(ANSWERS[g])[n]
@@ -419,7 +429,10 @@ def test_a_probe_leaves_the_learner_as_it_was(vlm, groups):
     assert torch.equal(generators[1], torch.get_rng_state())
     assert all((a == b).all() for a, b in zip(kept, batch.advantages, strict=True))
     without = measure_batch(learner, config, WEIGHED, groups, batch, [])
-    assert without.keys() == {k for k in metrics if "cosine" not in k and "grad_" not in k}
+    unsaid = ("cosine", "grad_", "advice")  # an advice would look like one that knows cosines
+    assert without.keys() == {k for k in metrics if not any(part in k for part in unsaid)}
+    flat = measure_batch(learner, config, WEIGHED, groups, batch, [1, 1])  # in one of the terms
+    assert "diagnostics/grad_norm/answer" in flat and "diagnostics/advice" not in flat
 
 
 def test_a_probe_needs_two_groups(vlm, groups):
@@ -542,7 +555,9 @@ def evaluation(path, **scores):
     return str(path)
 
 
-def test_diagnose_a_run(diagnosed, tmp_path, capsys):
+def test_diagnose_a_run(diagnosed, tmp_path, monkeypatch, capsys):
+    for module in ("diagnose", "diagnostics"):  # the run has 2 videos
+        monkeypatch.setattr(f"train.{module}.FEWEST_SAMPLES", 2)
     old, new = ({k: v for k, v in zip("abcd", values, strict=True)}
                 for values in ((0, 0, 0, 0), (1, 1, 1, 1)))  # fmt: skip
     other = {"x": 0.5, "y": 0.5}, {"x": 1.0, "y": 0.5}
@@ -580,6 +595,7 @@ def test_the_probe_repeats_itself(diagnosed, capsys):
         reports.append(capsys.readouterr().out)
     assert reports[0] == reports[1]
     assert "no transfer: give evaluations" in reports[0]
+    assert "no PAC-Bayes figure: n = 2 videos, and n < 8" in reports[0]
 
 
 def test_the_probe_and_the_bound_are_of_the_tasks_that_were_trained_on(

@@ -9,7 +9,7 @@ import pytest
 from builders import ListTasks, make_task
 
 import train.evaluate as evaluation
-from train.bootstrap import interval
+from train.bootstrap import interval, video_clusters
 from train.config import EvalConfig
 from train.evaluate import evaluate, majority_answers, plan
 from train.rollout import Start
@@ -201,7 +201,7 @@ def test_the_paired_difference_is_after_minus_before():
     after = report(row("b", 1.0), row("c", 1.0), row("a", 1.0))
     change = paired_difference(before, after)
     assert change.mean == pytest.approx(2 / 3)
-    assert change.tasks == 3
+    assert change.clusters == 3
     assert not change.excludes_zero
     calls = paired_difference(before, after, lambda r: r.calls, lambda r: r.frame_budget <= 8)
     assert (calls.mean, calls.low, calls.high) == (0.0, 0.0, 0.0)
@@ -237,7 +237,47 @@ def test_rows_of_one_task_do_not_count_as_independent():
     apart = interval(values, list(map(str, range(40))))
     together = interval(values, ["a", "b"] * 20)
     assert together.high - together.low > 2 * (apart.high - apart.low)
-    assert (together.low, together.high, together.tasks) == (0.0, 1.0, 2)
+    assert (together.low, together.high, together.clusters) == (0.0, 1.0, 2)
+
+
+def test_questions_of_one_video_do_not_count_as_independent():
+    """Where videos differ in difficulty, 95 % means 95 % over videos, and far less over tasks."""
+    rng = np.random.default_rng(2)
+    videos, questions, trials = 40, 12, 200
+    tasks = [f"t{i:03d}" for i in range(videos * questions)]
+    names = video_clusters(tasks, [f"v{i // questions}" for i in range(len(tasks))])
+    inside = {"video": 0, "task": 0}
+    for trial in range(trials):
+        chance = np.repeat(rng.uniform(0.0, 0.9, videos), questions)
+        values = (rng.random(len(tasks)) < chance).astype(float)
+        for what, drawn in (("video", names), ("task", tasks)):
+            found = interval(values, drawn, resamples=200, seed=trial)
+            inside[what] += found.low <= 0.45 <= found.high
+    assert 0.88 <= inside["video"] / trials <= 0.99
+    assert inside["task"] / trials < 0.8
+
+
+def test_reports_draw_videos_with_all_their_questions():
+    def of(video_of, offset=0.0):
+        scores = [0.0, 0.0, 1.0, 1.0]
+        named = zip("abcd", video_of, scores, strict=True)
+        return report(
+            *(row(task, score * (1 - offset), video=video) for task, video, score in named)
+        )
+
+    two = of("vvww").accuracy()
+    assert (two.low, two.high, two.clusters) == (0.0, 1.0, 2)
+    change = paired_difference(of("vvww", 1.0), of("vvww"))
+    assert (change.mean, change.low, change.high, change.clusters) == (0.5, 0.0, 1.0, 2)
+    apart = of("wxyz").accuracy()
+    assert apart == interval([0.0, 0.0, 1.0, 1.0], list("abcd"), resamples=200)
+    assert apart == of("zyxw").accuracy() == of("vvvv").accuracy()
+    assert apart.clusters == 4
+
+
+def test_rows_of_a_task_stay_together_wherever_its_video_lies():
+    assert video_clusters(["b", "a", "a"], ["v", "v", "w"]) == ["b", "a", "a"]
+    assert video_clusters([], []) == []
 
 
 def test_the_interval_is_seeded_and_widens_with_confidence():

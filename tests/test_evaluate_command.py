@@ -3,19 +3,23 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from builders import make_task, write_manifest
 from test_evaluate import report, row
 
+from agents.base import AgentConfig, ClosableAgent, VLLMConfig
 from agents.scripted import MajorityAgent
+from agents.vllm_agent import VLLMAgent
 from train import cli
 from train.compare import compare
 from train.config import EnvConfig, EvalConfig, TrainConfig
 from train.errors import ConfigError
 from train.evaluate import plan
 from train.measure import evaluated_agent, in_mode, measure
+from train.recipe import load
 from train.scores import EvalReport
 from train.tables import comparison_table, print_progress, table
 
@@ -36,6 +40,35 @@ class Teller(Always):
                 shown = int((observations["window"][row] == 0).sum())
                 file.write(f"{shown} {observations['must_answer'][row]} "
                            f"{self.settings.max_crops}\\n")
+        return super().act(observations, rows)
+
+
+class Held(Always):
+    """Holds something until it is closed, and says so."""
+
+    def __init__(self, env):
+        super().__init__()
+        self.note("open")
+
+    def note(self, what):
+        with open("PATH.held", "a") as file:
+            file.write(f"{what} ")
+
+    def close(self):
+        self.note("closed")
+
+
+class Crashing(Held):
+    def act(self, observations, rows):
+        raise ZeroDivisionError("a bug")
+
+
+class Sighted(Held):
+    """Loses its server where there is nothing to see."""
+
+    def act(self, observations, rows):
+        if not (observations["window"][rows[0]] == 0).any():
+            raise ConnectionResetError("the server is gone")
         return super().act(observations, rows)
 
 
@@ -95,7 +128,6 @@ def test_an_evaluation_prints_writes_and_succeeds(recipe, capsys):
     assert "evaluated 8/8, accuracy 0.750" in out
     assert "mIoU" in out
     assert (folder / "report.html").read_text().startswith("<!doctype html>")
-    assert (folder / "config.yaml").is_file()
     summary = json.loads((folder / "after.json").read_text())["summary"]
     assert summary["overall"]["majority"] == 0.5
     assert summary["grounding"]["mIoU"]["mean"] == 1.0
@@ -120,6 +152,50 @@ def test_changed_settings_do_not_continue_old_rows(recipe, capsys):
     assert "env.frames_per_crop: 2 there, 3 here" in capsys.readouterr().err
     assert evaluate(recipe, "--evaluation.num_envs=2")[0] == 0
     assert evaluate(recipe, "--env.frames_per_crop=3", "--evaluation.resume=false")[0] == 0
+
+
+def test_a_gold_answer_or_a_plug_in_that_changed_is_another_evaluation(recipe, clip, capsys):
+    plug_in = recipe.parent / "teller.py"
+    words = ("--policy", f"{plug_in}:Teller")
+    evaluate(recipe, *words)
+    code = plug_in.read_text()
+    plug_in.write_text(f"{code}\n# edited\n")
+    assert evaluate(recipe, *words)[0] == 2
+    assert "agent.code:" in capsys.readouterr().err
+    plug_in.write_text(code)
+    manifest = Path(yaml.safe_load(recipe.read_text())["env"]["tasks"])
+    manifest.write_text(manifest.read_text().replace('"answer": "A"', '"answer": "C"'))
+    assert evaluate(recipe, *words)[0] == 2
+    assert "samples:" in capsys.readouterr().err
+    assert evaluate(recipe, *words, "--evaluation.resume=false")[0] == 0
+
+
+def test_an_agent_is_closed_before_the_next_one_is_made_and_when_it_fails(recipe):
+    held = recipe.parent / "shown.txt.held"
+    policy = f"{recipe.parent}/teller.py:"
+    assert evaluate(recipe, "--policy", f"{policy}Held", "--blind=true")[0] == 0
+    assert held.read_text().split() == ["open", "closed"] * 2
+    with pytest.raises(ZeroDivisionError):
+        evaluate(recipe, "--policy", f"{policy}Crashing", "--run.name=crash")
+    assert held.read_text().split() == ["open", "closed"] * 3
+
+
+def test_an_agent_over_an_engine_closes_the_engine():
+    agent, closed = object.__new__(VLLMAgent), []
+    agent.engine = SimpleNamespace(close=lambda: closed.append(True))
+    assert isinstance(agent, ClosableAgent) and not isinstance(MajorityAgent, ClosableAgent)
+    agent.close()
+    assert closed == [True]
+
+
+def test_the_settings_beside_the_report_are_those_of_this_evaluation(recipe):
+    evaluate(recipe)
+    _, folder = evaluate(recipe, "--env.frames_per_crop=3", "--evaluation.resume=false")
+    saved = load(TrainConfig, folder / "after.yaml")
+    assert saved.env.frames_per_crop == 3
+    assert "frames_per_crop: 3\n" in (folder / "report.html").read_text()
+    assert evaluate(recipe)[0] == 2  # nothing was measured
+    assert load(TrainConfig, folder / "after.yaml") == saved
 
 
 def test_errors_are_told_by_the_exit_status(recipe, capsys):
@@ -162,6 +238,27 @@ def test_the_blind_baseline_is_played_once_a_task_and_stands_beside(recipe, caps
     assert shown(recipe) == [(0, 1, 3), (2, 0, 3), (4, 0, 3)]
 
 
+def test_errors_of_the_blind_baseline_are_told(recipe, capsys):
+    words = ("--policy", f"{recipe.parent}/teller.py:Sighted", "--blind=true")
+    status, folder = evaluate(recipe, *words)
+    said = "errors without frames, counted as wrong: 4 agent_error"
+    assert status == 1
+    assert said in capsys.readouterr().out
+    found = EvalReport.load(folder / "after.json")
+    assert (found.errors, found.blind_errors) == ({}, {"agent_error": 4})
+    assert found.summary()["overall"]["blind"] == 0.0
+    assert EvalReport.load(folder / "after.blind.json").errors == {"agent_error": 4}
+    page = (folder / "report.html").read_text()
+    assert "<td>agent errors without frames</td><td>4</td>" in page
+    for shard in ("1/2", "2/2"):
+        assert evaluate(recipe, *words, "--run.name=parts", "--shard", shard)[0] == 1
+    capsys.readouterr()
+    assert cli.main(["merge", str(recipe.parent / "parts")]) == 1
+    assert said in capsys.readouterr().out
+    assert EvalReport.load(recipe.parent / "parts" / "after.json").rows == found.rows
+    assert (recipe.parent / "parts" / "after.blind.json").is_file()
+
+
 def test_a_sweep_plays_every_task_at_every_number_of_frames(recipe, capsys):
     words = ("--sweep", "frames", "--evaluation.sweep_frames=[2, 4, 8]")
     status, folder = evaluate(recipe, *words)
@@ -188,6 +285,19 @@ def test_shards_of_the_command_are_merged_by_the_command(recipe, capsys):
     merged = EvalReport.load(folder / "after.json")
     assert merged.rows == EvalReport.load(recipe.parent / "whole" / "after.json").rows
     assert (folder / "report.html").is_file()
+
+
+def test_the_shards_of_a_sweep_become_its_curve(recipe):
+    words = ("--sweep", "frames", "--evaluation.sweep_frames=[2, 4]")
+    evaluate(recipe, *words, "--run.name=whole")
+    for shard in ("1/2", "2/2"):
+        evaluate(recipe, *words, "--shard", shard)
+    folder = recipe.parent / "run"
+    assert not (folder / "frames.svg").exists()
+    assert cli.main(["merge", str(folder)]) == 0
+    whole = (recipe.parent / "whole" / "frames.svg").read_text()
+    assert (folder / "frames.svg").read_text() == whole
+    assert load(TrainConfig, folder / "after.yaml").evaluation.sweep_frames == (2, 4)
 
 
 def test_two_runs_are_compared_row_by_row(recipe, capsys, tmp_path):
@@ -267,6 +377,31 @@ def test_retrained_weights_at_the_same_place_are_another_evaluation(tmp_path):
     assert source.identity() != before
 
 
+def test_where_and_how_an_agent_runs_may_differ_between_shards(tmp_path):
+    weights = b"the same weights"
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(weights)
+    one = AgentConfig(checkpoint=str(folders[0]), engine="vllm_server")
+    engine = VLLMConfig(
+        url="http://there:1", max_sequences=2, max_requests=2, block_size=16, kv_cache_gib=2.0,
+        gpu_memory_utilization=0.5, tensor_parallel=2, eager=False, sleep=0, sync="nccl",
+        learner_address="there", sync_deadline=1.0, timeout=1.0, start_timeout=1.0,
+    )  # fmt: skip
+    two = replace(one, checkpoint=str(folders[1]), device="cuda", feature_cache_gib=0.0)
+
+    def known(agent):
+        return evaluated_agent(TrainConfig(agent=agent)).identity()
+
+    assert known(one) == known(replace(two, vllm=engine))
+    for other in (VLLMConfig(max_model_len=99), VLLMConfig(max_images=9)):
+        assert known(replace(one, vllm=other)) != known(one)
+    for change in ({"dtype": "bfloat16"}, {"engine": "transformers"}, {"prompt_style": "direct"}):
+        assert known(replace(one, **change)) != known(one)
+    assert known(AgentConfig(checkpoint="hub/a")) != known(AgentConfig(checkpoint="hub/b"))
+
+
 def test_any_callable_makes_the_agent(recipe, tmp_path):
     settings = yaml.safe_load(recipe.read_text())
     env = EnvConfig(**{**settings["env"], "frame_size": (16, 32)})
@@ -297,7 +432,9 @@ def test_the_table_says_what_was_used_and_what_is_missing():
     assert text.splitlines()[1].split()[:2] == ["all", "2"]
     assert "0.500" in text.splitlines()[1]
     assert "an episode used: visual tokens 64" in text
-    assert "evidence recall 0.500" in text
+    assert [line.split()[-2] for line in text.splitlines()[:3]] == ["evidence", "0.500", "0.500"]
+    (other,) = (line for line in text.splitlines() if line.startswith("(none)"))
+    assert other.split()[-2:] == ["-", "1"]
     assert "mean of the categories" in text
     assert "errors, counted as wrong: 1 judge_error" in text
     assert "(none)" in text

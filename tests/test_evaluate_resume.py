@@ -208,6 +208,26 @@ def test_defect_21_an_unfinished_shard_is_not_merged(clip, make_vector, tmp_path
         merge(tmp_path)
 
 
+@pytest.mark.parametrize("line", ['{"key": ["a", 4], "row": {"tas": 1}}', '{"row": {}}',
+                                  '{"key": ["a", 4], "row": 1}', '{"seconds": "x"}'])  # fmt: skip
+def test_rows_that_cannot_be_read_are_named(tmp_path, line):
+    path = tmp_path / "after.rows.jsonl"
+    opened(path).close()
+    path.write_text(f"{path.read_text()}{line}\n")
+    with pytest.raises(ConfigError, match=r"after\.rows\.jsonl, line 2: not a row"):
+        merge(tmp_path)
+    if "row" in line:
+        with pytest.raises(ConfigError, match="line 2: not a row"):
+            opened(path).load()
+
+
+@pytest.mark.parametrize("content", ["", '{"format": 1, "iden'])
+def test_a_row_file_without_a_header_is_named(tmp_path, content):
+    (tmp_path / "after.rows-1of2.jsonl").write_text(content)
+    with pytest.raises(ConfigError, match=r"rows-1of2\.jsonl is empty: finish that run first"):
+        merge(tmp_path)
+
+
 def test_shards_of_different_evaluations_are_not_merged(tmp_path):
     for shard, seed in (("1/2", 0), ("2/2", 7)):
         header = {"shard": shard, "planned": 0, "identity": {"seed": seed}}

@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,16 +17,18 @@ from test_checkpoint import SHAPE as TINY
 from test_learner import ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
 from test_selection import rollout as played
 
+import train.parallel
 from agents.mini import build_mini
 from agents.vlm import VisionLanguageModel
 from train import asynchronous, checkpoint, difficulty, launch, players, rollout
 from train.config import FaultConfig, ParallelConfig, RunConfig, SelectionConfig, TrainConfig
 from train.difficulty import task_pool
-from train.faults import FaultGuard, TooManyFaults, load
+from train.faults import FaultGuard, TooManyFaults, load, why_stopped
 from train.learner import Learner
 from train.meter import Meter
 from train.metrics import read_metrics
 from train.parallel import ALONE, GRACE, start
+from train.trainer import TaskOrder, Trainer
 from train.trajectory import Sample
 from train.watch import EXIT, Watch
 
@@ -61,8 +64,10 @@ def test_a_bad_step_is_skipped_and_a_good_one_starts_the_count_again(vlm, tmp_pa
         assert (good["optimizer_steps"], good["optimizer_steps_skipped"]) == (1, 0)
         before = [p.clone() for p in vlm.model.parameters()]
     learner.update(poisoned(vlm))
-    with pytest.raises(TooManyFaults, match=r"is nan; nothing was updated, 2 times in a row"):
+    assert why_stopped(tmp_path) == ""
+    with pytest.raises(TooManyFaults, match="is nan; nothing was updated, 2 times in a row") as end:
         learner.update(poisoned(vlm))
+    assert why_stopped(tmp_path) == str(end.value)
 
 
 def test_a_dumped_batch_can_be_replayed(vlm, tmp_path):
@@ -108,25 +113,26 @@ def test_only_the_newest_dumps_are_kept(vlm, tmp_path):
     assert (guard.skipped, guard.in_a_row) == (4, 4)
 
 
-def _watched(rank, world, port, folder, act):
+def _watched(rank, world, port, folder, act, limits):
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
     )  # fmt: skip
     os.dup2(os.open(folder / f"{rank}.txt", os.O_WRONLY | os.O_CREAT), 2)
-    parallel = start(ParallelConfig(timeout=PATIENCE))
+    train.parallel.GRACE = 1.0
+    parallel = start(ParallelConfig(timeout=PATIENCE, **limits))
     with Watch(parallel, lambda: "Go on so.", beat=0.25):
         parallel.progress.at("collect", 3)
         parallel.barrier()
         act(parallel)
 
 
-def watched(folder, act, world=2):
+def watched(folder, act, world=2, **limits):
     """Exit statuses and what each process wrote on stderr."""
     preload()
     port = free_port()
     started = [
-        CONTEXT.Process(target=_watched, args=(rank, world, port, folder, act))
+        CONTEXT.Process(target=_watched, args=(rank, world, port, folder, act, limits))
         for rank in range(world)
     ]
     for process in started:
@@ -191,6 +197,38 @@ def test_a_time_out_names_the_process_that_the_others_wait_for(tmp_path):
 def _stuck_until_killed(parallel):
     signal.alarm(60)
     stuck(parallel)
+
+
+def _plays_for(seconds, parallel):
+    """Process 0 plays the only group of step 4, process 1 has nothing to play."""
+
+    def play(starts, size, progress):
+        signal.alarm(60)
+        time.sleep(seconds)
+        return ["one", "other"]
+
+    run = SimpleNamespace(
+        config=SimpleNamespace(algorithm=SimpleNamespace(group_size=2)),
+        rng=np.random.default_rng(0), pool=SimpleNamespace(ids=["task"]),
+        order=TaskOrder(1, np.random.default_rng(0)), players=SimpleNamespace(play=play),
+        parallel=parallel, step=4, _ahead=None,
+    )  # fmt: skip
+    parallel.progress.at("collect", 4)
+    assert Trainer.draw(run, 1) == [["one", "other"]]
+
+
+def test_a_process_with_nothing_to_play_waits_for_those_that_play(tmp_path):
+    codes, texts = watched(tmp_path, partial(_plays_for, 3 * PATIENCE))
+    assert codes == [0, 0] and lines("".join(texts)) == []
+
+
+def test_a_process_that_plays_for_too_long_is_named(tmp_path):
+    act = partial(_plays_for, 60)
+    codes, texts = watched(tmp_path, act, long_timeout=2 * PATIENCE)
+    assert codes[1] == EXIT
+    (said,) = lines(texts[1])
+    assert said.startswith("paravt: stopped: process 0 of 2 is still in step 4, collect, after ")
+    assert "waiting for it in step 4, hand over" in said
 
 
 def test_the_error_of_a_process_is_raised_there_and_repeated_once(tmp_path):

@@ -5,11 +5,13 @@ And the benchmark's own bookkeeping (`benchmarks/gpu.py`), on a tiny shape that 
 
 import json
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import pytest
 import torch
 from test_learner import MANY_TURNS, SHAPE, TEMPERATURE, config, make_batch, relative_difference
@@ -85,8 +87,9 @@ def benchmark(monkeypatch):
             raise KeyboardInterrupt
         return 0.5, 2.0**30
 
-    module.killed_after = 100
+    module.killed_after, module.real_learner = 100, module.learner_for
     monkeypatch.setattr(module, "timed", timed)
+    monkeypatch.setattr(module, "load_libraries", lambda: None)
     monkeypatch.setattr(module, "learner_for", lambda vlm, rank: Learner(vlm, config(), 1.0))
     return module
 
@@ -104,11 +107,12 @@ def test_a_benchmark_that_is_ended_keeps_its_rows(benchmark, tmp_path):
     said = table.read_text()
     assert said.startswith("$ python benchmarks/gpu.py --smoke")
     assert [" ".join(r.split()[:4]) for r in said.splitlines()[3:6]] == [
-        "tiny full packed 2", "tiny full repeated 2", "tiny full vision once",
+        "tiny full packed 2", "tiny full repeated 2", "tiny full packed 4",
     ]  # fmt: skip
     kept = json.loads(rows.read_text())
-    assert [row["method"] for row in kept["rows"]] == ["packed", "repeated"]
-    assert kept["constants"]["source"] == benchmark.device_name()
+    assert [row["method"] for row in kept["rows"]] == ["packed", "repeated", "packed"]
+    assert kept["constants"]["source"] == benchmark.device_name("cpu")
+    assert kept["constants"]["fitted"][0] == "flops"
     assert benchmark.Constants.load(rows).flops == kept["constants"]["flops"]
 
 
@@ -131,12 +135,104 @@ def test_large_rows_are_run_once_and_repeated_prompts_in_part(benchmark, tmp_pat
 
 
 def test_no_row_of_repeated_prompts_takes_minutes_by_the_cost_model(benchmark):
-    """Whole, 8 prompts of 1024 frames would be 137 s a run."""
+    """Whole, 8 prompts of 1024 frames would be 112 s a run."""
     clock = benchmark.Clock(perf_counter() + 1e6, 15.0)
     shape = benchmark.SHAPES["8b"]
     seconds = {}
     for frames in benchmark.FRAMES:
-        setting = benchmark.Setting(frames=frames, completion=256, lora=16, reference=False)
-        whole = benchmark.operations(shape, setting, "repeated") / clock.speed
-        seconds[frames] = whole * clock.members(whole, 8) / 8
-    assert whole > 120 and max(seconds.values()) < 20 and clock.members(1.0, 8) == 8
+        setting = benchmark.Setting(
+            frames=frames, completion=256, lora=16, reference=False, budget=1
+        )
+        seconds[frames] = clock.run(shape, setting, "repeated").once
+    assert max(seconds.values()) < 20 and clock.members(1.0, 8) == 8
+    whole = benchmark.operations(shape, replace(setting, frames=1024), "repeated")
+    assert whole / clock.speed > 100
+
+
+def asked(benchmark, device="cuda", **named):
+    settings = {"frames": benchmark.FRAMES, "group": 8, "completion": 256, "size": (160, 288)}
+    return Namespace(**settings | {"device": device} | named)
+
+
+def test_the_frames_of_the_goals_come_first_of_every_model(benchmark):
+    models = [(benchmark.SHAPES["2b"], 0), (benchmark.SHAPES["8b"], 16)]
+    found = benchmark.stages(models, asked(benchmark), benchmark.Clock(0.0, 15.0))
+    order = [(shape.name, rank, frames) for shape, rank, frames, _ in found]
+    goals, others = [512, 1024], [64, 256]
+    assert order == [
+        ("2b", 0, goals), ("8b", 16, goals), ("2b", 0, others), ("8b", 16, others),
+    ]  # fmt: skip
+    seconds = [one for *_, one in found]
+    assert seconds[1] > seconds[3] > benchmark.START and sum(seconds) < 420
+    methods = [method for _, method in benchmark.cells(0, asked(benchmark), goals)]
+    assert methods == ["packed", "repeated"] * 2 + ["vision once", "vision repeated"] * 2
+
+
+def test_goals_share_all_of_the_time_and_what_is_left_goes_to_the_rest(benchmark, monkeypatch):
+    monkeypatch.setattr(benchmark, "GOALS", (4,))
+    now, left = [0.0], []
+
+    def measure(shape, rank, args, frames, clock):
+        left.append((rank, frames, clock.until - now[0]))
+        now[0] = clock.until
+        yield from ()
+
+    monkeypatch.setattr(benchmark, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(benchmark, "measure", measure)
+    benchmark.main(["--smoke", "--budget", "100"])
+    assert [(rank, frames) for rank, frames, _ in left] == [
+        (0, [4]),
+        (16, [4]),
+        (0, [2]),
+        (16, [2]),
+    ]
+    assert left[0][2] + left[1][2] == pytest.approx(100) and left[2][2] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_every_run_of_the_benchmark_encodes_its_frames(benchmark, rank):
+    vlm = benchmark.build(benchmark.TINY, "cpu")
+    learner = benchmark.real_learner(vlm, rank)
+    args = asked(benchmark, "cpu", group=2, completion=4, size=(32, 48))
+    setting = benchmark.cells(rank, args, [3])[0][0]
+    samples = benchmark.make_samples(vlm, setting, repeated=False)
+    encoded, real = [], learner.vlm.encode_images
+
+    def encode(images):
+        encoded.append(len(images))
+        return real(images)
+
+    learner.vlm.encode_images = encode
+    for _ in range(2):
+        learner.optimize(samples, Meter())
+    assert learner.parallel.config.recompute and encoded == [3, 3]
+
+
+def test_utilisation_counts_useful_operations_speed_all_and_memory_what_is_known(
+    benchmark, tmp_path
+):
+    (_, rows), flags = written(tmp_path)
+    benchmark.main(flags)
+    full, adapted = (
+        next(one for one in json.loads(rows.read_text())["rows"] if one["setting"]["lora"] == rank)
+        for rank in (0, 16)
+    )
+    assert full["useful"] == pytest.approx(full["flops"] * 3 / 4)
+    assert full["setting"]["width"] == 4 and full["setting"]["feature_cache_gib"] == 0
+    assert adapted["useful"] < 0.8 * adapted["flops"] < 0.8 * full["flops"]
+    benchmark.PEAK["a card"] = full["useful"]
+    benchmark.device_name = lambda device: "a card"
+    assert "200.0%" in benchmark.line(full)  # 0.5 s each
+    unknown = [one | {"bytes": 0.0} for one in (full, adapted)]
+    where = Namespace(device="cpu", output=None, json=rows)
+    assert sum("not measured" in said for said in benchmark.write(unknown, [], where)) == 2
+    assert json.loads(rows.read_text())["constants"]["fitted"] == ["flops"]
+
+
+def test_the_peak_of_the_process_is_that_of_the_work(benchmark):
+    if not benchmark.forget_peak():
+        pytest.skip("this system does not tell the peak of a process")
+    before = benchmark.resident()
+    np.ones(2**23)  # 64 MiB, freed at once
+    assert 2**25 < benchmark.resident("VmHWM") - before < 2**27
+    assert benchmark.forget_peak() and benchmark.resident("VmHWM") - before < 2**24

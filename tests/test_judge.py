@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import gymnasium as gym
@@ -42,7 +43,8 @@ def completion(content, usage=(100, 10)):
 class Endpoint:
     """A server that answers the n-th request with the n-th of `replies`; the last one repeats.
 
-    A reply is a verdict's text, a status, a dict sent as JSON, or a function of the request's body.
+    A reply is a verdict's text, a status, a dict sent as JSON, or a function of the request's body;
+    that may give a function of the handler, which writes the reply.
     """
 
     def __init__(self, replies):
@@ -71,6 +73,8 @@ class Endpoint:
         try:
             if callable(reply):
                 reply = reply(body) if reply is not trickle else trickle(handler)
+            if callable(reply):
+                reply = reply(handler)
             self.send(handler, reply)
         except OSError:
             pass
@@ -248,6 +252,107 @@ def test_the_deadline_is_for_the_whole_reply():
     ):
         chat(endpoint.url, {}, timeout=0.3)
     assert raised.value.temporary
+
+
+def test_the_deadline_is_for_the_headers_too():
+    """Ninety lines, each soon after the last, and then a good reply: nobody waits for that."""
+    sent, content = [], json.dumps(completion(verdict())).encode()
+
+    def headers_trickle(handler):
+        handler.send_response(200)
+        handler.flush_headers()
+        for place in range(90):
+            time.sleep(0.05)
+            handler.send_header(f"X-{place}", "a")
+            handler.flush_headers()
+            sent.append(place)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    with (
+        serving(lambda body: headers_trickle) as endpoint,
+        pytest.raises(EndpointError, match=r"no reply within 0\.3 s") as raised,
+    ):
+        chat(endpoint.url, {}, timeout=0.3)
+    assert raised.value.temporary
+    assert len(sent) < 90
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "text"),
+    [
+        ({"content": "yes"}, "stop", "yes"),
+        ({"content": "ye"}, "content_filter", "ye"),
+        (
+            {"content": [{"type": "text", "text": "y"}, "e", {"type": "text", "text": "s"}]},
+            "",
+            "yes",
+        ),
+        ({"content": [{"type": "refusal", "refusal": "I cannot"}]}, "stop", "I cannot"),
+        ({"content": None, "refusal": "I cannot"}, "stop", "I cannot"),
+        ({"refusal": "I cannot"}, "content_filter", "I cannot"),
+        ({"content": None, "tool_calls": [{}]}, "tool_calls", ""),
+        ({"tool_calls": [{}]}, "tool_calls", ""),
+        ({"content": None, "reasoning": "hm"}, "length", ""),
+        ({"content": "", "refusal": None}, "stop", ""),
+    ],
+)
+def test_what_a_model_wrote_is_read_in_every_form_of_reply(message, finish, text):
+    with serving({"choices": [{"message": message, "finish_reason": finish}]}) as endpoint:
+        reply = chat(endpoint.url, {})
+    assert (reply.content, reply.message) == (text, message)
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "problem", "temporary"),
+    [
+        ({"content": None}, "content_filter", "filter withheld the reply", False),
+        ({"content": ""}, "content_filter", "filter withheld the reply", False),
+        ({"content": 7}, "stop", "neither text nor parts of text: 7", True),
+        ({"content": False}, "stop", "neither text nor parts of text: False", True),
+        ({"content": {"text": "yes"}}, "stop", "neither text nor parts of text: {'text'", True),
+        ({"content": [{"type": "image_url"}]}, "stop", "parts of text: {'type': 'image_url'", True),
+        (
+            {"content": [{"type": "text", "text": 1}]},
+            "stop",
+            "neither text nor parts of text",
+            True,
+        ),
+        ({"content": None, "refusal": True}, "stop", "neither text nor parts of text: True", True),
+        ({"role": "assistant"}, "stop", "not a chat completion", True),
+    ],
+)
+def test_a_reply_of_another_form_is_no_empty_answer(message, finish, problem, temporary):
+    with (
+        serving({"choices": [{"message": message, "finish_reason": finish}]}) as endpoint,
+        pytest.raises(EndpointError, match=problem) as raised,
+    ):
+        chat(endpoint.url, {})
+    assert raised.value.temporary == temporary
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [
+        ("7", 7, 7),
+        ("1.5", 1.5, 1.5),
+        ("-3", 0, 0),
+        ("nan", 0, 0),
+        ("soon", 0, 0),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0, 0),
+        ("Sun, 06 Nov 99999999999 08:49:37 GMT", 0, 0),
+        (formatdate(time.time() + 1e6, usegmt=True), 9e5, 1e6),
+        (time.asctime(time.gmtime(time.time() + 1e6)), 9e5, 1e6),
+    ],
+)
+def test_a_server_may_ask_to_wait_in_seconds_or_until_a_date(asked, least, most):
+    with (
+        serving((429, {"Retry-After": asked})) as endpoint,
+        pytest.raises(EndpointError, match="429") as raised,
+    ):
+        chat(endpoint.url, {})
+    assert least <= raised.value.retry_after <= most
 
 
 def test_no_server_is_a_failure():

@@ -12,10 +12,12 @@ from agents.mini import MiniConfig, build_mini
 from agents.paragrpo import Batch, PARAGRPOConfig
 from agents.vlm import VisionLanguageModel
 from train import learner as learner_module
-from train.config import FaultConfig
+from train.config import FaultConfig, ParallelConfig
+from train.errors import ConfigError
 from train.learner import Learner
 from train.meter import Meter
 from train.packing import pack, tree_mask
+from train.parallel import Parallel
 from train.trajectory import Sample, grow_trees
 from train.tree_attention import block_mask, choose, tree_attention
 
@@ -316,6 +318,16 @@ def test_tis_weighs_by_the_truncated_behaviour_of_the_sampler(vlm):
     assert 0 < metrics["behaviour_truncated"] < 1
 
 
+def test_dr_grpo_divides_by_sequences_times_the_configured_limit(vlm):
+    batch = make_batch(vlm, MANY_TURNS, subagents=True)
+    settings = {"aggregation": "dr_grpo", "length_limit": 37}
+    packed, _ = packed_gradients(Learner(vlm, config(**settings), TEMPERATURE), batch)
+    tokens = sum(int(one.loss_mask.sum()) for one in batch.trajectories)
+    of_the_sum = tokens / (len(batch.trajectories) * 37)
+    plain = {name: grad * of_the_sum for name, grad in plain_gradients(vlm, batch).items()}
+    assert relative_difference(packed, plain) < 1e-5
+
+
 def test_cispo_truncates_at_the_configured_cap(vlm):
     batch = make_batch(vlm, ONE_TURN)
     with torch.no_grad():
@@ -454,15 +466,30 @@ def test_an_update_raises_the_probability_of_what_had_an_advantage(vlm):
 def test_the_gradient_is_clipped_and_the_rate_warms_up(vlm):
     learner = Learner(vlm, config(warmup_steps=3, max_grad_norm=0.01), TEMPERATURE)
     batch = make_batch(vlm, ONE_TURN)
-    rates = [learner.optimizer.param_groups[0]["lr"]]
+    rates, norms = [learner.optimizer.param_groups[0]["lr"]], []
+
+    def seen(*_):
+        gradients = [p.grad for p in learner.parameters if p.grad is not None]
+        norms.append(sum(float(gradient.square().sum()) for gradient in gradients) ** 0.5)
+
+    learner.optimizer.register_step_pre_hook(seen)
     for _ in range(4):
         learner.update(batch)
         rates.append(learner.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
-    norm = (
-        sum(float(p.grad.square().sum()) for p in learner.parameters if p.grad is not None) ** 0.5
-    )
-    assert norm == pytest.approx(0.01, rel=1e-3)
+    assert norms == pytest.approx([0.01] * 4, rel=1e-3)
+
+
+def test_no_gradient_is_held_until_the_next_update(vlm):
+    learner = Learner(vlm, config(), TEMPERATURE)
+    assert learner.update(make_batch(vlm, ONE_TURN))["grad_norm"] > 0
+    assert all(p.grad is None for p in vlm.model.parameters())
+
+
+def test_processes_that_cannot_share_the_heads_are_refused_as_the_learner_is_made(vlm):
+    three = Parallel(config=ParallelConfig(sequence=3))
+    with pytest.raises(ConfigError, match="3 processes cannot share 4 attention heads: set para"):
+        Learner(vlm, config(), TEMPERATURE, parallel=three)
 
 
 def test_defect_06_a_trajectory_that_ends_on_tool_tokens_keeps_its_gradient(vlm):

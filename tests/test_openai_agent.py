@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from dataclasses import asdict
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -274,11 +275,32 @@ def test_failures_that_may_pass_are_asked_again_with_growing_pauses(serve, make_
     assert (agent.client.total.requests, agent.client.total.failures) == (5, 0)
 
 
-def test_an_endless_retry_after_is_not_waited_for(serve, make_vector):
-    server = serve((429, {}, {"Retry-After": "86400"}), reply(ANSWER))
+@pytest.mark.parametrize("asked", ["86400", "inf", formatdate(time.time() + 1e9, usegmt=True)])
+def test_an_endless_retry_after_is_not_waited_for(serve, make_vector, asked):
+    server = serve((429, {}, {"Retry-After": asked}), reply(ANSWER))
     waited = []
     play(make_vector(1), agent_of(server, pauses=waited), [Start("colour", 4)])
     assert waited == [60.0]
+
+
+def test_parts_of_text_are_the_turn(serve, make_vector):
+    server = serve(
+        reply([{"type": "text", "text": part} for part in (CALL[:9], CALL[9:])]), reply(ANSWER)
+    )
+    (rollout,) = play(
+        make_vector(1), agent_of(server, {"evidence": "frames"}), [Start("colour", 4)]
+    )
+    assert rollout.turns[0]["completion"] == CALL
+    assert server.bodies[1]["messages"][2] == {"role": "assistant", "content": CALL}
+
+
+def test_a_reply_that_a_filter_withheld_is_an_agent_error_and_no_answer(serve, make_vector):
+    status, content, headers = reply(None)
+    content["choices"][0]["finish_reason"] = "content_filter"
+    server = serve((status, content, headers))
+    (rollout,) = play(make_vector(1), agent_of(server), [Start("colour", 4)])
+    assert (rollout.stop_reason, len(server.bodies)) == ("agent_error", 1)
+    assert "after 1 requests: the server's content filter withheld the reply" in rollout.error
 
 
 def broken_for(word):
@@ -463,7 +485,7 @@ def test_styles_without_tools_name_none_and_styles_with_tools_their_limits():
     texts = {name: system_text(style, 5, 45.0, 3) for name, style in PROMPTS.items()}
     for name in ("reasoning", "direct"):
         assert "tool" not in texts[name]
-    for name in ("paravt", "qwen3vl", "longvt"):
+    for name in ("paravt", "qwen3vl", "longvt", "pyvision"):
         assert '{"type": "function", "function": {"name": "crop_video"' in texts[name]
     for name in ("paravt", "qwen3vl", "tool_calling"):
         assert "45 seconds" in texts[name]

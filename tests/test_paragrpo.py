@@ -1,6 +1,6 @@
 """PARA-GRPO's own page: what is collected gets the advantages that the method says."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ class Scored:
     terms: dict = field(default_factory=dict)
     trajectories: tuple = ()
     executed: int = 0
+    task_id: str = "t"
 
 
 def trajectory(roles, kind="main", trained=None):
@@ -128,6 +129,17 @@ def test_rollouts_whose_video_failed_are_never_scored():
         "tokens/structural": 1 / 3,
         "tokens/format_credit": 1.0,
     }
+
+
+@pytest.mark.parametrize("term", ["answer", "format_anchor"])
+def test_a_reward_that_is_not_finite_names_its_task_and_term(term):
+    broken = scored(**{"answer": 1.0, {"answer": "answer"}.get(term, "formatted"): np.nan})
+    broken.task_id = "film 7"
+    with pytest.raises(ValueError, match=rf"task 'film 7': its {term} is nan"):
+        algorithm().credit([[scored(0.0), broken]])
+    whole = replace(scored(1.0), reward=np.inf, task_id="film 8")
+    with pytest.raises(ValueError, match="task 'film 8': its reward is inf"):
+        algorithm().credit([[scored(0.0), whole]])
 
 
 def test_nothing_but_failures_is_an_empty_batch():
@@ -241,8 +253,21 @@ def test_token_credit_needs_the_format_term():
         ({"kl_in": "sampler"}, "choose from loss, reward"),
         ({"ratio_cap": 0.0}, "ratio_cap"),
         ({"shrinkage": -1.0}, "shrinkage"),
+        ({"right_from": 1.5}, "at most 1"),
+        ({"adam_betas": (0.9, 1.0)}, r"adam_betas must be in \[0, 1\)"),
+        ({"adam_betas": (-0.1, 0.9)}, "adam_betas"),
+        ({"adam_betas": (float("nan"), 0.9)}, "adam_betas must be finite"),
     ],
 )
 def test_settings_out_of_range_are_errors(settings, message):
     with pytest.raises(ValueError, match=message):
         PARAGRPOConfig(**settings)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "name", [one.name for one in fields(PARAGRPOConfig) if isinstance(one.default, float)]
+)
+def test_numbers_that_are_not_finite_are_errors(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be finite"):
+        PARAGRPOConfig(**{name: value})

@@ -20,6 +20,7 @@ from train.packing import pack
 from train.parallel import ALONE, Group, Parallel, layout, start
 from train.rounds import rounds, share
 from train.trajectory import Sample, grow_trees
+from train.weight_sync import Weights as Sent
 from train.weights import whole
 
 SEVERAL = [*MANY_TURNS, *ONE_TURN, [[11, 2], [2]], [[1]]]
@@ -239,6 +240,31 @@ def sharded_size(make, parallel):
     return held, sum(p.numel() for p in learner.parameters)
 
 
+def adapters_sent(folder):
+    """What an engine would be sent after an update of adapters: names, sums, and what moved."""
+    parallel = start(ParallelConfig(timeout=900))
+    vlm = lora.add(load(folder), LoraConfig(rank=2, alpha=6))
+    learner = Learner(vlm, config(learning_rate=0.05), TEMPERATURE, parallel=parallel)
+    learner.update(make_batch(vlm, ONE_TURN))
+    trained = {name: whole(p.detach()) for name, p in learner.weights.parameters.items()}
+    sent, plain = dict(Sent(vlm.model)), load(folder).model.state_dict()
+    apart, moved = 0.0, set()
+    for name, value in plain.items():
+        layer = name.removesuffix(".weight")
+        up = trained.get(f"{layer}.lora_B.default.weight")
+        if up is not None:
+            value = value + 3 * up @ trained[f"{layer}.lora_A.default.weight"]
+        apart = max(apart, float((sent[name] - value).abs().max()))
+        if not torch.equal(sent[name], plain[name]):
+            moved.add(layer.rpartition(".")[2])
+    return {
+        "sums": {name: float(value.double().sum()) for name, value in sent.items()},
+        "names": sorted(plain),
+        "apart": apart,
+        "moved": moved,
+    }
+
+
 def four(folder):
     """Two rows of two columns, and a split layout."""
     square = start(ParallelConfig(sequence=2, timeout=900))
@@ -381,6 +407,26 @@ def test_steps_smaller_than_bfloat16_can_hold_add_up_in_fp32(pair, processes):
     assert np.abs(found["moved"]).mean() > 3e-5
 
 
+def _received(folder):
+    """Frames that a player encodes anew once it has received other weights, as it counts them."""
+    parallel = start(ParallelConfig(layout="split", timeout=900))
+    vlm = load(folder)
+    learner = Learner(vlm, config(), TEMPERATURE, parallel=parallel)
+    images = make_batch(vlm, ONE_TURN, frames=True).trajectories[0].prompt_images
+    counts = []
+    for _ in range(2):
+        for _ in range(2):
+            vlm.features.encode(images)
+            counts.append(vlm.features.encoded)
+        learner.weights.publish()
+    return counts
+
+
+def test_what_a_player_receives_makes_the_features_of_older_weights_stale(folder):
+    once, again, anew, after = run(_received, 2, folder)[0]
+    assert 0 < once == again and 2 * once == anew == after
+
+
 def test_low_precision_moves_the_same_way_on_one_process_and_several(pair):
     many, one = (pair[0]["low precision"][name]["moved"] for name in ("many", "one"))
     assert many @ one > 0.9 * np.linalg.norm(many) * np.linalg.norm(one)
@@ -443,6 +489,9 @@ def test_layouts_that_do_not_fit_the_processes_are_refused():
         layout(ParallelConfig(layout="split", servers=2), 2)
     with pytest.raises(ConfigError, match="sequence=2 does not divide the 1"):
         start(ParallelConfig(sequence=2))
+    with pytest.raises(ConfigError, match=r"one process shards nothing.*offload=false"):
+        start(ParallelConfig(offload=True))
+    assert layout(ParallelConfig(offload=True), 2) == [0, 1]
 
 
 def test_one_process_needs_nobody():
@@ -476,6 +525,14 @@ def test_adapters_are_saved_merged_as_a_standard_checkpoint(folder, tmp_path):
     assert np.abs(outputs - expected).max() < 1e-4
     before = gradients(Learner(load(folder), config(), TEMPERATURE), batch)[2]
     assert np.abs(outputs - before).max() > 1e-2
+
+
+def test_all_processes_send_the_same_merged_adapters_by_the_usual_names(folder):
+    one, other = run(adapters_sent, 2, folder)
+    assert one["sums"] == other["sums"] and sorted(one["sums"]) == one["names"]
+    assert one["moved"] == set(LoraConfig().targets)
+    for found in (one, other):
+        assert found["apart"] < 1e-6
 
 
 def test_adapters_without_a_place_are_an_error(folder):

@@ -381,6 +381,10 @@ def test_on_demand_prompts_say_how_long_the_video_is():
     blind = observation(window=np.full(4, -1))
     assert overview_parts(COMPACT, blind) == ["41\nWhich?\nA. x\nB. y"]
     assert overview_parts(PARAVT, blind)[0].startswith("The video lasts 41.0 seconds (128x72")
+    told = system_text(PROMPTS["pyvision"], max_crops=1, max_crop_seconds=45.0, max_turns=5)
+    assert "none of its frames" in told and "in 5 turns" in told and "at most 45 seconds" in told
+    assert "few frames" not in told
+    assert parse(told[told.index("<tool_call>") :]).calls[0].window == (12.0, 30.0)
 
 
 def test_evidence_as_text_and_as_frames():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from builders import SIZE, make_task, write_manifest
+from safetensors.torch import load_file
 
 from agents.base import Decision
 from agents.mini import MiniConfig, build_mini
@@ -108,6 +109,7 @@ def test_longvt_holds_the_published_numbers():
     assert (env.reward, config.agent.evidence) == ("longvt", "frames")
     assert (algorithm.group_size, algorithm.learning_rate) == (16, 1e-6)
     assert (algorithm.kl_coefficient, algorithm.kl_in) == (1e-3, "loss")
+    assert config.agent.prompt_style == "longvt"
 
 
 def test_longvila_holds_the_published_numbers():
@@ -128,7 +130,35 @@ def test_pyvision_holds_the_published_numbers():
     assert (algorithm.advantage, algorithm.batch_normalise) == ("centered", False)
     assert algorithm.kl_coefficient == 0.0
     assert selection.oversample * algorithm.groups == 32
-    assert selection.drop_zero_variance and selection.rank_by_std and selection.max_tokens
+    assert selection.drop_zero_variance and selection.rank_by_std
+    assert config.agent.prompt_style == "pyvision", "the others promise an overview"
+
+
+@pytest.mark.parametrize("size", ["mini", "8b"])
+def test_pyvision_leaves_out_what_its_paper_does(size):
+    config = settings(f"pyvision_{size}")
+    assert set(config.selection.stop_reasons) == {"answered", "turn_limit"}
+    longest, shape = of_recipe(config), SHAPES["8b"]
+    seen = 10 * longest.crop_frames if size == "mini" else longest.branch(shape) - sampled(config)
+    assert sampled(config) < config.selection.max_tokens < sampled(config) + seen, "it can fire"
+
+
+def sampled(config):
+    """Tokens of the turns that may call, each as long as possible."""
+    return config.env.max_turns * config.agent.max_new_tokens
+
+
+@pytest.mark.parametrize("size", ["mini", "8b"])
+def test_the_papers_that_normalise_over_the_batch_do(size):
+    normalise = {m for m in METHODS if settings(f"{m}_{size}").algorithm.batch_normalise}
+    assert normalise == {"paragrpo", "vanilla_grpo", "anchoring_only", "gating_only", "gdpo"}
+
+
+@pytest.mark.parametrize("size", ["mini", "8b"])
+def test_dapo_takes_several_steps_a_batch_so_that_its_clip_acts(size):
+    algorithm = settings(f"dapo_{size}").algorithm
+    assert algorithm.updates_per_batch > 1
+    assert algorithm.groups % algorithm.minibatches == 0
 
 
 def test_gdpo_and_dapo_hold_the_published_numbers():
@@ -138,7 +168,8 @@ def test_gdpo_and_dapo_hold_the_published_numbers():
     assert (algorithm.clip_low, algorithm.clip_high) == (0.2, 0.28)
     assert (algorithm.aggregation, algorithm.kl_coefficient) == ("token_mean", 0.0)
     assert (algorithm.group_size, algorithm.learning_rate) == (16, 1e-6)
-    assert selection.drop_zero_variance and selection.rounds > 1
+    assert (selection.oversample, selection.rounds) == (3.0, 10)
+    assert selection.drop_zero_variance
     assert selection.over_long_limit == 5 * selection.over_long_buffer
 
 
@@ -169,7 +200,10 @@ def test_keys_and_values_are_those_of_the_published_shape():
 
 @pytest.fixture(scope="module")
 def tiny(clip, other_clip, tmp_path_factory):
-    """Overrides that shrink any recipe to 2 groups of 2 and K of at most 4 on two tiny videos."""
+    """Overrides that shrink any recipe to 2 groups of 2 and K of at most 4 on two tiny videos.
+
+    Where K is drawn it still is, of two values.
+    """
     folder = tmp_path_factory.mktemp("recipes")
     for path in (clip, other_clip):
         os.link(path, folder / os.path.basename(path))
@@ -179,7 +213,9 @@ def tiny(clip, other_clip, tmp_path_factory):
 
     def shrink(name):
         config = settings(name)
-        budget = 0 if config.env.frame_budget == 0 else 4
+        drawn = isinstance(config.env.frame_budget, dict)
+        fixed = min(4, 0 if drawn else config.env.frame_budget)
+        budget = {"kind": "choice", "values": [2, 4]} if drawn else fixed
         frames = replace(
             config.env, tasks=manifest, tasks_kwargs=None, frame_size=SIZE, frame_budget=budget,
             frames_per_crop=2, max_crops=min(config.env.max_crops, 2), max_turns=min(
@@ -193,7 +229,10 @@ def tiny(clip, other_clip, tmp_path_factory):
                 config.agent, checkpoint=str(model), max_new_tokens=6, answer_tokens=6,
                 subagent_tokens=4,
             ),
-            algorithm=replace(config.algorithm, groups=2, group_size=2, learning_rate=1e-3),
+            algorithm=replace(
+                config.algorithm, groups=2, group_size=2, learning_rate=1e-3,
+                minibatches=min(config.algorithm.minibatches, 2),
+            ),
             selection=replace(
                 config.selection,
                 prior_rollouts=min(config.selection.prior_rollouts, 2),
@@ -219,7 +258,9 @@ def varied(monkeypatch):
             grade = (sum(map(ord, text)) % 97 + 1) / 100
             terms = {**one.terms, "answer": grade}
             reward = sum(weight * terms[name] for name, weight in weights.items())
-            rollouts.append(replace(one, reward=reward, terms=terms, correct=grade))
+            rollouts.append(
+                replace(one, reward=reward, terms=terms, correct=grade, stop_reason="answered")
+            )
         return rollouts
 
     monkeypatch.setattr(players, "play", play)
@@ -233,7 +274,8 @@ def test_a_mini_recipe_takes_two_steps(method, tiny, varied):
     steps = read_metrics(config.run.path)
     assert len(steps) == 2
     for step in steps:
-        assert step["optimizer_steps"] == 1 and step["grad_norm"] > 0
+        kept, updates = step["selection/groups_kept"], config.algorithm.updates_per_batch
+        assert step["optimizer_steps"] == min(updates, kept) and step["grad_norm"] > 0
         assert step["groups/no_advantage"] < 1
         assert step["selection/groups_kept"] + step["selection/groups_missing"] == 2
         assert step["selection/groups_played"] >= 2 * config.selection.oversample
@@ -241,6 +283,34 @@ def test_a_mini_recipe_takes_two_steps(method, tiny, varied):
         assert ("reward/over_long" in step) == (method == "dapo")
         assert ("selection/tasks_kept" in step) == (method == "longvila")
         assert (step["tokens/format_credit"] == 1.0) == (config.algorithm.credit == "trajectory")
+    budgets = {name for step in steps for name in step if name.startswith("accuracy/K=")}
+    gated = method in ("paragrpo", "gating_only")
+    assert len(budgets) == (2 if gated else 1)
+    assert config.algorithm.updates_per_batch == (2 if method == "dapo" else 1)
+
+
+def test_a_batch_of_which_nothing_is_kept_takes_no_step_and_the_run_goes_on(tiny, monkeypatch):
+    """All rewards are equal: DAPO plays its rounds and leaves the weights alone."""
+
+    def play(*played):
+        return [replace(one, reward=0.5) for one in rollout.play(*played)]
+
+    monkeypatch.setattr(players, "play", play)
+    config = tiny("dapo_mini")
+    config = replace(config, run=replace(config.run, name="flat", checkpoint_every=1))
+    trained = train(config)
+    steps = read_metrics(config.run.path)
+    assert [step["optimizer_steps"] for step in steps] == [0, 0]
+    for step in steps:
+        counts = {name: step[f"selection/{name}"] for name in ("rounds", "groups_played",
+                  "groups_kept", "groups_missing", "groups_dropped/zero_variance")}  # fmt: skip
+        assert [*counts.values()] == [3, 6, 0, 2, 6]
+        assert (step["groups/collected"], step["rollouts"]) == (0, 12)
+    before, after = (
+        load_file(os.path.join(folder, "model.safetensors"))
+        for folder in (config.agent.checkpoint, trained)
+    )
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize("size", ["mini", "8b"])

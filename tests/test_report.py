@@ -29,8 +29,8 @@ def overview(video, budget):
     return np.full((budget, 20, 30, 3), 128, np.uint8), np.arange(budget) * 5.0, 60.0
 
 
-def page(before=None, after=None, steps=(), config="", read=overview, name="run"):
-    return render(name, before, after or report(row()), steps, config, read, 3)
+def page(before=None, after=None, steps=(), settings=None, read=overview, name="run"):
+    return render(name, before, after or report(row()), steps, settings or {}, read, 3)
 
 
 class Tags(HTMLParser):
@@ -52,7 +52,7 @@ def test_text_of_a_model_cannot_become_markup():
     other = replace(hostile, frame_budget=8, error=HOSTILE, category=HOSTILE, family="plain")
     after = report(hostile, other)
     steps = [{"step": 0, f"reward/{HOSTILE}": 1.0, "reward/b": 1.0}]
-    text = page(after, after, steps, HOSTILE, name=HOSTILE)
+    text = page(after, after, steps, {HOSTILE: HOSTILE}, name=HOSTILE)
     parsed = Tags(text)
     assert "script" not in parsed.tags
     assert not [name for name, _ in parsed.attributes if name.startswith("on")]
@@ -61,7 +61,7 @@ def test_text_of_a_model_cannot_become_markup():
 
 
 def test_the_page_needs_nothing_from_outside():
-    text = page(report(row(score=0.0)), report(row()), STEPS, "seed: 0")
+    text = page(report(row(score=0.0)), report(row()), STEPS, {"config.yaml": "seed: 0"})
     assert not re.search(r"(src|href)=\"(?!data:)", text)
     assert "url(" not in text
     assert "@import" not in text
@@ -80,6 +80,12 @@ def test_before_and_after_stand_side_by_side():
         "(the interval excludes zero), with format compliance 1/2 -> 2/2 and 1.50 -> 1.00 calls "
         "per rollout (1.50 -> 1.00 at K <= 8)."
     )
+
+
+def test_evidence_recall_stands_in_the_page_or_a_dash():
+    gold = report(row("a", evidence_recall=0.25), row("b", evidence_recall=0.5), row("c"))
+    without = report(row("a"), row("b"), row("c"))
+    assert "<td>evidence recall</td><td>- → 0.375</td>" in page(without, gold)
 
 
 def test_a_change_that_may_be_chance_is_not_called_learning():

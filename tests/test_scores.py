@@ -61,13 +61,36 @@ def test_the_macro_mean_counts_every_category_once_and_the_micro_mean_every_row(
 
 def test_the_macro_interval_resamples_within_its_groups():
     sure = macro_interval({"a": ([1.0] * 8, list("12345678")), "b": ([0.0], ["9"])}, seed=3)
-    assert (sure.mean, sure.low, sure.high, sure.rows, sure.tasks) == (0.5, 0.5, 0.5, 9, 9)
+    assert (sure.mean, sure.low, sure.high, sure.rows, sure.clusters) == (0.5, 0.5, 0.5, 9, 9)
     values = [0.0, 1.0] * 4
     wide = macro_interval({"a": (values, list("12345678")), "b": ([0.0], ["9"])}, resamples=500)
     assert wide.mean == 0.25
     assert 0.0 < wide.low < 0.25 < wide.high < 0.5
     with pytest.raises(ValueError, match="at least one group"):
         macro_interval({})
+
+
+def test_a_video_with_rows_in_several_categories_is_drawn_with_all_of_them():
+    """Two categories over the same three videos, all three of which differ."""
+    values = [0.0, 0.5, 1.0]
+    both = macro_interval({"x": (values, list("abc")), "y": (values, list("abc"))}, seed=1)
+    assert (both.mean, both.rows, both.clusters) == (0.5, 6, 3)
+    assert (both.low, both.high) == (0.0, 1.0)  # each end with a chance of 1/27; apart 1/729
+    apart = macro_interval({"x": (values, list("abc")), "y": (values, list("def"))}, seed=1)
+    assert apart.low > 0.0 and apart.high < 1.0
+    gone = macro_interval({"x": ([1.0, 0.0], ["a", "b"]), "y": ([1.0], ["a"])})
+    assert (gone.mean, gone.low, gone.high) == (0.75, 0.0, 1.0)  # b twice: no row of y
+
+
+def test_the_categories_of_a_report_keep_their_videos_together():
+    def of(videos):
+        rows = [row(f"{v}{c}", s, video=v, category=c)
+                for v, s in zip(videos, (0.0, 0.5, 1.0), strict=True) for c in "xy"]  # fmt: skip
+        return report(*rows).macro()
+
+    assert (of("abc").low, of("abc").high, of("abc").clusters) == (0.0, 1.0, 3)
+    alone = of("aaa")  # of one video: its tasks are drawn
+    assert alone.low > 0.0 and alone.high < 1.0
 
 
 @pytest.mark.parametrize("kind", ["video_error", "agent_error", "judge_error"])
@@ -132,6 +155,11 @@ def test_the_blind_score_stands_beside_every_row_of_its_task():
     assert [r.blind for r in both.rows] == [1.0, 1.0, 0.0]
     assert both.summary()["overall"]["blind"] == pytest.approx(2 / 3)
     assert seen.summary()["overall"]["blind"] is None
+    assert not both.failed
+    lost = row("b", 0.0, frame_budget=0, error="gone", error_kind="agent_error")
+    both = with_blind(seen, report(row("a", 1.0, frame_budget=0), lost))
+    assert both.failed and both.blind_errors == {"agent_error": 1} and not both.errors
+    assert both.summary()["blind_errors"] == {"agent_error": 1}
     with pytest.raises(ValueError, match="1 tasks have no blind row, such as 'b'"):
         with_blind(seen, report(row("a")))
 
@@ -150,7 +178,7 @@ def test_new_fields_survive_saving(tmp_path):
         row("a", usage={"cost": 0.1}, span_iou=0.5, blind=0.0, duration=9.5, duration_group="x"),
         row("b", error="e", error_kind="judge_error"),
     )
-    original = report(*rows)
+    original = replace(report(*rows), blind_errors={"agent_error": 2})
     original.save(tmp_path / "after.json")
     assert EvalReport.load(tmp_path / "after.json") == original
 

@@ -250,16 +250,28 @@ def test_a_failed_rollout_counts_as_wrong_in_a_pass_rate():
     assert measure_pass_rates(play, ["a"], 2, rows=2, seed=0) == {"a": 0.5}
 
 
+def test_a_task_that_cannot_be_read_has_no_pass_rate():
+    def play(starts):
+        """The first task's video is gone, the second one's for a moment."""
+        return [
+            rollout(task=start.task_id, error="gone" if place < 3 else "")
+            for place, start in enumerate(starts)
+        ]
+
+    assert measure_pass_rates(play, ["a", "b"], 2, rows=4, seed=0) == {"a": None, "b": 0.0}
+
+
 def test_tasks_that_are_always_or_never_solved_are_left_out_and_counted():
-    pool = teachable({"easy": 1.0, "hard": 0.0, "a": 0.1, "b": 0.9, "harder": 0.0})
+    pool = teachable({"easy": 1.0, "hard": 0.0, "a": 0.1, "b": 0.9, "harder": 0.0, "gone": None})
     assert pool.ids == ("a", "b")
     assert pool.metrics == {
         "selection/tasks_kept": 2.0,
         "selection/tasks_dropped/always_solved": 1.0,
         "selection/tasks_dropped/never_solved": 2.0,
+        "selection/tasks_dropped/unreadable": 1.0,
     }
-    with pytest.raises(ConfigError, match="1 are always and 2 never solved"):
-        teachable({"a": 1.0, "b": 0.0, "c": 0.0})
+    with pytest.raises(ConfigError, match="1 are always and 2 never solved, 1 unreadable"):
+        teachable({"a": 1.0, "b": 0.0, "c": 0.0, "d": None})
 
 
 @pytest.mark.parametrize(
@@ -269,6 +281,8 @@ def test_tasks_that_are_always_or_never_solved_are_left_out_and_counted():
         ("[1]", "holds no pass rates"),
         ('{"a": "much"}', "holds no pass rates"),
         ('{"a": 0.5}', "lacks 1 tasks, the first is 'b'"),
+        ('{"a": NaN, "b": 0.5}', "the pass rate of 'a' is nan, not from 0 to 1"),
+        ('{"a": 0.5, "b": 50}', "the pass rate of 'b' is 50"),
     ],
 )
 def test_pass_rates_that_cannot_be_used_say_why(tmp_path, text, message):
@@ -292,13 +306,15 @@ def test_the_pool_is_all_tasks_measured_ones_or_those_of_a_file(tmp_path):
     batches = []
     measured = pool(player({"a": [1, 1], "b": [0, 1]}, batches), prior_rollouts=2)
     assert measured.ids == ("b",)
+    assert measured.metrics["selection/tasks_dropped/unreadable"] == 0
     assert len(batches) == 1
     stored = tmp_path / "run" / FILE
     assert json.loads(stored.read_text()) == {"a": 1.0, "b": 0.5}
     assert pool(measured=True, prior_rollouts=2) == measured
     other = tmp_path / "other.json"
-    other.write_text('{"a": 0.5, "b": 1, "c": 0}')
+    other.write_text('{"a": 0.5, "b": null, "c": 0}')
     assert pool(prior_file=str(other)).ids == ("a",)
+    assert pool(prior_file=str(other)).metrics["selection/tasks_dropped/unreadable"] == 1
     stored.unlink()
     with pytest.raises(ConfigError, match="holds no pass rates"):
         pool(measured=True, prior_rollouts=2)
@@ -331,7 +347,7 @@ def test_a_trainer_draws_oversampled_groups_in_batches_of_its_rows(monkeypatch):
     self = SimpleNamespace(
         config=TrainConfig(), rng=np.random.default_rng(0), pool=SimpleNamespace(ids=("x", "y")),
         players=module.Players([Lane(SimpleNamespace(num_envs=16), None)]),
-        parallel=HearsPlayers(),
+        parallel=HearsPlayers(), _ahead=None, step=0,
     )  # fmt: skip
     self.order = TaskOrder(2, self.rng)
     groups = Trainer.draw(self, 5)

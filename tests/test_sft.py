@@ -13,7 +13,7 @@ from agents.vlm import VisionLanguageModel
 from paravt_env.protocol.prompts import COMPACT
 from paravt_env.tasksets.synthetic.oracle import Cue
 from train.config import EnvConfig, SFTConfig, StageConfig
-from train.sft import describe, run, single_frames, trace_trajectories
+from train.sft import _replace, describe, run, single_frames, trace_trajectories
 from train.traces import describe_frame, listed, window_of
 
 TINY = MiniConfig(32, 1, 2, 32, 32, 1, 2, 32, vocabulary=280)
@@ -151,3 +151,57 @@ def test_a_run_goes_through_its_stages_and_writes_a_checkpoint(world, tmp_path: 
         ("frames", 2), ("words", 2), ("all", 2), ("all", 3)
     ]  # fmt: skip
     VisionLanguageModel.load(folder)
+
+
+class Saved:
+    """A policy of files with one text each; the disk may be full after some of them."""
+
+    def __init__(self, text, names, room=9):
+        self.text, self.names, self.room = text, names, room
+
+    def save(self, folder):
+        folder.mkdir()
+        for name in self.names[: self.room]:
+            (folder / name).write_text(self.text)
+        if len(self.names) > self.room:
+            raise OSError(28, "No space left on device")
+
+
+INDEX = "model.safetensors.index.json"
+SHARDS = ["model-1.safetensors", "model-2.safetensors", INDEX]
+
+
+def texts(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_policy_is_replaced_only_by_a_whole_one(tmp_path):
+    (tmp_path / "config.yaml").write_text("mine")
+    (tmp_path / "model.safetensors").write_text("of a smaller model, in one file")
+    _replace(tmp_path, Saved("old", SHARDS), [])
+    before = texts(tmp_path)
+    assert before == {**dict.fromkeys(SHARDS, "old"), "sft.jsonl": "", "config.yaml": "mine"}
+    with pytest.raises(OSError, match="No space"):
+        _replace(tmp_path, Saved("new", SHARDS, room=1), [{"step": 1}])
+    assert texts(tmp_path) == before
+    _replace(tmp_path, Saved("new", SHARDS), [{"step": 1}])
+    assert texts(tmp_path) == {
+        **dict.fromkeys(SHARDS, "new"), "sft.jsonl": '{"step": 1}\n', "config.yaml": "mine"
+    }  # fmt: skip
+
+
+def test_two_policies_are_never_mixed(tmp_path, monkeypatch):
+    _replace(tmp_path, Saved("old", SHARDS), [])
+    replace = Path.replace
+
+    def killed(self, target):
+        if "model-2" in self.name:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        _replace(tmp_path, Saved("new", SHARDS), [])
+    left = texts(tmp_path)
+    assert {left["model-1.safetensors"], left["model-2.safetensors"]} == {"old", "new"}
+    assert INDEX not in left

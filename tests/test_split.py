@@ -31,6 +31,19 @@ def varied(env, agent, starts, progress=None):
     return [replace(one, reward=r) for one, r in zip(rollouts, rewards, strict=True)]
 
 
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_process_that_only_plays_loads_no_reference_policy(make, monkeypatch, trains):
+    loaded, load = [], VisionLanguageModel.load
+    monkeypatch.setattr(
+        VisionLanguageModel, "load", lambda *given: [loaded.append(given), load(*given)][1]
+    )
+    alone = Parallel(config=ParallelConfig(layout="split"))
+    player = replace(alone, world=Group(0, 2), training=Group(0, 0), trains=False)
+    learner = launch._learner(make("reference"), alone if trains else player, None)
+    assert len(loaded) == 1 + trains and (learner.reference is not None) == trains
+    assert learner.divergence([]).tolist() == []
+
+
 def process(config):
     """One process of a job: whom it plays with, and the policy that it is left with."""
     torch.set_num_threads(1)

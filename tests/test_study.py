@@ -10,17 +10,18 @@ import pytest
 import yaml
 from builders import SIZE, make_task, write_manifest
 from test_evaluate import report, row
-from test_recipes import SHAPE
+from test_recipes import MECHANISMS, SHAPE, differences
 from tiny_runs import tiny_settings, with_run
 
-from train import recipe, sft, study, study_cells
+from paravt_env.rewards.presets import make_preset
+from train import checkpoint, recipe, sft, study, study_cells
 from train.charts import recent_mean, seeds_chart
 from train.config import EvalConfig, SFTConfig
 from train.errors import ConfigError
 from train.measure import measure
-from train.study import Arm, Cell, Start, StudyConfig
+from train.study import Arm, Cell, Goal, Start, StudyConfig
 from train.study_cells import GREEDY, SAMPLED, cold_start, differing
-from train.study_report import Result, figure, goals, results, table, write
+from train.study_report import Result, figure, goals, results, table, way_there, write
 from train.study_statistics import average, difference, score, tool_gap
 
 
@@ -75,6 +76,37 @@ def test_every_arm_of_the_packaged_study_is_a_valid_recipe(tmp_path):
     assert {c.agent.checkpoint for c in (vanilla, both)} == {str(tmp_path / "starts" / "strong")}
 
 
+BOTH = MECHANISMS["vanilla_grpo"]
+ARMS = {
+    "start": ("start", set()), "strong_start": ("vanilla", BOTH), "vanilla": ("vanilla", set()),
+    "anchoring": ("vanilla", BOTH - {"env.frame_budget"}),
+    "gating": ("vanilla", {"env.frame_budget"}), "paragrpo": ("vanilla", BOTH),
+    "no_tool_gain": ("paragrpo", {"env.reward"}),
+    "no_unclosed_penalty": ("paragrpo", {"env.reward"}),
+    "weak_vanilla": ("start", BOTH), "weak_paragrpo": ("weak_vanilla", BOTH),
+    "sequential": ("strong_start", {"env.max_crops"}),
+    "frames": ("strong_start", {"agent.evidence"}),
+}  # fmt: skip
+"""The control of each arm of the packaged study, and the settings in which they differ."""
+
+
+def test_an_arm_differs_from_its_control_by_what_it_is_named_after(tmp_path):
+    paradox = study.load("paradox")
+    made = study.cells(paradox, tmp_path, [*paradox.arms], [0], False)
+    config = {cell.arm: cell.config for cell in made}
+    found = {
+        name: (arm.control, differences(config[name], config[arm.control]))
+        for name, arm in paradox.arms.items()
+    }
+    assert found == ARMS
+    presets = {name: make_preset(one.env.reward) for name, one in config.items()}
+    whole = presets["paragrpo"]
+    assert presets["no_tool_gain"].weights == {**whole.weights, "tool_gain": 0.0} != whole.weights
+    assert whole.options.unclosed_penalty
+    assert not presets["no_unclosed_penalty"].options.unclosed_penalty
+    assert presets["no_unclosed_penalty"].weights == whole.weights
+
+
 def test_seeds_come_one_after_the_other_and_a_start_is_played_greedily_once(tmp_path):
     paradox = study.load("paradox")
     found = study.cells(paradox, tmp_path, ["vanilla", "start"], [3, 4], False)
@@ -95,7 +127,8 @@ def test_arms_are_compared_with_their_control_and_it_must_be_an_arm(tmp_path):
     with pytest.raises(ValueError, match="did you mean 'a'"):
         StudyConfig(starts={"s": Start()}, arms={"a": Arm(control="aa")}, baseline="a")
     with pytest.raises(ValueError, match="did you mean 'a'"):
-        StudyConfig(starts={"s": Start()}, arms={"a": Arm()}, baseline="a", method="aa")
+        aim = Goal("a", beside="aa", measure="f")
+        StudyConfig(starts={"s": Start()}, arms={"a": Arm()}, baseline="a", goals=(aim,))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +248,7 @@ def test_a_cell_goes_on_from_its_checkpoint_and_samples_with_its_seed(cell, tmp_
     monkeypatch.setattr(study_cells, "measure", played)
     cell = replace(cell, seed=7)
     study.run_cell(cell)
-    (cell.folder / "checkpoints" / "step-000001").mkdir(parents=True)
+    checkpoint.save(cell.folder, 1, lambda model: None, {}, {})
     study.run_cell(cell)
     assert resumed == [False, True]
     assert measured[:2] == [
@@ -228,13 +261,19 @@ def changed(config, **groups):
     return replace(config, **{k: replace(getattr(config, k), **v) for k, v in groups.items()})
 
 
-@pytest.mark.parametrize("made", [GREEDY, "checkpoints/step-000001/x"])
-def test_what_was_made_with_other_settings_is_never_taken_for_the_outcome_of_these(cell, made):
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: (folder / GREEDY).touch(),
+        lambda f: checkpoint.save(f, 1, lambda m: None, {}, {}),
+    ],
+    ids=["report", "checkpoint"],
+)
+def test_what_was_made_with_other_settings_is_never_taken_for_the_outcome_of_these(cell, make):
     other = replace(cell, config=changed(cell.config, algorithm={"learning_rate": 0.5}))
     recipe.save(cell.config, cell.folder)
     other.check()  # nothing is there yet
-    (cell.folder / made).parent.mkdir(parents=True, exist_ok=True)
-    (cell.folder / made).touch()
+    make(cell.folder)
     cell.check()
     message = r"a-0 was made with other settings: algorithm\.learning_rate \(0\.001, now 0\.5\)\."
     with pytest.raises(ConfigError, match=message):
@@ -333,7 +372,7 @@ def test_seeds_that_disagree_are_no_finding_however_many_tasks_there_are():
 def test_the_interval_of_an_arm_covers_seeds_and_tasks():
     opposite = average([scored(1, 1, 1), scored(0, 0, 0)], score)
     assert (opposite.mean, opposite.low, opposite.high) == (0.5, 0.0, 1.0)
-    assert (opposite.spread, opposite.rows, opposite.tasks) == ((0.0, 1.0), 6, 3)
+    assert (opposite.spread, opposite.rows, opposite.clusters) == ((0.0, 1.0), 6, 3)
     hard = average([scored(1, 1, 0, 0)] * 3, score)
     assert hard.low < 0.3 and hard.high > 0.7  # tasks are drawn for all seeds at once
     assert average([], score) is None
@@ -347,6 +386,20 @@ def test_two_arms_share_the_draw_of_the_tasks():
     with pytest.raises(ValueError, match="different tasks"):
         difference([scored(1, 1)], [scored(1)], score)
     assert difference([scored(1)], [], score) is None
+
+
+def test_questions_of_one_video_are_drawn_together():
+    def of(*videos):
+        return report(*(row(str(n), float(n < 2), video=v) for n, v in enumerate(videos)))
+
+    two = average([of("v", "v", "w", "w")], score)
+    assert (two.mean, two.low, two.high, two.clusters) == (0.5, 0.0, 1.0, 2)
+    worse = report(*(row(str(n), 0.0, video=v) for n, v in enumerate("vvww")))
+    gain = difference([of("v", "v", "w", "w")], [worse], score)
+    assert (gain.low, gain.high, gain.clusters) == (0.0, 1.0, 2)
+    eight = [average([report(*(row(str(n), n % 2, video=v) for n, v in enumerate(videos)))], score)
+             for videos in ("abcdefgh", "hgfedcba", "vvvvvvvv")]  # fmt: skip
+    assert eight[0] == eight[1] == eight[2] and eight[0].clusters == 8
 
 
 def test_the_necessity_gap_compares_callers_with_skippers_that_could_be_scored():
@@ -393,7 +446,7 @@ def test_the_table_says_how_sure_it_is_of_what():
     assert b["minus control (sampled)"] == "**+100.0 [+100.0, +100.0]** (seeds +100 to +100)"
     assert (b["seeds"], b["control"], c["control"]) == ("2", "a", "b")
     assert c["minus control (sampled)"] == "+0.0 [+0.0, +0.0] (seeds +0 to +0)"
-    assert c["κ, K ≤ 8 (sampled)"] == "2.00 [2.00, 2.00]"
+    assert c["κ, K ≤ 8 (sampled)"] == c["κ (sampled)"] == "2.00 [2.00, 2.00]"
     assert c["TNG(4)"] == ""
     assert d == {**dict.fromkeys(d, ""), "arm": "d"}
 
@@ -409,27 +462,90 @@ def test_arms_without_a_run_have_an_empty_row(scripted, tmp_path):
     study.run(scripted, tmp_path / "runs", ["oracle"], jobs=1)
     found = results(scripted, study.all_cells(scripted, tmp_path / "runs", [], False))
     assert [(one.arm, len(one.sampled)) for one in found] == [("majority", 0), ("oracle", 1)]
-    assert table(scripted, found).splitlines()[2].replace(" ", "") == "|majority" + "|" * 9
+    assert table(scripted, found).splitlines()[2].replace(" ", "") == "|majority" + "|" * 10
+
+
+AIMS = (
+    Goal("b", "a", "greedy_accuracy"),
+    Goal("b", "a", "accuracy"),
+    Goal("b", "start", "f", least=0.9),
+    Goal("b", "a", "low_calls", least=5),
+    Goal("b", "start", "calls", title="it never learns to call", rises=False),
+)
 
 
 def test_the_goals_are_measured_and_judged():
-    config = study_of("a", "b", method="b", arms={"start": Arm(evaluate_only=True)})
+    config = study_of("a", "b", goals=AIMS, arms={"start": Arm(evaluate_only=True)})
     low, high = scored(*[0] * 20, calls=0), scored(*[1] * 20, calls=2)
     half = scored(*[0.5] * 20, calls=1)
     lines = goals(config, [result("a", half), result("b", high), result("start", low)]).splitlines()
-    assert lines[-4:] == [
+    assert lines[-5:] == [
         "- accuracy (greedy) of b minus a, interval above zero: **+50.0 [+50.0, +50.0]**: yes",
         "- accuracy (sampled) of b minus a, interval above zero: **+50.0 [+50.0, +50.0]**: yes",
-        "- f (sampled) of b, at least 0.9 of start: 1.000 / 1.000 = 1.00: yes",
+        "- f (sampled) of b, at least 0.9 times start: 1.000 / 1.000 = 1.00: yes",
         "- κ at K ≤ 8 (sampled) of b, at least 5 times a: 2.000 / 1.000 = 2.00: no",
+        "- it never learns to call: κ (sampled) of b minus start, interval not above zero: "
+        "+2.00 [+2.00, +2.00]: no",
     ]
     never = goals(config, [result("a", low), result("b", half)]).splitlines()
-    assert never[-2].endswith(": not measured, run start")
-    assert never[-1].endswith(": 1.000 / 0.000: yes")
-    assert goals(config, [result("a", low), result("b", low)]).endswith(": 0.000 / 0.000: no\n")
+    assert never[-3].endswith(" start: not measured, run start")
+    assert never[-2].endswith(": 1.000 / 0.000: yes")
+    still = goals(config, [result("a", low), result("b", low), result("start", low)]).splitlines()
+    assert still[-2].endswith(": 0.000 / 0.000: no")
+    assert still[-1].endswith(": +0.00 [+0.00, +0.00]: yes")
     worse = goals(config, [result("a", high), result("b", half)]).splitlines()
     assert worse[3].endswith("**-50.0 [-50.0, -50.0]**: no")
-    assert goals(replace(config, method=""), []) == ""
+    assert worse[-1].endswith(": not measured, run start")
+    assert goals(replace(config, goals=()), []) == ""
+
+
+def test_calls_at_few_frames_are_not_those_at_all():
+    """A policy that calls where frames are many alone."""
+    rows = [row(str(k), calls=int(k > 8), frame_budget=k) for k in (4, 8, 16)]
+    aims = tuple(Goal("a", "b", measure, least=1.0) for measure in ("calls", "low_calls"))
+    other = report(*(replace(one, calls=1) for one in rows))
+    text = goals(study_of("a", "b", goals=aims), [result("a", report(*rows)), result("b", other)])
+    assert re.findall(r"[\d.]+ / [\d.]+", text) == ["0.333 / 1.000", "0.000 / 1.000"]
+
+
+def test_the_goals_of_the_packaged_study_are_those_of_its_paper():
+    aims = study.load("paradox").goals
+    assert {(g.arm, g.beside, g.measure, g.least, g.rises) for g in aims} == {
+        ("paragrpo", "vanilla", "greedy_accuracy", 0.0, True),
+        ("paragrpo", "vanilla", "accuracy", 0.0, True),
+        ("paragrpo", "strong_start", "f", 0.9, True),
+        ("paragrpo", "vanilla", "low_calls", 5.0, True),
+        ("anchoring", "strong_start", "f", 0.9, True),
+        ("gating", "strong_start", "low_calls", 0.9, True),
+        *((arm, "start", "f", 0.9, True) for arm in ("weak_vanilla", "weak_paragrpo")),
+        *((arm, "start", "calls", 0.0, False) for arm in ("weak_vanilla", "weak_paragrpo")),
+    }
+
+
+def test_the_way_there_is_the_mean_of_the_first_and_of_the_last_steps():
+    def seed(shift):
+        return [
+            {"step": n, "compliance": 1 - n / 10, "calls": n + shift, "executed_calls": n / 2}
+            for n in range(10)
+        ]
+
+    steps = (seed(0.0), seed(1.0))
+    trained = result("b", report(row()), report(row()), steps=steps)
+    text = way_there([result("a", report(row())), trained])
+    assert "of the first and of the last 5 training steps" in text
+    assert text.splitlines()[-1] == "| b | 2 | 10 | 0.80 -> 0.30 | 2.50 -> 7.50 | 1.00 -> 3.50 |"
+    assert cells_of(text, 2)["calls that ran"] == "1.00 -> 3.50"
+    assert len([line for line in text.splitlines() if line.startswith("|")]) == 3
+    assert way_there([result("a", report(row()))]) == ""
+
+
+def test_a_study_writes_the_way_there_below_its_table(scripted, tmp_path):
+    study.run(scripted, tmp_path / "runs", ["oracle"], jobs=1)
+    folder = tmp_path / "runs" / "oracle-0"
+    (folder / "metrics.jsonl").write_text('{"step": 0, "compliance": 0.5, "calls": 1.0}\n')
+    cells = study.all_cells(scripted, tmp_path / "runs", [], False)
+    text = write(scripted, cells, folder)[2]
+    assert "| oracle | 1 | 1 | 0.50 -> 0.50 | 1.00 -> 1.00 |  |" in text
 
 
 def test_the_figure_draws_seeds_in_a_band_and_says_what_was_smoothed():
@@ -439,8 +555,8 @@ def test_the_figure_draws_seeds_in_a_band_and_says_what_was_smoothed():
     seeds = result("a", report(row()), report(row()), steps=steps)
     drawn = figure(config, [seeds, Result("b", "")])
     assert drawn.startswith("<svg xmlns=") and "a: 0.25" in drawn
-    assert drawn.count('class="band"') == 3
-    assert re.findall(r"Gap at K = (\d+)<", drawn) == ["4", "16"]
+    assert drawn.count('class="band"') == 4
+    assert re.findall(r"Gap at K = (\d+)<", drawn) == ["4", "8", "16"]
     assert "mean of the last 9 steps" in drawn and "other arms" not in drawn
     other = figure(config, [result("b", report(row()), steps=steps[:1])])
     assert "Accuracy (sampled, training tasks), other arms" in other and 'class="band"' not in other

@@ -7,6 +7,7 @@ import pytest
 from builders import ListTasks, make_task
 from test_evaluate import report, row
 
+from agents.base import AgentError
 from paravt_env.task import TaskError
 from paravt_env.tasksets import TASKSETS
 from train import cli, measure
@@ -117,9 +118,9 @@ def sets(monkeypatch, clip):
     return asked
 
 
-def test_the_command_evaluates_all_sets_and_fails_for_the_missing_one(
-    sets, tmp_path, monkeypatch, capsys
-):
+@pytest.fixture
+def play(sets, tmp_path, monkeypatch):
+    """Runs the suite by the command; the settings that each set was played with."""
     settings = {}
     original = measure.measure
 
@@ -129,11 +130,20 @@ def test_the_command_evaluates_all_sets_and_fails_for_the_missing_one(
         return original(quick, agent_for, path, progress)
 
     monkeypatch.setattr(measure, "measure", watched)
-    status = cli.main(
-        ["eval", "--suite", "paravt7", "--policy", "majority", f"--run.folder={tmp_path}",
-         "--evaluation.suite_root=/data", "--env.frame_size=[16, 32]",
-         "--evaluation.frame_budgets=[2]", "--evaluation.num_envs=2"]
-    )  # fmt: skip
+
+    def command(*words):
+        status = cli.main(
+            ["eval", "--suite", "paravt7", "--policy", "majority", f"--run.folder={tmp_path}",
+             "--evaluation.suite_root=/data", "--env.frame_size=[16, 32]",
+             "--evaluation.frame_budgets=[2]", "--evaluation.num_envs=2", *words]
+        )  # fmt: skip
+        return status, settings
+
+    return command
+
+
+def test_the_command_evaluates_all_sets_and_fails_for_the_missing_one(play, sets, tmp_path, capsys):
+    status, settings = play()
     out = capsys.readouterr().out
     assert status == 1
     assert "not evaluated: lvbench: lvbench: root /data/lvbench is not a folder" in out
@@ -143,9 +153,57 @@ def test_the_command_evaluates_all_sets_and_fails_for_the_missing_one(
     assert content["sets"]["mlvu"]["ours"]["mean"] == 100.0
     assert content["sets"]["lvbench"]["ours"] is None
     assert (folder / "mmvu" / "after.json").is_file()
-    assert (folder / "mmvu" / "report.html").is_file()
+    page = (folder / "mmvu" / "report.html").read_text()
+    assert "<summary>after.yaml</summary>" in page and "root: /data/mmvu\n" in page
+    assert load(TrainConfig, folder / "paravt7.yaml").evaluation.suite_root == "/data"
     assert ("mlvu", "/data/mlvu", "test", {}) in sets
     assert ("longvideobench", "/data/longvideobench", "validation", {}) in sets
     assert settings["video_mme_subtitles"].env.subtitles
     assert not settings["video_mme"].env.subtitles
     assert settings["charades_sta"].agent.answer_tokens == 128
+
+
+def test_the_merged_shards_of_a_suite_are_its_report(play, tmp_path, capsys):
+    play("--run.name=whole")
+    for shard in ("1/2", "2/2"):
+        assert play("--run.name=parts", "--shard", shard)[0] == 1  # LVBench is not there
+    whole, parts = (tmp_path / name / "paravt7" for name in ("whole", "parts"))
+    assert not (parts / "paravt7.json").exists()
+    capsys.readouterr()
+    assert cli.main(["merge", str(parts)]) == 1
+    out = capsys.readouterr().out
+    assert "not evaluated: lvbench: no rows of it are there" in out
+    assert "overview frames: [2]; published: [64]" in out
+    merged, known = (json.loads((at / "paravt7.json").read_text()) for at in (parts, whole))
+    assert merged["differences"] == known["differences"]
+    assert merged["sets"].pop("lvbench")["ours"] is known["sets"].pop("lvbench")["ours"] is None
+    assert merged["sets"] == known["sets"]
+    assert (parts / "mmvu" / "report.html").is_file()
+    (parts / "paravt7.yaml").unlink()
+    cli.main(["merge", str(tmp_path / "parts")])
+    assert f"- not known: {parts / 'paravt7.yaml'} is missing" in capsys.readouterr().out
+
+
+def test_an_engine_that_fails_in_one_set_leaves_the_others(play, monkeypatch, capsys):
+    original = measure.evaluated_agent
+
+    def agent_for(config):
+        def make(env):
+            if config.env.tasks == "mlvu":
+                raise AgentError("the engine did not start")
+            return original(config)(env)
+
+        return make
+
+    monkeypatch.setattr(measure, "evaluated_agent", agent_for)
+    assert play()[0] == 1
+    out = capsys.readouterr().out
+    assert "not evaluated: mlvu: the engine did not start" in out
+    assert "charades_sta" in out.split("not evaluated")[0].splitlines()[-1]
+
+
+def test_errors_without_frames_fail_a_suite_too():
+    blind = replace(report(row()), blind_errors={"agent_error": 3})
+    found = SuiteReport("s", (Outcome(SEVEN[0], blind),))
+    assert found.failed and "video_mme: 3 errors without frames" in found.table()
+    assert found.summary()["sets"]["video_mme"]["blind_errors"] == {"agent_error": 3}

@@ -6,9 +6,9 @@ A checkpoint is a folder `checkpoints/step-000010` of a run:
     optimizer.safetensors  optimizer moments, generators' states, fp32 weights where there are some
     state.json             step, optimizer settings, schedule, generators and task order
 
-No file is a pickle. A checkpoint is written into a hidden neighbour, flushed to disk and renamed: a
-folder with that name is whole. The newest few are kept. It holds nothing that depends on the number
-of processes but the generators of each.
+No file is a pickle. A checkpoint is written into a hidden neighbour, flushed to disk and renamed,
+and renamed before it is deleted: a folder with that name is whole. The newest few are kept. It
+holds nothing that depends on the number of processes but the generators of each.
 
 Command: `pytest tests/test_checkpoint.py`.
 """
@@ -30,6 +30,8 @@ from train.weights import like, whole
 FOLDER = "checkpoints"
 MODEL, TENSORS, STATE = "model", "optimizer.safetensors", "state.json"
 _PREFIX = "step-"
+_DRAFT, _RETIRED = ".partial", ".old"
+"""What the names of hidden neighbours end with: not finished yet, not wanted any more."""
 
 
 def save(
@@ -60,9 +62,9 @@ def save(
         raise ValueError(f"keep must be at least 1, not {keep}")
     parent = Path(run) / FOLDER
     parent.mkdir(parents=True, exist_ok=True)
+    _clean(parent)
     final = folder_of(run, step)
-    draft = parent / f".{final.name}.partial"
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = parent / f".{final.name}{_DRAFT}"
     try:
         (draft / MODEL).mkdir(parents=True)
         write_model(draft / MODEL)
@@ -72,17 +74,21 @@ def save(
         (draft / STATE).write_text(
             json.dumps(dict(state), indent=1, allow_nan=False), encoding="utf-8"
         )
-        for path in [*draft.rglob("*"), draft]:
-            _flush(path)
-        if final.exists():
-            shutil.rmtree(final)
-        draft.rename(final)
+        flush(draft)
+        replaced = _retire(final) if final.exists() else None
+        try:
+            draft.rename(final)
+        except BaseException:
+            if replaced is not None:
+                replaced.rename(final)
+            raise
         _flush(parent)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     for old in _finished(Path(run))[:-keep]:
-        shutil.rmtree(old)
+        _retire(old)
+    _clean(parent)
     return final
 
 
@@ -112,7 +118,7 @@ def load(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         FileNotFoundError: The folder is not a finished checkpoint.
     """
     folder = Path(folder)
-    missing = [name for name in (MODEL, TENSORS, STATE) if not (folder / name).exists()]
+    missing = _missing(folder)
     if missing:
         raise FileNotFoundError(f"{folder} is not a checkpoint: {', '.join(missing)} is missing")
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
@@ -169,9 +175,32 @@ def optimizer_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 def _finished(run: Path) -> list[Path]:
     return sorted(
-        (p for p in (run / FOLDER).glob(f"{_PREFIX}*") if p.is_dir()),
+        (p for p in (run / FOLDER).glob(f"{_PREFIX}*") if not _missing(p)),
         key=step_of,
     )
+
+
+def _missing(folder: Path) -> list[str]:
+    """Parts of a checkpoint that a folder lacks."""
+    return [name for name in (MODEL, TENSORS, STATE) if not (folder / name).exists()]
+
+
+def _retire(folder: Path) -> Path:
+    """Take the name from a checkpoint, in one stroke; what is left of it is for `_clean`."""
+    return folder.rename(folder.with_name(f".{folder.name}{_RETIRED}"))
+
+
+def _clean(parent: Path) -> None:
+    """Delete retired checkpoints, and drafts of killed processes; what cannot be now is later."""
+    for kind in (_DRAFT, _RETIRED):
+        for folder in parent.glob(f".{_PREFIX}*{kind}"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def flush(folder: Path) -> None:
+    """Make sure that a folder and all that lies in it is on disk."""
+    for path in [*folder.rglob("*"), folder]:
+        _flush(path)
 
 
 def _flush(path: Path) -> None:

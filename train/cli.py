@@ -19,6 +19,13 @@ from train.errors import ConfigError
 TRAIN_EXTRA = ("torch", "transformers", "tokenizers", "safetensors", "jsonargparse", "yaml", "rich")
 """Distributions' import names whose absence means that the train extra is not installed."""
 
+FAILURES = (
+    ("agents.base", "AgentError"),
+    ("train.weight_sync", "SyncError"),
+    ("train.staleness", "StalenessError"),
+)
+"""Errors of engines, by the module that holds the class."""
+
 CONTINUED = ("data", "eval", "study")
 """Commands that go on where Ctrl-C stopped them; `train` says itself how it is continued."""
 
@@ -33,7 +40,10 @@ RECIPE        name of a packaged recipe ({recipes}),
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; mistakes of the caller end with one line and status 2, Ctrl-C with 130."""
+    """Run a command; what the caller can set right ends with one line and status 2.
+
+    Such are wrong settings, files that are not there, engines that fail. Ctrl-C ends with 130.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="paravt",
@@ -64,6 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except (ConfigError, TaskError, OSError) as error:
         return _fail(str(error))
+    except RuntimeError as error:
+        if not isinstance(error, _failures()):
+            raise
+        return _fail(str(error))
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What ends a run and is no bug: an engine, its weights, or rollouts that are too old.
+
+    Only modules that are loaded can have raised it, and none is loaded for this.
+    """
+    return tuple(getattr(sys.modules[m], name) for m, name in FAILURES if m in sys.modules)
 
 
 def _fail(message: str) -> int:

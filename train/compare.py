@@ -1,8 +1,8 @@
 """Two evaluations of the same tasks, row by row: what changed, and whether it may be chance.
 
 After `train.evaluate`: `paravt compare A B` reads two reports, or folders that hold one, and pairs
-their rows by task and frame budget. Tasks are resampled, so what is common to both cancels. Tests:
-`pytest tests/test_evaluate_command.py`.
+their rows by task and frame budget. Videos, each with all its tasks, are resampled, so what is
+common to both cancels. Tests: `pytest tests/test_evaluate_command.py`.
 """
 
 from __future__ import annotations

@@ -248,8 +248,8 @@ class ParallelConfig:
     timeout: float = 600.0
     """Seconds after which processes that wait for another one give up and say for whom."""
     long_timeout: float = 3600.0
-    """The same where others have long work meanwhile: one writes a checkpoint, pass rates are
-    measured; split: some play, or update. Never less than `timeout`."""
+    """The same where others have long work meanwhile: they play, one writes a checkpoint, pass
+    rates are measured; split: some update. Never less than `timeout`."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -8,7 +8,7 @@ Command: `pytest tests/test_plan.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,18 @@ class Setting:
     """Frames of crops in a rollout's own conversation (`agent.evidence=frames`)."""
     feature_cache_gib: float = 2.0
     """`agent.feature_cache_gib`."""
+    kv_gib: float = 0.0
+    """`agent.vllm.kv_cache_gib` where each GPU that plays has a vLLM engine; 0: transformers."""
+    sleeps: bool = True
+    """Whether that engine leaves its memory to the update (`agent.vllm.sleep`)."""
+    plays: bool = True
+    """Whether rollouts are drawn on these cards: not where a server elsewhere does, nor in SFT."""
+    beside: int = 0
+    """Tokens of the readings that a turn of a rollout holds beside its own conversation."""
+    reshard: bool = True
+    """`parallel.reshard`."""
+    width: int = 2
+    """Bytes of a number of the policy: 2 in bfloat16, 4 in float32."""
 
     def frame_tokens(self, shape: Shape) -> int:
         """Tokens of a frame, with its time and its two marks."""
@@ -118,6 +130,10 @@ class Setting:
     def branch(self, shape: Shape) -> int:
         """Tokens of a rollout behind the prompt."""
         return self.completion + self.crop_frames * self.frame_tokens(shape)
+
+    def whole(self, shape: Shape) -> int:
+        """Tokens of a group's tree where it is not cut."""
+        return self.prompt(shape) + self.group * self.branch(shape)
 
 
 def decoder_flops(shape: Shape, tokens: int, pairs: float, scored: int) -> float:
@@ -144,14 +160,26 @@ def vision_flops(shape: Shape, frames: int, size: tuple[int, int]) -> float:
     return frames * (2.0 * patches * (weights + merger) + attention)
 
 
+def trees(shape: Shape, setting: Setting) -> list[int]:
+    """Rollouts of each tree that the learner makes of a group (`train/trajectory.py`)."""
+    room = (setting.budget - setting.prompt(shape)) // setting.branch(shape)
+    together = min(setting.group, max(1, room))
+    whole, rest = divmod(setting.group, together)
+    return [together] * whole + [rest] * bool(rest)
+
+
+def _pairs(shape: Shape, setting: Setting, prompts: int) -> float:
+    """Pairs of tokens that attend to each other in a group with so many prompts."""
+    p, b = setting.prompt(shape), setting.branch(shape)
+    return prompts * p * p / 2 + setting.group * (p * b + b * b / 2)
+
+
 def group_flops(shape: Shape, setting: Setting, packed: bool = True) -> float:
     """Forward operations of one group, the prompt once or once a completion."""
     p, b, g = setting.prompt(shape), setting.branch(shape), setting.group
-    own = p * p / 2
-    branch = p * b + b * b / 2
     prompts = 1 if packed else g
     return decoder_flops(
-        shape, prompts * p + g * b, prompts * own + g * branch, g * setting.completion
+        shape, prompts * p + g * b, _pairs(shape, setting, prompts), g * setting.completion
     ) + seen_flops(shape, setting, packed)
 
 
@@ -162,11 +190,33 @@ def seen_flops(shape: Shape, setting: Setting, packed: bool = True) -> float:
     return vision_flops(shape, frames, setting.size)
 
 
+def update_flops(shape: Shape, setting: Setting, useful: bool = False) -> float:
+    """Operations of an update on one group, over the trees that it is cut into.
+
+    A backward pass is worth two forward passes. Under adapters the matrices have no gradient, so
+    theirs is worth one; attention has no weights and keeps two. A frozen tower has none. The
+    reference is a forward pass more, with a tower of its own where it is another copy.
+
+    Args:
+        shape: The model.
+        setting: What is computed; `budget` cuts the group.
+        useful: Without what is computed twice (`recompute`): what MFU counts.
+    """
+    again = setting.recompute and not useful
+    back = 1 if setting.lora else 2
+    frozen = setting.freeze_vision or setting.lora
+    tower = (1 if frozen else 3 + again) + (setting.reference and not setting.lora)
+    total = 0.0
+    for members in trees(shape, setting):
+        tree = replace(setting, group=members)
+        seen = seen_flops(shape, tree)
+        attention = decoder_flops(shape, 0, _pairs(shape, tree, 1), 0)
+        decoder = group_flops(shape, tree) - seen
+        total += (1 + back + again + setting.reference) * decoder + (2 - back) * attention
+        total += tower * seen
+    return total
+
+
 def kv_bytes(shape: Shape, tokens: float, width: int = 2) -> float:
     """Bytes of the keys and values of that many tokens, in numbers of `width` bytes."""
     return 2.0 * width * shape.layers * shape.key_heads * shape.head * tokens
-
-
-def passes(setting: Setting) -> float:
-    """Forward passes that an update without a reference is worth."""
-    return 3.0 + setting.recompute

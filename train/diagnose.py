@@ -40,6 +40,7 @@ from train.diagnose_report import (
 )
 from train.diagnostics import (
     CHOICES,
+    FEWEST_SAMPLES,
     PREFIX,
     advise,
     convergence_slope,
@@ -259,6 +260,8 @@ def probe_starts(ids: Sequence[str], groups: int, size: int, seed: int) -> list[
 
 def _bound(config: TrainConfig, saved: Path, videos: int, args: argparse.Namespace) -> Bound | str:
     """The PAC-Bayes figure, or why there is none."""
+    if videos < FEWEST_SAMPLES:
+        return f"n = {videos} videos, and n < {FEWEST_SAMPLES}"
     try:
         before = VisionLanguageModel.load(config.agent.checkpoint, config.agent.dtype)
         after = VisionLanguageModel.load(saved / checkpoint.MODEL, config.agent.dtype)

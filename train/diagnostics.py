@@ -34,6 +34,8 @@ APART = -0.1
 """Cosine below which two terms pull apart: a rule of thumb."""
 FEWEST_POINTS = 10
 """Steps that a slope needs at least."""
+FEWEST_SAMPLES = 8
+"""Samples that the PAC-Bayes bound needs at least."""
 
 
 @dataclass(frozen=True)
@@ -324,15 +326,18 @@ def pac_bayes(divergence: float, samples: int, delta: float = 0.05) -> float:
     """sqrt((KL(Q || P) + ln(2 sqrt(n) / delta)) / 2n): bounds E_train - E_test of Q.
 
     With probability 1 - delta over n independent samples, for rewards in [0, 1] and a prior P
-    chosen before seeing them (Maurer, cs/0411099, there for n >= 8). From 1 on it says nothing.
+    chosen before seeing them (Maurer, cs/0411099, for n >= 8). From 1 on it says nothing.
+
+    Raises:
+        ValueError: An argument is out of range; there is no figure for n < 8.
 
     >>> round(pac_bayes(0.0, 100), 6)
     0.173082
     """
-    if samples < 1 or not 0 < delta < 1 or divergence < 0:
+    if samples < FEWEST_SAMPLES or not 0 < delta < 1 or divergence < 0:
         raise ValueError(
-            f"divergence {divergence} >= 0, samples {samples} >= 1 and delta {delta} in (0, 1) "
-            "are needed"
+            f"divergence {divergence} >= 0, samples {samples} >= {FEWEST_SAMPLES} and delta "
+            f"{delta} in (0, 1) are needed"
         )
     return math.sqrt((divergence + math.log(2 * math.sqrt(samples) / delta)) / (2 * samples))
 

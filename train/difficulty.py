@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,9 @@ from train.parallel import ALONE, Parallel
 from train.rollout import Rollout, Start
 
 FILE = "pass_rates.json"
-"""Measured pass rates in the run's folder: task id -> share in [0, 1]."""
+"""Measured pass rates in the run's folder: task id -> share in [0, 1], or null."""
+Rates = Mapping[str, float | None]
+"""Pass rate of each task; None where no rollout could be scored, as its video cannot be read."""
 Play = Callable[[Sequence[Start]], list[Rollout]]
 
 
@@ -91,11 +93,11 @@ def measure_pass_rates(
     rows: int,
     seed: int,
     processes: Parallel = ALONE,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Mean answer of each task over `rollouts` rollouts, each with its own frame budget.
 
-    A rollout that failed (its video could not be read) counts as wrong. `seed` fixes the starts,
-    whichever process plays them.
+    A rollout that failed counts as wrong; a task whose rollouts all failed has no rate. `seed`
+    fixes the starts, whichever process plays them.
     """
     mine = processes.players.split(len(ids)) if processes.plays else slice(0, 0)
     seeds = np.random.default_rng([seed, 1]).integers(2**31, size=len(ids) * rollouts).tolist()
@@ -103,10 +105,15 @@ def measure_pass_rates(
     starts = [Start(task_id, None, own) for task_id, own in zip(asked, seeds, strict=True)]
     starts = starts[mine.start * rollouts : mine.stop * rollouts]
     solved: dict[str, float] = defaultdict(float)
+    failed: Counter[str] = Counter()
     for first in range(0, len(starts), rows):
         for rollout in play(starts[first : first + rows]):
             solved[rollout.task_id] += 0.0 if rollout.error else rollout.correct
-    own_rates = {task_id: solved[task_id] / rollouts for task_id in ids[mine]}
+            failed[rollout.task_id] += bool(rollout.error)
+    own_rates = {
+        task_id: solved[task_id] / rollouts if failed[task_id] < rollouts else None
+        for task_id in ids[mine]
+    }
     processes.barrier(patient=True)
     return {
         task_id: rate
@@ -115,7 +122,7 @@ def measure_pass_rates(
     }
 
 
-def read_pass_rates(path: Path, ids: Sequence[str]) -> dict[str, float]:
+def read_pass_rates(path: Path, ids: Sequence[str]) -> dict[str, float | None]:
     """The pass rates of `ids` from a JSON file.
 
     Raises:
@@ -123,32 +130,39 @@ def read_pass_rates(path: Path, ids: Sequence[str]) -> dict[str, float]:
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        rates = {str(task_id): float(rate) for task_id, rate in stored.items()}
+        rates = {
+            str(task_id): None if rate is None else float(rate) for task_id, rate in stored.items()
+        }
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} holds no pass rates (task id -> share): {error}") from error
+    for task_id, rate in rates.items():
+        if rate is not None and not 0 <= rate <= 1:
+            raise ConfigError(f"{path}: the pass rate of {task_id!r} is {rate}, not from 0 to 1")
     missing = [task_id for task_id in ids if task_id not in rates]
     if missing:
         raise ConfigError(f"{path} lacks {len(missing)} tasks, the first is {missing[0]!r}")
     return {task_id: rates[task_id] for task_id in ids}
 
 
-def teachable(rates: Mapping[str, float]) -> Pool:
-    """The tasks that are neither always nor never solved.
+def teachable(rates: Rates) -> Pool:
+    """The tasks that are neither always nor never solved, and can be read.
 
     Raises:
         ConfigError: No task is left.
     """
-    kept = tuple(task_id for task_id, rate in rates.items() if 0 < rate < 1)
-    always = sum(rate >= 1 for rate in rates.values())
-    never = len(rates) - len(kept) - always
+    kept = tuple(task_id for task_id, rate in rates.items() if rate is not None and 0 < rate < 1)
+    known = [rate for rate in rates.values() if rate is not None]
+    always, never, unreadable = known.count(1), known.count(0), len(rates) - len(known)
     if not kept:
         raise ConfigError(
-            f"the difficulty filter leaves no task: {always} are always and {never} never solved; "
-            "more selection.prior_rollouts tell them apart, 0 trains on all"
+            f"the difficulty filter leaves no task: {always} are always and {never} never solved, "
+            f"{unreadable} unreadable; more selection.prior_rollouts tell them apart, 0 trains on "
+            "all"
         )
     metrics = {
         "selection/tasks_kept": float(len(kept)),
         "selection/tasks_dropped/always_solved": float(always),
         "selection/tasks_dropped/never_solved": float(never),
+        "selection/tasks_dropped/unreadable": float(unreadable),
     }
     return Pool(kept, metrics)

@@ -9,36 +9,33 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from train.charts import frames_chart, grid
 from train.compare import compare, find_report
+from train.config import TrainConfig
 from train.ledger import Shard
-from train.measure import evaluated_agent, measure, measure_suite
+from train.measure import evaluated_agent, measure, measure_suite, save_settings
 from train.merge import merge
-from train.recipe import save
+from train.recipe import load
 from train.report import read_overview, render, write_report
 from train.scores import EvalReport
+from train.suite import SUITES, Outcome, SuiteReport, differences
 from train.tables import comparison_table, print_progress, table
-
-if TYPE_CHECKING:
-    from train.config import TrainConfig
 
 FAILED = 1
 """Exit status where a sample or a set could not be evaluated."""
 
 
 def run_evaluation(config: TrainConfig) -> int:
-    """`paravt eval`: measure, print the table, write `after.json` and `report.html`.
+    """`paravt eval`: measure, print the table, write `after.json`, its settings and `report.html`.
 
     Returns:
         0, or `FAILED` if a sample (or a set of a suite) could not be scored.
     """
     folder = config.run.path
-    if not (folder / "config.yaml").exists():
-        save(config, folder)
     if config.evaluation.suite:
         return _run_suite(config)
     report = measure(config, evaluated_agent(config), folder / "after.json", print_progress)
@@ -46,37 +43,67 @@ def run_evaluation(config: TrainConfig) -> int:
     if Shard.parse(config.evaluation.shard).count > 1:
         print(f"\nshard {config.evaluation.shard} done; with all of them: paravt merge {folder}")
         return _status(report)
-    if config.evaluation.sweep:
-        print(f"\n{_write_curve(report, folder)}")
-    print(f"\n{folder / 'after.json'}\n{write_report(folder)}")
+    print(f"\n{folder / 'after.json'}")
+    _write_pages(report, folder)
     return _status(report)
 
 
 def _run_suite(config: TrainConfig) -> int:
     suite = measure_suite(config, print_progress)
     folder = config.run.path / suite.name
+    path = folder / f"{suite.name}.json"
+    save_settings(config, path)
     if Shard.parse(config.evaluation.shard).count > 1:
         print(f"\nshard {config.evaluation.shard} done; with all of them: paravt merge {folder}")
         return FAILED if suite.failed else 0
     for outcome in suite.outcomes:
         if outcome.report is not None:
-            write_report(folder / outcome.entry.name)
+            _write_pages(outcome.report, folder / outcome.entry.name)
+    return _tell_suite(suite, path)
+
+
+def _tell_suite(suite: SuiteReport, path: Path) -> int:
     print(suite.table())
-    path = folder / f"{suite.name}.json"
     _write_json(path, suite.summary())
     print(f"\n{path}")
     return FAILED if suite.failed else 0
 
 
 def run_merge(args: argparse.Namespace) -> int:
-    """`paravt merge`: one report of all shards of each evaluation under a folder."""
+    """`paravt merge`: one report of all shards of each evaluation, and suite, under a folder."""
     status = 0
-    for path, report in merge(Path(args.folder)):
+    merged = merge(Path(args.folder))
+    for path, report in merged:
         print(f"{path}\n{table(report)}\n")
         if path.name == "after.json":
-            print(write_report(path.parent))
+            _write_pages(report, path.parent)
         status = status or _status(report)
+    for path, suite in _suites(merged):
+        status = _tell_suite(suite, path) or status
     return status
+
+
+def _suites(merged: Sequence[tuple[Path, EvalReport]]) -> Iterator[tuple[Path, SuiteReport]]:
+    """The suites whose sets were merged, with the path of each table; a set may be missing.
+
+    In what the protocol differs from the published one is read from the settings that the shards
+    left beside that table.
+    """
+    sets: dict[tuple[Path, str], dict[str, EvalReport]] = {}
+    for path, report in merged:
+        name = report.settings.get("suite")
+        if name in SUITES and path.name == "after.json":
+            sets.setdefault((path.parent.parent, name), {})[path.parent.name] = report
+    for (folder, name), reports in sets.items():
+        outcomes = []
+        for entry in SUITES[name]:
+            found = reports.get(entry.name)
+            outcomes.append(Outcome(entry, found, "" if found else "no rows of it are there"))
+        settings = folder / f"{name}.yaml"
+        said = [f"not known: {settings} is missing"]
+        if settings.is_file():
+            said = list(differences(load(TrainConfig, settings)))
+        yield folder / f"{name}.json", SuiteReport(name, tuple(outcomes), tuple(said))
 
 
 def run_compare(args: argparse.Namespace) -> int:
@@ -89,13 +116,20 @@ def run_compare(args: argparse.Namespace) -> int:
         _write_json(Path(args.json), comparison.summary())
     if args.html:
         title = f"{args.first} and {args.second}"
-        page = render(title, first, second, [], "", read_overview, args.examples)
+        page = render(title, first, second, [], {}, read_overview, args.examples)
         Path(args.html).write_text(page, encoding="utf-8")
     return 0
 
 
 def _status(report: EvalReport) -> int:
-    return FAILED if report.errors else 0
+    return FAILED if report.failed else 0
+
+
+def _write_pages(report: EvalReport, folder: Path) -> None:
+    """Write a folder's page, and of a sweep the curve, and print where they are."""
+    if report.settings.get("sweep"):
+        print(_write_curve(report, folder))
+    print(write_report(folder))
 
 
 def _write_curve(report: EvalReport, folder: Path) -> Path:

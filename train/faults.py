@@ -2,7 +2,8 @@
 
 Used by the learner after the backward pass. A dump is a folder `skipped/step-...` of the run with
 the samples of that optimizer step (safetensors and JSON, no pickle); `load` gives them back, so
-that `Learner.accumulate` can be run on them again.
+that `Learner.accumulate` can be run on them again. A run that such a series ended is marked, as
+torchrun would start it again: to meet the same series.
 
 Command: `pytest tests/test_faults.py`.
 """
@@ -24,6 +25,8 @@ from train.config import FaultConfig
 from train.trajectory import ImageKeys, Sample
 
 FOLDER = "skipped"
+MARK = "stopped.txt"
+"""In the run's folder: why `TooManyFaults` ended it, until somebody lets it go on."""
 _ARRAYS = ("prompt_ids", "branch_ids", "loss_mask", "logprobs", "roles")
 
 
@@ -72,11 +75,20 @@ class FaultGuard:
         if self.folder is not None and self.config.dumps:
             kept = f"; its batch is in {dump(samples, self.folder, why, self.config.dumps)}"
         if self.in_a_row >= self.config.in_a_row:
-            raise TooManyFaults(
+            said = (
                 f"{why}; nothing was updated, {self.in_a_row} times in a row{kept}. "
                 "Try a lower algorithm.learning_rate or algorithm.max_grad_norm"
             )
+            if self.folder is not None:
+                (self.folder / MARK).write_text(said, encoding="utf-8")
+            raise TooManyFaults(said)
         print(f"paravt: step skipped: {why}{kept}", flush=True)
+
+
+def why_stopped(run: Path) -> str:
+    """What ended the run of a folder, if it was a series of faults, else ""."""
+    mark = run / MARK
+    return mark.read_text(encoding="utf-8") if mark.exists() else ""
 
 
 def dump(samples: Sequence[Sample], run: Path, why: str, keep: int) -> Path:

@@ -28,6 +28,7 @@ from train.config import TrainConfig
 from train.difficulty import FILE, task_pool
 from train.errors import ConfigError
 from train.evaluate import evaluate
+from train.faults import MARK, why_stopped
 from train.learner import Learner
 from train.metrics import MetricsLogger
 from train.parallel import Parallel
@@ -84,7 +85,10 @@ def train(config: TrainConfig) -> Path:
     processes = parallel.start(config.parallel, config.agent.device)
     try:
         with Watch(processes, lambda: _how_to_go_on(folder)):
-            return _train(config, processes)
+            trained = _train(config, processes)
+            # Process 0 may host the store that the others watch, until their engines have ended.
+            processes.barrier()
+            return trained
     finally:
         parallel.stop()
 
@@ -140,6 +144,13 @@ def _check(
         )
     if not config.agent.checkpoint:
         raise ConfigError("agent.checkpoint is empty: give a folder or a hub name")
+    groups = _groups(config, processes)
+    if config.run.lanes > groups:
+        raise ConfigError(
+            f"run.lanes={config.run.lanes}: each process plays {groups} of algorithm.groups="
+            f"{config.algorithm.groups}, and a lane plays at least one: set run.lanes to at most "
+            f"{groups}"
+        )
     if several and config.run.asynchronous and config.parallel.layout != "split":
         raise ConfigError(
             "run.asynchronous with several processes: some must play while the others update, so "
@@ -153,14 +164,37 @@ def _check(
         )
 
 
+def _groups(config: TrainConfig, processes: Parallel) -> int:
+    """The most groups of a batch that a process plays."""
+    return -(-config.algorithm.groups // processes.players.size)
+
+
 def _check_servers(config: TrainConfig) -> None:
-    """Refuse engines that several processes cannot have."""
-    engine, settings = config.agent.engine, config.agent.vllm
-    if engine != "vllm_server" or config.parallel.layout != "split":
+    """Refuse engines that several processes cannot have.
+
+    An engine in each process goes with `colocated`, a server beside those that train with `split`.
+    """
+    engine, settings, layout = config.agent.engine, config.agent.vllm, config.parallel.layout
+    if engine == "vllm" and layout == "split":
         raise ConfigError(
-            f"agent.engine={engine} with several processes: vLLM plays in servers beside the "
-            "processes that train, so give agent.engine=vllm_server and parallel.layout=split"
+            "agent.engine=vllm with parallel.layout=split: an engine of its own is for processes "
+            "that play and train, so give parallel.layout=colocated, or agent.engine=vllm_server"
         )
+    if engine == "vllm_server" and layout == "colocated":
+        raise ConfigError(
+            "agent.engine=vllm_server with parallel.layout=colocated: servers play beside the "
+            "processes that train, so give parallel.layout=split, or agent.engine=vllm for an "
+            "engine in each process"
+        )
+    if engine == "vllm":
+        if settings.tensor_parallel > 1:
+            raise ConfigError(
+                f"agent.vllm.tensor_parallel={settings.tensor_parallel} with "
+                "parallel.layout=colocated: each process has an engine of its own on its own card, "
+                "so set agent.vllm.tensor_parallel=1; a policy that needs several cards plays in a "
+                "server (parallel.layout=split, agent.engine=vllm_server and agent.vllm.url)"
+            )
+        return
     if settings.url and config.parallel.servers > 1:
         raise ConfigError(
             f"parallel.servers={config.parallel.servers} would share the server at "
@@ -189,7 +223,7 @@ def _learner(config: TrainConfig, processes: Parallel, saved: Path | None) -> Le
     reference = None
     if config.lora.rank:
         vlm = lora.add(vlm, config.lora, seed)
-    elif algorithm.kl_coefficient > 0:
+    elif algorithm.kl_coefficient > 0 and processes.trains:
         reference = VisionLanguageModel.load(start, dtype, device)
     return Learner(
         vlm,
@@ -219,11 +253,15 @@ def _train(config: TrainConfig, processes: Parallel) -> Path:
     folder = config.run.path
     saved = _saved(folder, processes)
     agents = sorted(filter(None, set(processes.gather(parallel.agent()))))
-    restarted = processes.broadcast(_restarted(folder, agents), processes.leader)
+    own = _restarted(folder, agents), why_stopped(folder)
+    restarted, stopped = processes.broadcast(own, processes.leader)
+    if restarted and stopped:
+        raise ConfigError(f"{stopped}; then go on with --run.resume=true")
     resume = config.run.resume or restarted
     _check(config, processes, saved, resume)
     processes.barrier()
     if processes.leads:
+        (folder / MARK).unlink(missing_ok=True)
         recipe.save(config, folder)
         if agents:
             (folder / AGENTS).write_text(json.dumps(agents), encoding="utf-8")
@@ -231,8 +269,7 @@ def _train(config: TrainConfig, processes: Parallel) -> Path:
     envs: list[LongVideoVectorEnv] = []
     players: Players | None = None
     try:
-        groups = -(-config.algorithm.groups // processes.players.size)
-        for part in divide(groups, config.run.lanes):
+        for part in divide(_groups(config, processes), config.run.lanes):
             envs.append(_make_env(config, part * config.algorithm.group_size))
         playing = _playing(config.agent, processes)
         seed = config.run.seed + processes.world.rank

@@ -41,6 +41,7 @@ from train.packing import PackedBatch, pack
 from train.parallel import ALONE, Parallel
 from train.rounds import idle, rounds
 from train.scoring import Scorer
+from train.sequence import check_heads
 from train.staleness import staleness, staleness_metrics
 from train.trajectory import Sample, grow_trees
 from train.tree_attention import choose
@@ -54,8 +55,9 @@ class Learner:
         vlm: The policy. Where it has adapters (`train/lora.py`), only these are trained.
         config: Settings of the algorithm.
         temperature: The one that rollouts are sampled with.
-        reference: Frozen policy of the k3 term; needed if and only if `config.kl_coefficient` > 0
-            and the policy has no adapters: with these switched off it is its own reference.
+        reference: Frozen policy of the k3 term; needed if and only if `config.kl_coefficient` > 0,
+            this process trains, and the policy has no adapters: with these switched off it is its
+            own reference.
         seed: Of the order of the mini-batches.
         parallel: The processes that share the updates; each has a learner and the same batches.
         faults: When a step is skipped, and when the run ends.
@@ -82,10 +84,13 @@ class Learner:
             raise ValueError(
                 f"rollouts sampled at temperature {temperature} are greedy and cannot be trained on"
             )
+        check_heads(vlm.model.config.text_config.num_key_value_heads, parallel.config.sequence)
         adapted = bool(lora.layers(vlm.model))
-        if (config.kl_coefficient > 0 and not adapted) != (reference is not None):
+        needed = config.kl_coefficient > 0 and not adapted and parallel.trains
+        if needed != (reference is not None):
             raise ValueError(
-                "a reference policy goes with a positive kl_coefficient and without lora"
+                "a reference policy goes with a positive kl_coefficient, without lora, and with a "
+                "process that trains"
             )
         self.vlm, self.config, self.temperature = vlm, config, temperature
         self.parallel = parallel
@@ -120,7 +125,7 @@ class Learner:
         vlm.model.requires_grad_(False)
         group = self.parallel.sequence
         scorer = Scorer(vlm, self.temperature, like.logit_chunk, like.mode, group)
-        if self.parallel.world.size > 1 and self.parallel.trains:
+        if self.parallel.world.size > 1:
             shard(scorer, self.parallel, vlm.model.dtype)
         return scorer
 
@@ -183,12 +188,16 @@ class Learner:
         fault = self.faults.fault(norm)
         if fault:
             self.optimizer.zero_grad(set_to_none=True)
-            self.faults.skip(fault, samples)
+            try:
+                self.faults.skip(fault, samples)
+            finally:
+                self.parallel.total(0.0)  # nobody ends the job while the leader writes what it kept
             return
         self.faults.good()
         meter.values["grad_norm"].append(norm)
         meter.values["learning_rate"].append(float(self.scheduler.get_last_lr()[0]))
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # nothing of them is held through the rollouts
         self.weights.stepped()
         self.scheduler.step()
 
@@ -287,7 +296,7 @@ class Learner:
 
         For a divergence in the reward (`kl_in`): the policy's side is what the sampler recorded.
         """
-        if self.reference is None and not self.adapted:
+        if self.config.kl_coefficient <= 0 and not self.adapted:
             raise ValueError("a divergence needs a reference policy: set kl_coefficient")
         zeros = [np.zeros(len(one.branch_ids), dtype=np.float32) for one in trajectories]
         samples = [Sample(*pair) for pair in zip(trajectories, zeros, strict=True)]

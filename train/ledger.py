@@ -189,17 +189,25 @@ def rows_path(report: Path, shard: Shard) -> Path:
 
 
 def read_rows(path: Path) -> tuple[dict[str, Any], list[EvalRow], float]:
-    """Header, rows (the last one of each sample) and seconds of a file."""
+    """Header, rows (the last one of each sample) and seconds of a file.
+
+    Raises:
+        ConfigError: It has no header, or a line that is not ours.
+    """
     rows: dict[Key, EvalRow] = {}
     seconds = 0.0
-    header: dict[str, Any] = {}
-    for number, line in enumerate(_lines(path)):
-        if not number:
-            header = line
-        elif "row" in line:
-            rows[_key(line)] = EvalRow.from_json(line["row"])
-        else:
-            seconds += line["seconds"]
+    lines = _lines(path)
+    header = next(lines, None)
+    if header is None:
+        raise ConfigError(f"{path} is empty: finish that run first, or remove the file")
+    for number, line in enumerate(lines, 2):
+        try:
+            if "row" in line:
+                rows[_key(line)] = EvalRow.from_json(line["row"])
+            else:
+                seconds += line["seconds"]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _not_ours(path, number, error) from error
     return header, list(rows.values()), seconds
 
 
@@ -208,12 +216,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, bool], int]:
     failed: dict[Key, bool] = {}
     header: dict[str, Any] = {}
     number = 0
-    for number, line in enumerate(_lines(path)):
-        if not number:
+    for number, line in enumerate(_lines(path), 1):
+        if number == 1:
             header = line
         elif "row" in line:
-            failed[_key(line)] = bool(line["row"]["error"])
-    return header, failed, number + 1
+            try:
+                failed[_key(line)] = bool(line["row"]["error"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise _not_ours(path, number, error) from error
+    return header, failed, number
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -241,8 +252,13 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             except (ValueError, AttributeError):
                 ours = False
             if not ours:
-                raise ConfigError(f"{path}, line {number}: not a row of an evaluation")
+                raise _not_ours(path, number)
             yield content
+
+
+def _not_ours(path: Path, number: int, error: Exception | None = None) -> ConfigError:
+    why = f" ({type(error).__name__}: {error})" if error else ""
+    return ConfigError(f"{path}, line {number}: not a row of an evaluation{why}")
 
 
 def _key(line: Mapping[str, Any]) -> Key:

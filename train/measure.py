@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.base import Agent
+from agents.base import Agent, AgentError, ClosableAgent
 from paravt_env.infos import plain
+from paravt_env.task import TaskSet
 from paravt_env.vector import LongVideoVectorEnv
+from train.digests import code_digest, samples_digest, weights_digest
 from train.errors import ConfigError
 from train.evaluate import Progress, evaluate, plan
 from train.ledger import RowFile, Shard, rows_path
@@ -40,14 +40,20 @@ FREE = {
         "crop_timeout",
         "reset_timeout",
     ),
-    "agent": ("device",),
+    "agent": (
+        *("device", "feature_cache_gib", "vllm.url", "vllm.max_sequences", "vllm.max_requests"),
+        *("vllm.block_size", "vllm.kv_cache_gib", "vllm.gpu_memory_utilization"),
+        *("vllm.tensor_parallel", "vllm.eager", "vllm.sleep", "vllm.sync", "vllm.learner_address"),
+        *("vllm.sync_deadline", "vllm.timeout", "vllm.start_timeout"),
+    ),
     "chat": ("concurrency", "timeout", "retries", "backoff", "prompt_price", "completion_price"),
     "evaluation": (
         *("num_envs", "shard", "resume", "retry_errors", "resamples", "confidence"),
         *("blind", "suite", "suite_root"),
     ),
 }
-"""Settings that may differ between the sessions and the shards of one evaluation."""
+"""Settings that may differ between the sessions and the shards of one evaluation: where and how it
+runs, never what is asked or said."""
 SB3_POLICY = "sb3.json"
 """The file by which a checkpoint of Stable-Baselines3 is known (`agents/sb3_agent.py`)."""
 DIRECT = ("direct", "blind")
@@ -103,16 +109,27 @@ class AgentSource:
         return load_agent(agent, limits, settings.seed)
 
     def identity(self) -> dict[str, Any]:
-        """What decides how the agent plays, as plain data."""
+        """What decides how the agent plays, as plain data.
+
+        Raises:
+            ConfigError: The file of a plug-in is not there.
+        """
         settings = self.config.evaluation
+        if ":" in settings.policy:
+            place, _, factory = settings.policy.rpartition(":")
+            try:
+                return {"policy": f"{Path(place).name}:{factory}", "code": code_digest(place)}
+            except (ImportError, OSError) as error:
+                raise _no_plug_in(settings.policy, error) from error
         if settings.policy not in ("", "openai"):
             return {"policy": settings.policy}
         agent = _without(asdict(self.config.agent), "agent") | {"temperature": settings.temperature}
         if settings.policy == "openai":
             chat = _without(asdict(settings.chat), "chat")
             return {"policy": "openai", "agent": agent | {"checkpoint": ""}, "chat": chat}
-        agent["checkpoint"] = self.checkpoint or self.config.agent.checkpoint
-        return {"policy": "", "agent": agent, "weights": _weights(agent["checkpoint"])}
+        name, folder = _checkpoint(self.checkpoint or self.config.agent.checkpoint)
+        weights = weights_digest(folder) if folder else {}
+        return {"policy": "", "agent": agent | {"checkpoint": name}, "weights": weights}
 
 
 def evaluated_agent(config: TrainConfig | SFTConfig, checkpoint: str = "") -> AgentSource:
@@ -128,21 +145,45 @@ def measure(
 ) -> EvalReport:
     """Evaluate on `config.evaluation.split`; the whole (not a shard) is saved at `path`.
 
+    The settings are saved beside, as `path` with the ending `.yaml`.
+
+    Args:
+        config: What is measured.
+        agent_for: Makes the agent; it is closed when it has played.
+        path: Of the report.
+        progress: Called after each sample.
+
     Raises:
         ConfigError: The rows beside `path` are of another evaluation, or in use.
     """
     settings = config.evaluation
     report = _measure(config.env, settings, agent_for, path, progress)
-    shard = Shard.parse(settings.shard)
+    whole = Shard.parse(settings.shard).count == 1
     if settings.blind and settings.mode != "blind":
         beside = path.with_name(f"{path.stem}{BLIND}.json")
         blind = replace(settings, mode="blind", frame_budgets=(0,), sweep="")
         baseline = _measure(config.env, blind, agent_for, beside, progress)
-        if shard.count == 1:
+        if whole:
+            baseline.save(beside)
             report = with_blind(report, baseline)
-    if shard.count == 1:
+        else:  # the blind samples of a shard are of other tasks
+            report = replace(report, blind_errors=dict(baseline.errors))
+    if isinstance(agent_for, AgentSource) and agent_for.checkpoint:
+        config = replace(config, agent=replace(config.agent, checkpoint=agent_for.checkpoint))
+    save_settings(config, path)
+    if whole:
         report.save(path)
     return report
+
+
+def save_settings(config: TrainConfig | SFTConfig, report: Path) -> None:
+    """Write the settings of an evaluation beside its report, atomically."""
+    from train.recipe import as_yaml
+
+    report.parent.mkdir(parents=True, exist_ok=True)
+    draft = report.with_suffix(".yaml.tmp")
+    draft.write_text(as_yaml(config), encoding="utf-8")
+    draft.replace(report.with_suffix(".yaml"))
 
 
 def _measure(
@@ -159,14 +200,12 @@ def _measure(
         raise ConfigError(str(error)) from error
     try:
         tasks = env.simulation.tasks
-        whole = [[start.task_id, start.frame_budget] for start in plan(
-            tasks.ids, replace(settings, shard="")
-        )]  # fmt: skip
+        whole = plan(tasks.ids, replace(settings, shard=""))
         identity = {
             "env": _without(plain(asdict(env_config)), "env"),
             "evaluation": _without(plain(asdict(settings)), "evaluation"),
             "agent": agent_for.identity() if isinstance(agent_for, AgentSource) else {},
-            "samples": sha256(json.dumps(whole).encode()).hexdigest(),
+            "samples": samples_digest(tasks, whole),
             "version": _version(),
         }
         header = {
@@ -180,14 +219,29 @@ def _measure(
         try:
             if rows.done:
                 print(f"  {len(rows.done)} of {header['planned']} samples are in {where}")
-            agent = agent_for(env)
-            report = evaluate(agent, env, tasks, settings, progress, rows)
+            report = _played(agent_for(env), env, tasks, settings, progress, rows)
             rows.note_seconds(report.seconds)
             return replace(report, seconds=round(rows.seconds(), 3))
         finally:
             rows.close()
     finally:
         env.close()
+
+
+def _played(
+    agent: Agent,
+    env: LongVideoVectorEnv,
+    tasks: TaskSet,
+    settings: EvalConfig,
+    progress: Progress | None,
+    rows: RowFile,
+) -> EvalReport:
+    """The evaluation of an agent, which is closed at its end."""
+    try:
+        return evaluate(agent, env, tasks, settings, progress, rows)
+    finally:
+        if isinstance(agent, ClosableAgent):
+            agent.close()
 
 
 def in_mode(env: EnvConfig, settings: EvalConfig) -> tuple[EnvConfig, EvalConfig]:
@@ -231,7 +285,7 @@ def measure_suite(config: TrainConfig, progress: Progress | None = None) -> Suit
         print(f"== {entry.name}", flush=True)
         try:
             report = measure(part, evaluated_agent(part), path, progress)
-        except (ConfigError, OSError) as error:
+        except (ConfigError, OSError, AgentError) as error:
             outcomes.append(Outcome(entry, error=str(error)))
             continue
         outcomes.append(Outcome(entry, report))
@@ -253,23 +307,29 @@ def _plug_in(name: str) -> Callable[[LongVideoVectorEnv], Agent]:
             module = importlib.import_module(place)
         return getattr(module, factory)
     except (ImportError, AttributeError, FileNotFoundError) as error:
-        raise ConfigError(f"no agent {name!r}: {error}; write module:factory") from error
+        raise _no_plug_in(name, error) from error
 
 
-def _without(settings: Mapping[str, Any], group: str) -> dict[str, Any]:
+def _no_plug_in(name: str, error: Exception) -> ConfigError:
+    return ConfigError(f"no agent {name!r}: {error}; write module:factory")
+
+
+def _without(settings: Mapping[str, Any], group: str, inside: str = "") -> dict[str, Any]:
+    """The settings that decide; those of `FREE` are left out, also of a group within."""
     hidden = (*FREE[group], "chat", "policy") if group == "evaluation" else FREE[group]
-    return {name: value for name, value in settings.items() if name not in hidden}
+    return {
+        name: _without(value, group, f"{inside}{name}.") if isinstance(value, dict) else value
+        for name, value in settings.items()
+        if inside + name not in hidden
+    }
 
 
-def _weights(checkpoint: str) -> list[list[Any]]:
-    """Name, size and time of a local checkpoint's files; a hub name stands for itself."""
+def _checkpoint(name: str) -> tuple[str, Path | None]:
+    """A name that stands for itself (of the hub), or "" and the folder of the weights."""
     from agents.vlm import CHECKPOINTS
 
-    folder = next((f for f in (Path(checkpoint), CHECKPOINTS / checkpoint) if f.is_dir()), None)
-    if not checkpoint or folder is None:
-        return []
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    folders = [folder for folder in (Path(name), CHECKPOINTS / name) if name and folder.is_dir()]
+    return ("", folders[0]) if folders else (name, None)
 
 
 def _version() -> str:

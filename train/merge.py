@@ -22,7 +22,8 @@ def merge(folder: Path) -> list[tuple[Path, EvalReport]]:
     """Join the row files under a folder into reports, and save them.
 
     Returns:
-        The path of each report and the report, in order of the paths.
+        The path of each report and the report, in order of the paths; one of blind rows that stand
+        beside the rows that saw is saved and not returned.
 
     Raises:
         ConfigError: No row files, or shards that are missing, unfinished or of different
@@ -35,13 +36,15 @@ def merge(folder: Path) -> list[tuple[Path, EvalReport]]:
     if not found:
         raise ConfigError(f"{folder} holds no rows of an evaluation (*{ROWS}*.jsonl)")
     reports = {path: _join(parts) for path, parts in found.items()}
-    for path in [path for path in reports if path.stem.endswith(BLIND)]:
+    beside = set()
+    for path in reports:
         seen = path.with_name(f"{path.stem.removesuffix(BLIND)}.json")
-        if seen in reports:
-            reports[seen] = with_blind(reports[seen], reports.pop(path))
+        if seen != path and seen in reports:
+            reports[seen] = with_blind(reports[seen], reports[path])
+            beside.add(path)
     for path, report in reports.items():
         report.save(path)
-    return list(reports.items())
+    return [(path, report) for path, report in reports.items() if path not in beside]
 
 
 def _join(parts: list[Path]) -> EvalReport:

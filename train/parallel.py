@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ GRACE = 15.0
 """Seconds by which torch's own time-out comes after ours, which says more (`train/watch.py`)."""
 STAGE = 1_000_000
 """Ticks that fit into one stage."""
+HAND_OVER = "hand over"
+"""The stage of a process that has played and waits for the rollouts of the others."""
 
 
 @dataclass
@@ -156,8 +158,10 @@ class Parallel:
     def from_players(self, value: Any, among: Group | None = None) -> list[Any]:
         """What every process that plays has to say, by rank: to all, or to those of a group.
 
-        One after another: `gather` makes room for the largest value once for every process.
+        All wait patiently, as some may play for long while others have nothing to play. One after
+        another: `gather` makes room for the largest value once for every process.
         """
+        among = among or replace(self.world, handle=self.patient)
         return [self.broadcast(value, rank, among) for rank in range(self.players.size)]
 
     def barrier(self, patient: bool = False) -> None:
@@ -268,11 +272,17 @@ def layout(config: ParallelConfig, world: int) -> list[int]:
     """Ranks that train.
 
     Raises:
-        ConfigError: The processes do not divide as asked for.
+        ConfigError: The processes do not divide as asked for, or one is to do what takes several.
 
     >>> layout(ParallelConfig(layout="split", servers=1, sequence=1), 4)
     [1, 2, 3]
     """
+    if config.offload and world == 1:
+        raise ConfigError(
+            "parallel.offload=true keeps what is sharded on the CPU, and one process shards "
+            "nothing: start more (torchrun --nproc-per-node N -m train train ...) or set "
+            "--parallel.offload=false"
+        )
     first = config.servers if config.layout == "split" else 0
     trainers = list(range(first, world))
     if not trainers:

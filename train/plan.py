@@ -2,8 +2,9 @@
 
 Before a run is started, to choose how many GPUs and how many frames. Counts weights, optimizer,
 activations and floating-point operations of the learner as `train/` implements it, and turns them
-into seconds by constants that `benchmarks/gpu.py` measures (`--measured`); without a measurement
-they are assumptions, and the output says so.
+into seconds by constants, some of which `benchmarks/gpu.py` measures (`--measured`); the output
+says which ones are assumed. Memory is that of three moments: the update (the sum of what it takes
+at most), playing on the same card, and a card that only plays.
 
 Command: `paravt plan --model 8b --gpus 8 --frames 512 --group 8`.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,7 +21,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from paravt_env.budget import make_budget
 from paravt_env.protocol.prompts import PROMPTS, system_text
-from train.costs import SHAPES, Setting, Shape, group_flops, passes, seen_flops
+from train.costs import (
+    SHAPES,
+    Setting,
+    Shape,
+    group_flops,
+    kv_bytes,
+    trees,
+    update_flops,
+)
 from train.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +37,15 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 _Kind = TypeVar("_Kind")
-LOGIT_CHUNK = 4096
+LOGIT_CHUNK, LOGIT_COPIES = 4096, 4
+"""Tokens whose logits exist at the same time, and how often, in fp32 (`train/scoring.py`): logits,
+their log-softmax, and two for the entropy."""
+KEY_COPIES = 2
+"""Of keys and values in transformers: those of a turn's rows are copied to new ones first."""
+HELD = (
+    "policy that plays", "fp32 weights", "gradients", "Adam", "reference", "feature cache",
+)  # fmt: skip
+"""What a learner holds on its GPU between two updates."""
 CHARACTERS, QUESTION, WRAPPING = 3, 200, 64
 """Characters of a token at least; tokens of a question with its options; those around a message or
 around one piece of evidence."""
@@ -35,10 +53,10 @@ around one piece of evidence."""
 
 @dataclass(frozen=True)
 class Constants:
-    """What is measured. The defaults are assumptions, for one H200 (989 TFLOP/s in bfloat16)."""
+    """What can be measured. The defaults are assumed, for one H200 (989 TFLOP/s in bfloat16)."""
 
     flops: float = 400e12
-    """Useful operations of a GPU per second, in the learner."""
+    """Operations of a GPU per second in the learner, recomputed ones included."""
     bandwidth: float = 3.3e12
     """Bytes per second at which a GPU reads its weights while it samples."""
     link: float = 200e9
@@ -50,33 +68,64 @@ class Constants:
     reserve: float = 6e9
     """Of it, what the runtime takes and fragmentation loses."""
     source: str = "assumed"
+    """What was measured."""
+    fitted: tuple[str, ...] = ()
+    """Which of these numbers come from there; the others are assumed."""
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Numbers that nobody has measured; `card` is on the data sheet."""
+        return tuple(
+            name for name in ("flops", "bandwidth", "link", "kept", "reserve")
+            if name not in self.fitted
+        )  # fmt: skip
 
     @classmethod
     def load(cls, path: str | Path) -> Constants:
         """The constants in a file that `benchmarks/gpu.py --json` wrote."""
         found = _measured(path, "constants", dict)
         known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in found.items() if key in known})
+        found = {key: value for key, value in found.items() if key in known}
+        return cls(**found | {"fitted": tuple(found.get("fitted", ()))})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Predicted bytes of each GPU that trains, and seconds of a step."""
+    """Predicted bytes of each GPU that trains, and seconds of a step.
+
+    Attributes:
+        setting: What is planned.
+        memory: Bytes at the worst moment of the update, by what takes them.
+        seconds: Of the parts of a step.
+        limit: Bytes that there are.
+        playing: Bytes while the same GPU plays; 0 where it does not.
+        apart: Bytes on a GPU that only plays; 0 where there is none.
+        rows: Rollouts that a GPU plays at a time.
+        keys: Bytes of what draws them: keys and values, or a vLLM engine.
+        trees: Rollouts of each tree that the learner makes of a group.
+        repeats: Operations of the update, as a multiple of those over whole groups.
+    """
 
     setting: Setting
     memory: dict[str, float]
     seconds: dict[str, float]
     limit: float
+    playing: float
+    apart: float
+    rows: int
+    keys: float
+    trees: list[int]
+    repeats: float
 
     @property
     def total(self) -> float:
-        """Bytes at the worst moment."""
+        """Bytes at the worst moment of the update."""
         return sum(self.memory.values())
 
     @property
     def fits(self) -> bool:
-        """Whether that is in a card."""
-        return self.total <= self.limit
+        """Whether the update and the play before it are in a card."""
+        return max(self.total, self.playing, self.apart) <= self.limit
 
 
 def predict(shape: Shape, setting: Setting, constants: Constants) -> Plan:
@@ -106,14 +155,15 @@ def predict(shape: Shape, setting: Setting, constants: Constants) -> Plan:
     on_card = 0.0 if setting.offload and not alone else 1.0
     base = 0.0 if alone else 4.0 * n / trainers
     prompt, branch = setting.prompt(shape), setting.branch(shape)
-    tokens = prompt + setting.group * branch
-    longest = min(tokens, max(setting.budget, prompt + branch))
-    together = max(1, (longest - prompt) // branch)
-    frames = setting.frames + together * setting.crop_frames
-    slice_ = longest / setting.sequence
-    wide = shape.hidden
-    kept = slice_ * wide * 2.0 * (shape.layers + constants.kept if setting.recompute
-                                  else shape.layers * constants.kept)  # fmt: skip
+    per_row = -(-setting.groups // rows)
+    cut = trees(shape, setting)
+    longest = prompt + cut[0] * branch
+    at_once = min(per_row * len(cut), max(1, setting.budget // longest))
+    frames = at_once * (setting.frames + cut[0] * setting.crop_frames)
+    slice_ = at_once * longest / setting.sequence
+    wide, width = shape.hidden, float(setting.width)
+    kept = slice_ * wide * width * (shape.layers + constants.kept if setting.recompute
+                                    else shape.layers * constants.kept)  # fmt: skip
     patches = (
         frames
         / setting.sequence
@@ -121,44 +171,78 @@ def predict(shape: Shape, setting: Setting, constants: Constants) -> Plan:
         * (setting.size[1] // shape.patch)
     )
     layers = shape.vision_layers
-    tower = 2.0 * patches * shape.vision_hidden * (
+    tower = width * patches * shape.vision_hidden * (
         constants.kept if frozen
         else layers + constants.kept if setting.recompute else layers * constants.kept
     )  # fmt: skip
-    features = 2.0 * 2 * frames * setting.frame_tokens(shape) * wide * (1 + shape.levels)
+    features = width * 2 * frames * setting.frame_tokens(shape) * wide * (1 + shape.levels)
     cached = frozen or not setting.servers
+    cache = setting.feature_cache_gib * GIB
+    drawn, drawing = _drawing(shape, setting)
+    engine = drawing if setting.kv_gib else 0.0
+    copied = 1.0 if setting.reference and not setting.lora else 0.0
+    # FSDP frees what it gathers, but for the root's, in the reference for good.
+    gathered = width * (shape.root if setting.reshard else n)
+    whole = 0.0 if setting.lora else (width + 4.0) * (shape.root + shape.block)
     memory = {
-        "policy that plays, bf16": 2.0 * n,
-        "fp32 weights": on_card * (base or 4.0 * moved),
+        "policy that plays": width * n,
+        "fp32 weights": on_card * (base or 4.0 * moved * (width < 4 or setting.lora > 0)),
         "gradients": on_card * 4.0 * moved / trainers,
         "Adam": on_card * 8.0 * moved / trainers,
-        "gathered weights": 0.0 if alone else 2.0 * shape.root + 4.0 * shape.block,
-        "reference": 2.0 * n / trainers if setting.reference and not setting.lora else 0.0,
+        "gathered weights": 0.0 if alone
+        else gathered + 2 * width * shape.block * setting.reshard,
+        "gradients before sharding": 0.0 if alone else whole,
+        "reference": copied * (on_card * width * n / trainers + (0.0 if alone else gathered)),
         "activations": kept,
         "vision tower": tower,
         "image features": features,
-        "feature cache": setting.feature_cache_gib * GIB if cached else 0.0,
-        "logits": 3 * 4.0 * min(LOGIT_CHUNK, setting.group * setting.completion)
-        * shape.vocabulary,
+        "feature cache": cache if cached else 0.0,
+        "logits": LOGIT_COPIES * 4.0 * shape.vocabulary
+        * min(LOGIT_CHUNK, at_once * cut[0] * setting.completion),
+        "vLLM, awake": 0.0 if setting.sleeps or setting.servers else engine,
     }  # fmt: skip
-    forward = group_flops(shape, setting)
-    seen = seen_flops(shape, setting)
-    work = forward - seen
-    passes = 3.0 + setting.recompute + setting.reference
-    update = work * passes + seen * (1.0 if frozen else passes)
-    per_row = -(-setting.groups // rows)
-    micro = per_row * max(1, round(tokens / longest))
-    players = setting.servers or setting.gpus
-    batches = -(-setting.groups // players)
-    shards = 0.0 if alone else micro * 3 * 2.0 * n / constants.link
+    playing = apart = 0.0
+    if setting.servers:
+        # A process that only plays keeps the reference whole (`train/launch.py`).
+        apart = (1 + copied) * width * n + (0.0 if engine else cache) + drawing
+    elif setting.plays:
+        playing = sum(memory[name] for name in HELD) + drawing
+    micro = -(-per_row * len(cut) // at_once)
+    # Weights travel in the policy's precision, gradients in fp32.
+    gathers = 1 + setting.reshard * (1 + setting.reference)
+    traffic = micro * (gathers * width * n + 4.0 * moved)
+    read = width * n + drawn * kv_bytes(shape, prompt + branch / 2, setting.width)
+    played = setting.plays * drawn / setting.group
+    update = update_flops(shape, setting)
     seconds = {
-        "prefill": batches * (forward - 0.0) / constants.flops,
-        "decode": setting.completion * 2.0 * n / constants.bandwidth,
+        "prefill": played * group_flops(shape, setting) / constants.flops,
+        "decode": setting.plays * setting.completion * read / constants.bandwidth,
         "update": per_row * update / setting.sequence / constants.flops,
-        "gathering weights": shards,
+        "gathering weights": 0.0 if alone else traffic / constants.link,
         "publishing": 0.0 if alone else 4.0 * n / constants.link,
     }
-    return Plan(setting, memory, seconds, constants.card - constants.reserve)
+    once = update_flops(shape, replace(setting, budget=setting.whole(shape)))
+    return Plan(
+        setting, memory, seconds, constants.card - constants.reserve,
+        playing, apart, drawn, drawing, cut, update / once,
+    )  # fmt: skip
+
+
+def _drawing(shape: Shape, setting: Setting) -> tuple[int, float]:
+    """Rollouts that a card plays at a time, and the bytes of what draws them there.
+
+    Groups are whole, so transformers holds at least one; nothing bounds it further (`run.lanes`
+    divides the same rows). vLLM has `agent.vllm.kv_cache_gib`, and what does not fit in it waits.
+    """
+    rows = -(-setting.groups // (setting.servers or setting.gpus)) * setting.group
+    if not setting.plays:
+        return rows, 0.0
+    if setting.kv_gib:
+        return rows, float(setting.width) * shape.parameters + setting.kv_gib * GIB
+    own = setting.prompt(shape) + setting.branch(shape)
+    # Turns are drawn, and then, while their cache waits, the readings that they asked for.
+    most = max(KEY_COPIES * own, own + KEY_COPIES * setting.beside)
+    return rows, kv_bytes(shape, rows * most, setting.width)
 
 
 def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
@@ -183,6 +267,7 @@ def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
         recompute=parallel.recompute,
         offload=parallel.offload,
         feature_cache_gib=agent.feature_cache_gib,
+        reshard=parallel.reshard,
     )
     if isinstance(config, SFTConfig):
         prompt = common.prompt(SHAPES["8b"])
@@ -193,12 +278,16 @@ def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
             completion=max(config.published.max_tokens, config.micro_batch_tokens) - prompt,
             freeze_vision=all(stage.freeze_vision for stage in config.stages),
             reference=False,
+            plays=False,
             budget=config.micro_batch_tokens,
         )
     algorithm, calls = config.algorithm, env.max_turns * env.max_crops
     in_context = (agent.evidence or env.evidence) == "frames"
     evidence = calls * (WRAPPING + (0 if in_context else agent.subagent_tokens))
     forced = (agent.answer_tokens + WRAPPING) * env.force_answer
+    crop = env.frames_per_crop * common.frame_tokens(SHAPES["8b"])
+    reading = 0 if in_context else QUESTION + WRAPPING + crop + agent.subagent_tokens
+    here = agent.engine != "vllm_server" or (common.servers > 0 and not agent.vllm.url)
     return replace(
         common,
         group=algorithm.group_size,
@@ -208,6 +297,10 @@ def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
         freeze_vision=algorithm.freeze_vision,
         reference=algorithm.kl_coefficient > 0,
         budget=algorithm.micro_batch_tokens,
+        kv_gib=agent.vllm.kv_cache_gib if here and agent.engine != "transformers" else 0.0,
+        sleeps=agent.engine != "vllm" or (agent.vllm.sleep > 0 and not config.run.asynchronous),
+        plays=here,
+        beside=env.max_crops * reading if env.max_turns else 0,
     )
 
 
@@ -226,20 +319,60 @@ def largest(shape: Shape, setting: Setting, constants: Constants) -> Plan | None
     return best
 
 
-def check(rows: Sequence[Mapping[str, Any]], constants: Constants) -> list[str]:
-    """Predicted against measured, a line for each row of `benchmarks/gpu.py --json`."""
-    lines = [f"{'model':8} {'method':9} frames  measured s  predicted   error"]
+def _planned(row: Mapping[str, Any], constants: Constants) -> tuple[float, float]:
+    """Predicted seconds and bytes of a row of `benchmarks/gpu.py --json`."""
+    shape = Shape(**row["shape"])
+    named = {field.name for field in fields(Setting)}
+    given = {key: value for key, value in row["setting"].items() if key in named}
+    setting = Setting(**{**given, "size": tuple(given["size"])})
+    if row["method"] == "repeated":
+        setting = replace(setting, budget=1)
+    return update_flops(shape, setting) / constants.flops, predict(shape, setting, constants).total
+
+
+def fit(rows: Sequence[Mapping[str, Any]], source: str) -> Constants:
+    """The constants that rows of `benchmarks/gpu.py --json` tell: medians over the rows.
+
+    Args:
+        rows: Updates; `bytes` is 0 where memory was not measured.
+        source: What ran them.
+    """
+    found: dict[str, Any] = {}
+    if rows:
+        unit = Constants(flops=1.0)
+        found["flops"] = statistics.median(_planned(row, unit)[0] / row["seconds"] for row in rows)
+    kept = []
     for row in rows:
-        shape = Shape(**row["shape"])
-        named = {field.name for field in fields(Setting)}
-        given = {key: value for key, value in row["setting"].items() if key in named}
-        setting = Setting(**{**given, "size": tuple(given["size"])})
-        packed = row["method"] == "packed"
-        seconds = passes(setting) * group_flops(shape, setting, packed) / constants.flops
-        error = seconds / row["seconds"] - 1
+        none, one = (_planned(row, Constants(kept=k))[1] for k in (0.0, 1.0))
+        if row.get("bytes"):
+            kept.append((row["bytes"] - none) / (one - none))
+    if kept and statistics.median(kept) > 0:
+        found["kept"] = statistics.median(kept)
+    return Constants(**found, source=source if found else "assumed", fitted=tuple(found))
+
+
+def check(rows: Sequence[Mapping[str, Any]], constants: Constants | None = None) -> list[str]:
+    """Predicted against measured, a line for each row of `benchmarks/gpu.py --json`.
+
+    Args:
+        rows: Updates.
+        constants: What to predict with; None predicts each row from the others.
+    """
+    lines = [
+        f"{'model':8} {'kind':4} {'method':9} frames  measured s  predicted   error"
+        "  measured MiB  predicted   error"
+    ]
+    for row in rows:
+        others = [other for other in rows if other is not row]
+        seconds, size = _planned(row, constants or fit(others, "the other rows"))
+        memory = f"{'not measured':>14}"
+        if row.get("bytes"):
+            error = size / row["bytes"] - 1
+            memory = f"{row['bytes'] / 2**20:14.1f} {size / 2**20:10.1f} {error:+7.0%}"
+        kind = "LoRA" if row["setting"]["lora"] else "full"
         lines.append(
-            f"{shape.name:8} {row['method']:9} {setting.frames:6d} {row['seconds']:11.3f} "
-            f"{seconds:10.3f} {error:+7.0%}"
+            f"{row['shape']['name']:8} {kind} {row['method']:9} {row['setting']['frames']:6d} "
+            f"{row['seconds']:11.3f} {seconds:10.3f} {seconds / row['seconds'] - 1:+7.0%}{memory}"
         )
     return lines
 
@@ -247,6 +380,22 @@ def check(rows: Sequence[Mapping[str, Any]], constants: Constants) -> list[str]:
 def text(shape: Shape, plan: Plan, constants: Constants) -> str:
     """The plan for a terminal."""
     setting = plan.setting
+    drawn = "vLLM" if setting.kv_gib else f"{plan.rows} rows, keys and values"
+    player = "vLLM" if setting.kv_gib else "it"
+    moments = [
+        f"  {name:24} {value / GIB:8.1f}: {'fits' if value <= plan.limit else 'does NOT fit'} "
+        f"({drawn} {plan.keys / GIB:.1f})"
+        for name, value in (
+            (f"while {player} plays", plan.playing),
+            ("a GPU that only plays", plan.apart),
+        )
+        if value
+    ]
+    cut = [
+        f"a group is cut into {len(plan.trees)} trees, which repeat the prompt: {plan.repeats:.2f} "
+        f"times the operations; whole it takes --budget {setting.whole(shape)}",
+        "",
+    ] * (len(plan.trees) > 1)
     lines = [
         f"{shape.name}: {shape.parameters / 1e9:.2f} B parameters; {setting.gpus} GPUs "
         f"({setting.servers} serve), sequence {setting.sequence}; {setting.groups} groups of "
@@ -256,12 +405,14 @@ def text(shape: Shape, plan: Plan, constants: Constants) -> str:
         "memory of a GPU that trains, GiB",
         *(f"  {name:24} {value / GIB:8.1f}" for name, value in plan.memory.items() if value),
         f"  {'together':24} {plan.total / GIB:8.1f}  of {plan.limit / GIB:.1f}: "
-        + ("fits" if plan.fits else "does NOT fit"),
+        + ("fits" if plan.total <= plan.limit else "does NOT fit"),
+        *moments,
         "",
         "seconds of a step",
         *(f"  {name:24} {value:8.1f}" for name, value in plan.seconds.items() if value),
         f"  {'together':24} {sum(plan.seconds.values()):8.1f}",
         "",
+        *cut,
     ]
     most = largest(shape, setting, constants)
     lines.append(
@@ -271,9 +422,15 @@ def text(shape: Shape, plan: Plan, constants: Constants) -> str:
         f"{most.setting.sequence} ({most.total / GIB:.1f} GiB, "
         f"{sum(most.seconds.values()):.0f} s a step)"
     )
-    if constants.source == "assumed":
-        lines.append("speed and activation constants are assumed: give --measured FILE")
-    return "\n".join(lines)
+    return "\n".join([*lines, _known(constants)])
+
+
+def _known(constants: Constants) -> str:
+    """Which constants are measured, and which ones assumed."""
+    assumed = f"assumed: {', '.join(constants.assumed)}"
+    if not constants.fitted:
+        return f"constants are {assumed} (--measured FILE)"
+    return f"constants measured on {constants.source}: {', '.join(constants.fitted)}; {assumed}"
 
 
 def _measured(path: str | Path, key: str, kind: type[_Kind]) -> _Kind:
@@ -304,15 +461,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         ("completion", "tokens of a rollout"),
         ("sequence", "cards that share a packed sequence"),
         ("lora", "rank of the adapters; 0 trains everything"),
+        ("budget", "tokens of a micro-batch (algorithm.micro_batch_tokens)"),
     ):
         parser.add_argument(f"--{name}", type=int, help=what)
     parser.add_argument("--freeze-vision", action="store_true", default=None)
     parser.add_argument("--offload", action="store_true", default=None, help="moments on the CPU")
     parser.add_argument("--no-recompute", dest="recompute", action="store_false", default=None)
+    parser.add_argument("--no-reshard", dest="reshard", action="store_false", default=None)
     parser.add_argument("--no-reference", dest="reference", action="store_false", default=None)
     parser.add_argument("--card-gb", type=float, help="memory of a card; default 141")
     parser.add_argument("--measured", help="constants that benchmarks/gpu.py --json wrote")
-    parser.add_argument("--check", help="compare the prediction with that file's rows")
+    parser.add_argument(
+        "--check",
+        help="compare that file's rows with the prediction from --measured, or from its other rows",
+    )
 
 
 def _read(recipe: str) -> Setting:
@@ -331,7 +493,10 @@ def run(args: argparse.Namespace) -> str:
         constants = replace(constants, card=args.card_gb * 1e9)
     if args.check:
         rows = _measured(args.check, "rows", list)
-        return "\n".join(check(rows, constants))
+        if args.measured:
+            return "\n".join([*check(rows, constants), _known(constants)])
+        told = "each row is predicted by constants from the others; from all of them:"
+        return "\n".join([*check(rows), told, _known(Constants.load(args.check))])
     given = {field.name: getattr(args, field.name) for field in fields(Setting)
              if getattr(args, field.name, None) is not None}  # fmt: skip
     if args.model not in SHAPES:

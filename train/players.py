@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from agents.base import AgentConfig, AgentStats, Limits
 from agents.conversation import ConversationAgent, Reading, Sampled, Turn
 from agents.transformers_agent import TransformersAgent
+from agents.vllm_engine import Engine
 from agents.vlm import VisionLanguageModel
 from paravt_env.vector import LongVideoVectorEnv
 from train.asynchronous import Lane, Progress, play_in_lanes
@@ -52,11 +53,13 @@ class Players:
         lanes: Their environments and agents.
         sync: How new weights reach them; None where they share the learner's.
         resources: What is closed at the end.
+        engine: What draws for all of them; None where transformers does.
     """
 
     lanes: list[Lane]
     sync: WeightSync | None = None
     resources: ExitStack = field(default_factory=ExitStack)
+    engine: Engine | None = None
 
     @property
     def agents(self) -> list[Any]:
@@ -92,8 +95,16 @@ class Players:
             rollouts += play_in_lanes(lanes, part, size, progress)
         return rollouts
 
+    def rest(self) -> None:
+        """Nothing is played until the weights change: an engine on the learner's card sleeps."""
+        if self.engine is not None:
+            self.engine.sleep()
+
     def weights_changed(self, version: int) -> None:
-        """Bring the learner's weights to the players and forget what older ones computed."""
+        """Bring the learner's weights to the players and forget what older ones computed.
+
+        An engine that sleeps wakes.
+        """
         if self.sync is not None:
             self.sync.push(version)
         for agent in self.agents:
@@ -130,12 +141,14 @@ def make_players(
         vlm: The learner's policy.
         envs: The rows of each lane.
         seed: Of the first lane's sampling.
-        apart: The learner may update while they play: give them weights of their own.
+        apart: The learner may update while they play: give them weights of their own, and an
+            engine that never sleeps.
         version: Updates that the weights have seen.
     """
     limits = Limits.of(envs[0].simulation.settings)
     resources = ExitStack()
     sync: WeightSync | None = None
+    engine: Engine | None = None
     agents: list[ConversationAgent]
     if config.engine == "transformers":
         played = vlm
@@ -154,6 +167,8 @@ def make_players(
         from agents.vllm_agent import VLLMAgent, start_engine
 
         vlm.features.limit = config.feature_cache_gib * 2**30
+        if apart:
+            config = replace(config, vllm=replace(config.vllm, sleep=0))
         engine = start_engine(config, vlm)
         resources.callback(engine.close)
         with resources:
@@ -166,4 +181,4 @@ def make_players(
     for agent in agents:
         agent.version, agent.strict = version, True
     lanes = [Lane(env, agent) for env, agent in zip(envs, agents, strict=True)]
-    return Players(lanes, sync, resources)
+    return Players(lanes, sync, resources, engine)

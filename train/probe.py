@@ -91,6 +91,9 @@ def measure_batch(
 ) -> dict[str, float]:
     """The metrics of one step: terms of all groups, gradients of the `chosen` ones, the advice.
 
+    Where several terms vary and no cosine of theirs was measured there is no advice: it would look
+    like one that knows them.
+
     Args:
         learner: Of the run, before it updates.
         config: The method.
@@ -104,8 +107,11 @@ def measure_batch(
         return {}
     terms = measure_terms(scores)
     found = measure_gradients(learner, config, weights, groups, batch, chosen) if chosen else None
-    advice = advise(terms.scales, found.cosines if found else {})
     metrics = terms.metrics() | (found.metrics() if found else {})
+    cosines = found.cosines if found else {}
+    if len(terms.scales) > 1 and not cosines:
+        return metrics
+    advice = advise(terms.scales, cosines)
     return metrics | {f"{PREFIX}advice": float(CHOICES.index(advice.choice))}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -140,7 +141,8 @@ def build(kind: type[Config], settings: Mapping[str, Any]) -> Config:
     """A checked `kind` from nested plain settings; strings are converted to the fields' types.
 
     Raises:
-        ConfigError: Unknown key (the nearest one is named), wrong type, value out of range.
+        ConfigError: Unknown key (the nearest one is named), wrong type, value out of range, or a
+            number that is not finite.
     """
     known = list(_keys(kind))
     for key in _unknown(kind, settings):
@@ -149,10 +151,27 @@ def build(kind: type[Config], settings: Mapping[str, Any]) -> Config:
     parser.add_class_arguments(kind, "settings")
     try:
         parsed = parser.parse_object({"settings": dict(settings)})
-        return parser.instantiate(parsed).settings
+        built = parser.instantiate(parsed).settings
     except (ValueError, TypeError, jsonargparse.ArgumentError) as error:
         message = " ".join(str(error).replace('"settings.', '"').split())
         raise ConfigError(message) from error
+    for name, number in _numbers(built):
+        if not math.isfinite(number):
+            raise ConfigError(f"{name} = {number}: a finite number is needed")
+    return built
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """All floats among nested settings, by dotted name."""
+    if isinstance(value, float):
+        yield name, value
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{name}.{key}" if name else str(key))
 
 
 def _fields(kind: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The report of a run: one HTML file that needs nothing else, made from what the run left behind.
 
-Last stop of the journey: `before.json`, `after.json`, `metrics.jsonl` and `config.yaml` of a run's
+Last stop of the journey: `before.json`, `after.json`, `metrics.jsonl` and the settings in a run's
 folder become a page with the comparison, the curves, and rollouts with their frames. Whatever a
 model wrote is hostile text: everything is escaped, and the page holds no script. Write it again
 with `paravt report runs/demo`.
@@ -37,6 +37,8 @@ MANY_BUDGETS = 5
 LOW_BUDGET = 8
 """Up to this K the overview alone seldom suffices: calls must not disappear there."""
 
+SETTINGS = ("after.yaml", "config.yaml")
+"""Files of settings that the page shows: those of the evaluation, and of the training."""
 STYLE = Path(__file__).with_name("report.css")
 
 
@@ -47,7 +49,7 @@ def write_report(
 
     Args:
         folder: Run folder with `after.json` and, as far as they exist, `before.json`,
-            `metrics.jsonl` and `config.yaml`.
+            `metrics.jsonl`, and `SETTINGS`.
         examples: Rollouts that are shown.
         overview: Reads K overview frames of a video; the default decodes them again.
 
@@ -61,13 +63,13 @@ def write_report(
         )
     after = EvalReport.load(folder / "after.json")
     before = EvalReport.load(folder / "before.json") if (folder / "before.json").is_file() else None
-    config = folder / "config.yaml"
+    settings = [folder / name for name in SETTINGS]
     page = render(
         folder.name,
         before,
         after,
         read_metrics(folder),
-        config.read_text(encoding="utf-8") if config.is_file() else "",
+        {path.name: path.read_text(encoding="utf-8") for path in settings if path.is_file()},
         overview or read_overview,
         examples,
     )
@@ -83,11 +85,14 @@ def render(
     before: EvalReport | None,
     after: EvalReport,
     steps: Sequence[Mapping[str, Any]],
-    config: str,
+    settings: Mapping[str, str],
     overview: Callable[[str, int], Overview],
     examples: int,
 ) -> str:
-    """The page as text; reads frames through `overview` and nothing else."""
+    """The page as text; reads frames through `overview` and nothing else.
+
+    `settings` are texts by the names of their files.
+    """
     sections = [
         f'<h1>{escape(name)}</h1><p class="lead">{escape(learned(before, after))}</p>',
         _cards(before, after),
@@ -98,10 +103,11 @@ def render(
         f'<h2>Training</h2><div class="charts">{_curves(steps)}</div>' if steps else "",
         "<h2>Rollouts</h2>",
         *(rollout_section(row, first, overview) for row, first in choose(before, after, examples)),
-        "<h2>Settings</h2><details><summary>config.yaml</summary>"
-        f"<pre>{escape(config)}</pre></details>"
-        if config
-        else "",
+        "<h2>Settings</h2>" if settings else "",
+        *(
+            f"<details><summary>{escape(file)}</summary><pre>{escape(text)}</pre></details>"
+            for file, text in settings.items()
+        ),
     ]
     style = STYLE.read_text(encoding="utf-8")
     return (

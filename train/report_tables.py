@@ -47,7 +47,7 @@ def accuracy_table(before: EvalReport | None, after: EvalReport) -> str:
             lines.append(_line(name, first, part))
     rows = (f"<tr{' class=part' if 'colspan' in line else ''}>{line}</tr>" for line in lines)
     note = (
-        "Brackets are bootstrap intervals over tasks; the difference is paired. "
+        "Brackets are bootstrap intervals over videos; the difference is paired. "
         "A video that could not be read, an agent that gave no decision and an answer that could "
         "not be judged count as wrong. Majority: the most frequent answer of each family; blind: "
         "the same policy without frames; tools: share of rollouts that called."
@@ -91,7 +91,7 @@ def _blind(rows: Sequence[EvalRow]) -> str:
 
 
 def measures_table(before: EvalReport | None, after: EvalReport) -> str:
-    """Means over categories, temporal IoU, errors by kind and what an episode used."""
+    """Means over categories, temporal IoU, evidence recall, errors by kind, an episode's use."""
     reports = [report for report in (before, after) if report is not None]
     named: dict[str, list[str]] = {}
     for report in reports:
@@ -100,12 +100,17 @@ def measures_table(before: EvalReport | None, after: EvalReport) -> str:
             found["mean of the categories"] = report.macro()
         for name, item in found.items():
             named.setdefault(name, []).append(in_percent(item))
-        for name, value in report.summary()["overall"]["usage"].items():
+        overall = report.summary()["overall"]
+        recall = overall["evidence_recall"]
+        named.setdefault("evidence recall", []).append("-" if recall is None else f"{recall:.3f}")
+        for name, value in overall["usage"].items():
             named.setdefault(f"{name.replace('_', ' ')} an episode", []).append(f"{value:.4g}")
         for kind, count in report.errors.items():
             named.setdefault(f"{kind.replace('_', ' ')}s", []).append(str(count))
+        for kind, count in report.blind_errors.items():
+            named.setdefault(f"{kind.replace('_', ' ')}s without frames", []).append(str(count))
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{escape(' → '.join(values))}</td></tr>"
         for name, values in named.items()
     )
-    return f"<div class=scroll><table>{rows}</table></div>" if rows else ""
+    return f"<div class=scroll><table>{rows}</table></div>"

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from train.bootstrap import Interval, interval, macro_interval
+from train.bootstrap import Interval, interval, macro_interval, video_clusters
 from train.errors import ConfigError
 
 BREAKDOWNS = ("family", "category", "kind", "frame_budget", "duration_group")
@@ -87,21 +87,24 @@ class EvalRow:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """All rows of an evaluation, and what they were made with."""
+    """All rows of an evaluation, and what they were made with.
+
+    Attributes:
+        blind_errors: Rows of the blind baseline that were not scored, by the kind of error.
+    """
 
     rows: tuple[EvalRow, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    blind_errors: Mapping[str, int] = field(default_factory=dict)
 
     def accuracy(self, rows: Sequence[EvalRow] | None = None) -> Interval:
         """Mean score with its bootstrap interval."""
         return self.interval(self.rows if rows is None else rows, lambda row: row.score)
 
     def interval(self, rows: Sequence[EvalRow], value: Callable[[EvalRow], float]) -> Interval:
-        """Mean of `value` over `rows` with its bootstrap interval over their tasks."""
-        return interval(
-            [value(row) for row in rows], [row.task_id for row in rows], **self._bootstrap()
-        )
+        """Mean of `value` over `rows` with its bootstrap interval over their videos."""
+        return interval([value(row) for row in rows], _clusters(rows), **self._bootstrap())
 
     def groups(self, breakdown: str) -> dict[Any, list[EvalRow]]:
         """Rows by the value of one of `BREAKDOWNS`, in order of the value."""
@@ -115,6 +118,11 @@ class EvalReport:
         """Rows that were not scored, by the kind of error."""
         return Counter(row.error_kind or row.stop_reason for row in self.rows if row.error)
 
+    @property
+    def failed(self) -> bool:
+        """Whether a row, or a row of the blind baseline, was not scored."""
+        return bool(self.errors or self.blind_errors)
+
     def summary(self) -> dict[str, Any]:
         """Accuracy, majority, compliance and calls; overall and broken down. Plain data."""
         parts = {
@@ -127,12 +135,15 @@ class EvalReport:
             "macro": asdict(self.macro()),
             "grounding": {name: asdict(item) for name, item in self.grounding().items()},
             "errors": dict(self.errors),
+            "blind_errors": dict(self.blind_errors),
         }
 
     def macro(self, breakdown: str = "category") -> Interval:
         """Mean of the categories' accuracies (MLVU's M-Avg); `accuracy` is the micro mean."""
+        tasks = [row.task_id for row in self.rows]
+        cluster_of = dict(zip(tasks, _clusters(self.rows), strict=True))
         groups = {
-            str(key): ([row.score for row in rows], [row.task_id for row in rows])
+            str(key): ([row.score for row in rows], [cluster_of[row.task_id] for row in rows])
             for key, rows in self.groups(breakdown).items()
         }
         return macro_interval(groups, **self._bootstrap())
@@ -189,7 +200,8 @@ class EvalReport:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             rows = tuple(EvalRow.from_json(row) for row in content["rows"])
-            return cls(rows, content["settings"], content["seconds"])
+            blind_errors = content.get("blind_errors", {})
+            return cls(rows, content["settings"], content["seconds"], blind_errors)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"{path} is no report of an evaluation ({type(error).__name__}: {error}): make it "
@@ -200,15 +212,22 @@ class EvalReport:
 def with_blind(report: EvalReport, blind: EvalReport) -> EvalReport:
     """The report with the score of each task's blind row beside every row of that task.
 
+    The errors of the blind rows come along: they count as wrong answers there.
+
     Raises:
-        ValueError: A task was not played blind.
+        ConfigError: A task was not played blind.
     """
     scores = {row.task_id: row.score for row in blind.rows}
     missing = sorted({row.task_id for row in report.rows} - scores.keys())
     if missing:
-        raise ValueError(f"{len(missing)} tasks have no blind row, such as {missing[0]!r}")
+        raise ConfigError(f"{len(missing)} tasks have no blind row, such as {missing[0]!r}")
     rows = tuple(replace(row, blind=scores[row.task_id]) for row in report.rows)
-    return replace(report, rows=rows)
+    return replace(report, rows=rows, blind_errors=dict(blind.errors))
+
+
+def _clusters(rows: Sequence[EvalRow]) -> list[str]:
+    """What each row is resampled with."""
+    return video_clusters([row.task_id for row in rows], [row.video for row in rows])
 
 
 def _iou(row: EvalRow) -> float:
@@ -233,7 +252,7 @@ def paired_difference(
     value: Callable[[EvalRow], float] = lambda row: row.score,
     where: Callable[[EvalRow], bool] = lambda row: True,
 ) -> Interval:
-    """Mean of `value` after minus before, over the same tasks and budgets; bootstrap over tasks.
+    """Mean of `value` after minus before, over the same tasks and budgets; bootstrap over videos.
 
     Raises:
         ValueError: The two evaluations did not ask the same tasks at the same budgets.
@@ -248,6 +267,6 @@ def paired_difference(
         raise ValueError(f"evaluations of different tasks cannot be paired: {odd} in only one")
     return interval(
         [value(second[key]) - value(first[key]) for key in first],
-        [task_id for task_id, _ in first],
+        _clusters([second[key] for key in first]),
         **after._bootstrap(),
     )

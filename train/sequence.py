@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from train.errors import ConfigError
 from train.parallel import Group
 
 SEQUENCE = "paravt_sequence"
@@ -107,6 +108,23 @@ def gather_alike(x: torch.Tensor, counts: Sequence[int], group: Group) -> torch.
     return x if group.size == 1 else _GatherAlike.apply(x, counts, group)
 
 
+def check_heads(heads: int, processes: int) -> None:
+    """Refuse processes that cannot share a sequence: each attends with as many heads.
+
+    Args:
+        heads: Of the keys; there are a multiple of them for the queries.
+        processes: Those that share.
+
+    Raises:
+        ConfigError: They do not divide the heads.
+    """
+    if heads % processes:
+        raise ConfigError(
+            f"{processes} processes cannot share {heads} attention heads: set parallel.sequence to "
+            f"a divisor of {heads}"
+        )
+
+
 @dataclass(frozen=True)
 class HeadExchange:
     """What the attention function is told: who shares the sequence, and how each one attends."""
@@ -118,15 +136,11 @@ class HeadExchange:
         """(B, H, s, D) with all heads of a slice to (B, H / size, S, D), all tokens of some heads.
 
         Raises:
-            ValueError: The processes do not divide the heads.
+            ConfigError: The processes do not divide the heads.
         """
         b, heads, tokens, width = x.shape
         size = self.group.size
-        if heads % size:
-            raise ValueError(
-                f"{size} processes cannot share {heads} attention heads: set parallel.sequence to "
-                f"a divisor of {heads}"
-            )
+        check_heads(heads, size)
         parts = x.reshape(b, size, heads // size, tokens, width).transpose(0, 1)
         traded = _Exchange.apply(parts, self.group.handle).permute(1, 2, 0, 3, 4)
         return traded.reshape(b, heads // size, size * tokens, width)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from agents.base import Limits, Trajectory, image_key
 from agents.context import TokenContext
@@ -32,6 +34,7 @@ from paravt_env.tasksets.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.video.store import FrameStore
 from train import lora, parallel, recipe
+from train.checkpoint import flush
 from train.config import SFTConfig, StageConfig
 from train.errors import ConfigError
 from train.learner import Learner
@@ -207,6 +210,32 @@ def _policy(
     return lora.add(vlm, config.lora, config.run.seed) if config.lora.rank else vlm
 
 
+def _replace(folder: Path, vlm: VisionLanguageModel, records: Sequence[dict[str, Any]]) -> None:
+    """Write the policy and the losses into a draft, then put its files where the old ones are.
+
+    Each has its name only when it is whole. Of a policy in several files the index that names them
+    goes first and comes last, so that no mixture of two can be loaded.
+
+    Raises:
+        OSError: It could not be written (a full disk); what was there before stays.
+    """
+    draft = folder / ".partial"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        vlm.save(draft)
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        (draft / "sft.jsonl").write_text(lines, encoding="utf-8")
+        flush(draft)
+        for path in folder.glob("model*.safetensors*"):
+            if path.name == SAFE_WEIGHTS_INDEX_NAME or not (draft / path.name).exists():
+                path.unlink()
+        for path in sorted(draft.iterdir(), key=lambda path: path.name == SAFE_WEIGHTS_INDEX_NAME):
+            path.replace(folder / path.name)
+        flush(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 def _check(config: SFTConfig, processes: Parallel) -> None:
     """Refuse what cannot be run, before anything is loaded."""
     if processes.world.size == 1:
@@ -257,10 +286,8 @@ def _run(config: SFTConfig, processes: Parallel, say: Callable[[str], None]) -> 
 
     def save() -> None:
         if processes.leads:
-            vlm.save(folder)
-            lines = "".join(json.dumps(record) + "\n" for record in records)
-            (folder / "sft.jsonl").write_text(lines, encoding="utf-8")
-        processes.barrier()
+            _replace(folder, vlm, records)
+        processes.barrier(patient=True)
 
     published = any(stage.published for stage in config.stages)
     env = make_env(config) if published else config.env.make(config.evaluation.num_envs)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from paravt_env.names import known_name
 from train import recipe
@@ -33,6 +33,8 @@ from train.study_cells import (
 )
 
 STUDIES = Path(__file__).parent / "studies"
+Measure = Literal["greedy_accuracy", "accuracy", "f", "calls", "low_calls"]
+"""What a goal is about; `train.study_report.MEASURES` says of which rows."""
 
 
 @dataclass
@@ -63,6 +65,22 @@ class Arm:
 
 
 @dataclass
+class Goal:
+    """What an arm is to reach beside another one; measured and judged below the table."""
+
+    arm: str
+    beside: str
+    """The other arm."""
+    measure: Measure
+    title: str = ""
+    """The claim that it is a part of."""
+    least: float = 0.0
+    """At least this many times the other's mean; 0 asks for the interval of the difference."""
+    rises: bool = True
+    """least = 0: that interval is to lie above zero; false: it is not to."""
+
+
+@dataclass
 class StudyConfig:
     """What is compared with what."""
 
@@ -78,15 +96,16 @@ class StudyConfig:
     """Arms that run where none are named."""
     baseline: str = ""
     """Arm that the others are compared with."""
-    method: str = ""
-    """Arm that is to be better; its goals are printed below the table. Empty: no goals."""
+    goals: tuple[Goal, ...] = ()
+    """What the arms are to reach."""
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
         """Check that every name means something."""
         if not self.arms or not self.starts:
             raise ValueError("a study needs arms and starts")
-        for name in (*self.main, self.baseline, self.method or self.baseline):
+        aims = [name for goal in self.goals for name in (goal.arm, goal.beside)]
+        for name in (*self.main, self.baseline, *aims):
             known_name("arm", name, self.arms)
         for arm in self.arms.values():
             arm.start = arm.start or next(iter(self.starts))

@@ -1,8 +1,9 @@
-"""How sure the numbers of a study are: means, differences and gaps over the seeds and the tasks.
+"""How sure the numbers of a study are: means, differences and gaps over the seeds and the videos.
 
 Between the reports that `train.study_cells` left and the table. A study says something about a way
-of training, and every seed is one draw of it: an interval that resamples tasks alone would call
-three lucky seeds a finding. So whole runs and whole tasks are both resampled (`bootstrap.crossed`).
+of training, and every seed is one draw of it: an interval that resamples videos alone would call
+three lucky seeds a finding. So whole runs and whole videos, each with all its tasks, are both
+resampled (`bootstrap.crossed`).
 
 Three seeds are few: a percentile interval over them is still too narrow (its variance between the
 seeds is 2/3 of the unbiased one), which is why each estimate keeps its seeds' own values, to be
@@ -12,12 +13,12 @@ printed beside it. Tests: `pytest tests/test_study.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from train.bootstrap import Interval, crossed, ends
+from train.bootstrap import Interval, crossed, ends, video_clusters
 from train.metrics import necessity_gap, necessity_sums
 from train.scores import EvalReport, EvalRow
 
@@ -39,7 +40,7 @@ class Estimate(Interval):
 
     @property
     def spread(self) -> tuple[float, float] | None:
-        """Smallest and largest of the seeds; None of one: its interval is over tasks alone."""
+        """Smallest and largest of the seeds; None of one: its interval is over videos alone."""
         return (min(self.seeds), max(self.seeds)) if len(self.seeds) > 1 else None
 
 
@@ -116,8 +117,8 @@ def _estimate(
         return None
     if any(keys != asked[0] for keys in asked):
         raise ValueError("the arms were evaluated on different tasks: run them with one setting")
-    tasks = sorted({task for task, _ in asked[0]})
-    tables = [_sums(arm, columns, tasks) for arm in chosen]
+    clusters = _clusters(chosen[0][0])
+    tables = [_sums(arm, columns, clusters) for arm in chosen]
     mean = float(statistic([table.sum(axis=(0, 1)) for table in tables]))
     if math.isnan(mean):
         return None
@@ -127,20 +128,31 @@ def _estimate(
     first = by_seed[0] if len(by_seed) == 1 else by_seed[0][:, None]  # all pairs of seeds
     seeds = statistic([first, *by_seed[1:]]).ravel()
     rows = sum(len(one) for arm in chosen for one in arm)
-    return Estimate(mean, low, high, rows, len(tasks), tuple(seeds[~np.isnan(seeds)].tolist()))
+    return Estimate(
+        mean, low, high, rows, tables[0].shape[1], tuple(seeds[~np.isnan(seeds)].tolist())
+    )
 
 
-def _sums(arm: Sequence[Sequence[EvalRow]], columns: Columns, tasks: Sequence[str]) -> np.ndarray:
-    """(S, T, C): the columns' sums over the rows of each seed and task."""
+def _clusters(rows: Sequence[EvalRow]) -> dict[str, int]:
+    """The number of the cluster that each task belongs to."""
+    tasks = [row.task_id for row in rows]
+    names = video_clusters(tasks, [row.video for row in rows])
+    number = {name: index for index, name in enumerate(sorted(set(names)))}
+    return {task: number[name] for task, name in zip(tasks, names, strict=True)}
+
+
+def _sums(
+    arm: Sequence[Sequence[EvalRow]], columns: Columns, clusters: Mapping[str, int]
+) -> np.ndarray:
+    """(S, V, C): the columns' sums over the rows of each seed and cluster of tasks."""
     rows = [(seed, row) for seed, one in enumerate(arm) for row in one]
     values_NC = np.array([columns(row) for _, row in rows], dtype=np.float64)
     if not np.isfinite(values_NC).all():
         raise ValueError("a bootstrap needs finite values")
-    place = {task: index for index, task in enumerate(tasks)}
-    sums_STC = np.zeros((len(arm), len(tasks), values_NC.shape[1]))
-    at = [seed for seed, _ in rows], [place[row.task_id] for _, row in rows]
-    np.add.at(sums_STC, at, values_NC)
-    return sums_STC
+    sums_SVC = np.zeros((len(arm), max(clusters.values()) + 1, values_NC.shape[1]))
+    at = [seed for seed, _ in rows], [clusters[row.task_id] for _, row in rows]
+    np.add.at(sums_SVC, at, values_NC)
+    return sums_SVC
 
 
 def _counted(value: Value) -> Columns:

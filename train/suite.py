@@ -83,7 +83,7 @@ class Outcome:
     @property
     def failed(self) -> bool:
         """Whether a row, or the whole set, could not be evaluated."""
-        return self.report is None or bool(self.report.errors)
+        return self.report is None or self.report.failed
 
     @property
     def ours(self) -> Interval | None:
@@ -120,6 +120,7 @@ class SuiteReport:
                 "ours": None if item is None else _points(item),
                 "published": dict(outcome.entry.published),
                 "errors": dict(outcome.report.errors) if outcome.report else {},
+                "blind_errors": dict(outcome.report.blind_errors) if outcome.report else {},
                 "error": outcome.error,
             }
         return {"suite": self.name, "sets": sets, "differences": list(self.differences)}
@@ -145,6 +146,11 @@ class SuiteReport:
             )
             head = f"{entry.name:22}{entry.metric:>9}{rows:>6}{errors:>8}"
             lines.append(f"{head}  {ours:20}{published}")
+        lines += [
+            f"{o.entry.name}: {sum(o.report.blind_errors.values())} errors without frames"
+            for o in self.outcomes
+            if o.report is not None and o.report.blind_errors
+        ]
         lines += [f"not evaluated: {o.entry.name}: {o.error}" for o in self.outcomes if o.error]
         lines.append("differences from the published protocol:")
         return "\n".join([*lines, *(f"- {text}" for text in self.differences)])

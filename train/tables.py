@@ -31,21 +31,26 @@ def print_progress(done: int, total: int, accuracy: float, errors: int) -> None:
 
 
 def table(report: EvalReport) -> str:
-    """The summary as lines of text: accuracy with its interval, baselines, format, calls, cost."""
+    """The summary as lines of text: accuracy with its interval, baselines, format, calls, cost.
+
+    `evidence` is the evidence recall: "-" where no row has gold evidence.
+    """
     summary = report.summary()
     lines = [
         f"{'':24}{'rows':>5}  {'accuracy':24}{'majority':>9}{'blind':>7}{'format':>8}{'tools':>7}"
-        f"{'calls':>7}{'frames':>8}{'errors':>8}"
+        f"{'calls':>7}{'frames':>8}{'evidence':>10}{'errors':>8}"
     ]
 
     def line(name: str, part: dict[str, Any]) -> str:
         item = part["accuracy"]
         accuracy = f"{item['mean']:.3f} [{item['low']:.3f}, {item['high']:.3f}]"
-        blind = "-" if part["blind"] is None else f"{part['blind']:.3f}"
+        blind, evidence = (
+            "-" if part[key] is None else f"{part[key]:.3f}" for key in ("blind", "evidence_recall")
+        )
         return (
             f"{name[:24]:24}{item['rows']:5d}  {accuracy:24}{part['majority']:9.3f}{blind:>7}"
             f"{part['compliance']:8.2f}{part['tool_rate']:7.2f}{part['calls']:7.2f}"
-            f"{part['frames_seen']:8.1f}{part['errors']:8d}"
+            f"{part['frames_seen']:8.1f}{evidence:>10}{part['errors']:8d}"
         )
 
     lines.append(line("all", summary["overall"]))
@@ -67,11 +72,10 @@ def table(report: EvalReport) -> str:
     if used:
         each = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in used.items())
         lines.append(f"an episode used: {each}")
-    if summary["overall"]["evidence_recall"] is not None:
-        lines.append(f"evidence recall {summary['overall']['evidence_recall']:.3f}")
-    if summary["errors"]:
-        named = ", ".join(f"{count} {kind}" for kind, count in summary["errors"].items())
-        lines.append(f"errors, counted as wrong: {named}")
+    for errors, where in (("errors", ""), ("blind_errors", " without frames")):
+        if summary[errors]:
+            named = ", ".join(f"{count} {kind}" for kind, count in summary[errors].items())
+            lines.append(f"errors{where}, counted as wrong: {named}")
     return "\n".join(lines)
 
 

@@ -31,7 +31,7 @@ from train.errors import ConfigError
 from train.interrupt import Interrupt
 from train.learner import Learner
 from train.metrics import MetricsLogger, aggregate_rollouts
-from train.parallel import Parallel
+from train.parallel import HAND_OVER, Parallel
 from train.pipeline import Pipeline
 from train.players import Players
 from train.probe import choose_groups, measure_batch
@@ -122,8 +122,13 @@ class Trainer:
         mine = players.split(groups) if self.parallel.plays else slice(0, 0)
         starts = starts[mine.start * size : mine.stop * size]
         own = self.players.play(starts, size, progress) if starts else []
-        among = players if isinstance(self._ahead, Pipeline) else None
-        rollouts = [one for part in self.parallel.from_players(own, among) for one in part]
+        if isinstance(self._ahead, Pipeline):  # the others do not take part, and may update
+            parts = self.parallel.from_players(own, players)
+        else:
+            self.parallel.progress.at(HAND_OVER, self.step)
+            parts = self.parallel.from_players(own)
+            self.parallel.progress.at("collect", self.step)
+        rollouts = [one for part in parts for one in part]
         return [rollouts[i : i + size] for i in range(0, len(rollouts), size)]
 
     def _update(self, batch: Batch) -> dict[str, float]:
@@ -131,6 +136,7 @@ class Trainer:
         self.parallel.progress.at("update", self.step)
         if self._ahead is not None:
             self._ahead.updating(last=self.step + 1 >= self.config.run.steps)
+        self.players.rest()
         return self._diagnostics(batch) | self.learner.update(batch, self.step)
 
     def _diagnostics(self, batch: Batch) -> dict[str, float]:
@@ -301,6 +307,7 @@ class Trainer:
                 "step": self.step,
                 "tasks": self.order.tasks,
                 "pool": self.pool.digest,
+                "parameters": list(self.learner.weights.parameters),
                 "optimizer": checkpoint.optimizer_groups(self.learner.optimizer),
                 "scheduler": self.learner.scheduler.state_dict(),
                 **states,
@@ -321,6 +328,8 @@ class Trainer:
                 f"the checkpoint was trained on as many tasks ({self.order.tasks}), but on others: "
                 "resume with the same task set, and with the same selection and pass rates"
             )
+        if "parameters" in state:  # older checkpoints do not name them
+            self.learner.weights.check(state["parameters"])
         self.step = state["step"]
         self._follow(state)
         self.learner.rng.bit_generator.state = state["minibatches"]

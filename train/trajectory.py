@@ -10,6 +10,8 @@ Command: `pytest tests/test_packing.py`.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -105,12 +107,33 @@ def grow_trees(samples: Sequence[Sample], limit: int) -> list[Tree]:
         size = prompt_length
         for i in members:
             if part and size + samples[i].length > limit:
+                if len(part) == 1:
+                    _warn_of_repeats(prompt_length, len(members), limit)
                 trees.append(Tree(tuple(samples[j] for j in part), tuple(part)))
                 part, size = [], prompt_length
             part.append(i)
             size += samples[i].length
         trees.append(Tree(tuple(samples[j] for j in part), tuple(part)))
     return trees
+
+
+_warned: list[str] = []
+
+
+def _warn_of_repeats(prompt: int, branches: int, limit: int) -> None:
+    """Say once that a prompt is computed for each of its branches.
+
+    Every process that trains grows the same trees, and the last one always trains: it speaks.
+    """
+    last = int(os.environ.get("WORLD_SIZE", "1")) - 1
+    if _warned or int(os.environ.get("RANK", "0")) != last:
+        return
+    _warned.append(
+        f"paravt: warning: algorithm.micro_batch_tokens={limit} has no room for two of the "
+        f"{branches} branches of a prompt of {prompt} tokens, which is computed for each anew: "
+        "raise it where memory allows (`paravt plan --budget`). Said once"
+    )
+    print(_warned[-1], file=sys.stderr, flush=True)
 
 
 def micro_batches(trees: Sequence[Tree], budget: int) -> list[list[Tree]]:

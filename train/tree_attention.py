@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from train.packing import PackedBatch, tree_mask
@@ -33,6 +33,8 @@ from train.sequence import SEQUENCE, HeadExchange
 
 Mode = Literal["split", "dense", "flex"]
 SPLIT, FLEX = "paravt_split", "paravt_flex"
+BLOCK = 128
+"""Side of FlexAttention's blocks, in tokens."""
 SHAPES = 64
 """Kinds of shapes for which FlexAttention is compiled; torch's own bound of 8 is soon reached."""
 
@@ -213,7 +215,11 @@ def choose(setting: str, device: torch.device) -> Mode:
 
 
 def block_mask(segments: torch.Tensor) -> BlockMask:
-    """`tree_mask` as FlexAttention's block mask, from segments (B, S)."""
+    """`tree_mask` as FlexAttention's block mask, from segments (B, S), each one run of tokens.
+
+    A block is judged by the segments at its ends: torch's `create_block_mask` would look at all S^2
+    pairs of tokens, gigabytes at a thousand frames.
+    """
 
     def allowed(
         b: torch.Tensor, h: torch.Tensor, query: torch.Tensor, key: torch.Tensor
@@ -221,8 +227,34 @@ def block_mask(segments: torch.Tensor) -> BlockMask:
         seen = segments[b, key]
         return ((seen == 0) | (seen == segments[b, query])) & (query >= key)
 
-    rows, tokens = segments.shape
-    return create_block_mask(allowed, rows, None, tokens, tokens, device=str(segments.device))
+    tokens = segments.shape[1]
+    starts = torch.arange(0, tokens, BLOCK, device=segments.device)
+    stops = (starts + BLOCK).clamp(max=tokens)
+    first, last = segments[:, starts], segments[:, stops - 1]  # (B, blocks)
+    prompt = (segments == 0).sum(1, keepdim=True)
+    behind_prompt = segments.gather(1, starts.maximum(prompt).clamp(max=tokens - 1))
+    branch_alone = behind_prompt == last  # but for prompt tokens, which all may see
+    unbroken = stops - starts == BLOCK  # torch counts a shorter one as partial
+
+    query, key = (slice(None), slice(None), None), (slice(None), None)
+    earlier = starts[:, None] > starts
+    seen = earlier & ((first == 0)[key] | (last[key] == first[query]))
+    same = branch_alone[key] & (last[key] == last[query])
+    full = earlier & unbroken[:, None] & ((last == 0)[key] | same)
+    diagonal = starts[:, None] == starts
+    return BlockMask.from_kv_blocks(
+        *_in_order(diagonal | (seen & ~full)),
+        *_in_order(full),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=allowed,
+        seq_lengths=(tokens, tokens),
+    )
+
+
+def _in_order(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many blocks each row of (B, blocks, blocks) has, and all indices, those blocks first."""
+    order = blocks.int().argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(-1, dtype=torch.int32)[:, None], order.int()[:, None]
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from train.parallel import STAGE, Parallel, attempt
+from train.parallel import HAND_OVER, STAGE, Parallel, attempt
 
 EXIT = 70
 """Exit status of a process that leaves because of another one."""
@@ -126,13 +126,19 @@ class Watch:
                 if rank not in seen or seen[rank][0] != state["beat"]:
                     seen[rank] = (state["beat"], now)
             silent = any(now - when > patience for _, when in seen.values())
-            stuck = now - self.progress.since > patience and self._behind(states)
+            stuck = now - self.progress.since > self._patience() and self._behind(states)
             if (silent or stuck) and self.progress.order and not self._over.is_set():
                 self._leave(self._missing(patience=4 * self.beat))
                 return
             called = select.select([self._read], [], [], self.beat)[0]
             if called and signal.SIGTERM in self._read.recv(64):
                 self._leave(self._missing(patience=6 * self.beat))
+
+    def _patience(self) -> float:
+        """Seconds after which this process gives up on those that are behind."""
+        config = self.parallel.config
+        long = config.long_timeout if self.progress.stage == HAND_OVER else 0.0
+        return max(config.timeout, long)
 
     def _behind(self, states: dict[int, dict[str, Any]]) -> list[int]:
         """Processes that have not come as far as this one, the furthest behind."""

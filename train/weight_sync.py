@@ -121,7 +121,11 @@ class CopySync:
 
 
 class EngineSync:
-    """From a policy to vLLM in this process."""
+    """From a policy to vLLM in this process.
+
+    Of several processes each feeds its own engine, and waits for no other: the policy that plays is
+    whole in each (`train/weights.py`). An engine that sleeps wakes.
+    """
 
     def __init__(self, model: torch.nn.Module, engine: InProcessEngine, deadline: float) -> None:
         self.weights, self.engine, self.deadline = Weights(model), engine, deadline

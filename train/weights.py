@@ -15,7 +15,7 @@ Command: `pytest tests/test_parallel.py`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from torch.utils.checkpoint import checkpoint
 
 from agents.vlm import VisionLanguageModel
 from train import lora
+from train.errors import ConfigError
 from train.parallel import Parallel
 from train.scoring import Scorer
 
@@ -95,6 +96,19 @@ class Weights:
         full = ((name, whole(p.detach())) for name, p in self.parameters.items())
         return {f"weights.{name}": value.cpu() for name, value in full if keep}
 
+    def check(self, trained: Collection[str]) -> None:
+        """Refuse a checkpoint that trained other parameters than these.
+
+        Raises:
+            ConfigError: It did.
+        """
+        odd = sorted(set(trained) ^ self.parameters.keys())
+        if odd:
+            raise ConfigError(
+                f"the checkpoint trained other parameters ({odd[0]} and {len(odd) - 1} more): "
+                "resume with the same lora and freeze_vision settings"
+            )
+
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take up what `state` gave; without a copy in it, the policy's own weights stay."""
         found = {
@@ -104,12 +118,7 @@ class Weights:
         }
         if not found:
             return
-        if found.keys() != self.parameters.keys():
-            odd = sorted(found.keys() ^ self.parameters.keys())
-            raise ValueError(
-                f"the checkpoint trained other parameters ({odd[0]} and {len(odd) - 1} more): "
-                "resume with the same lora and freeze_vision settings"
-            )
+        self.check(found)
         with torch.no_grad():
             for name, p in self.parameters.items():
                 p.copy_(like(found[name].to(p.dtype), p))
@@ -193,7 +202,9 @@ class ShardedWeights(Weights):
                 if self._parallel.trains:
                     target.copy_(whole(self.parameters[name]))
                 if split:
-                    dist.broadcast(target.data, src=first)
+                    dist.broadcast(target, src=first)
+                    # which torch does not count; features of older weights would pass for new ones
+                    torch.autograd.graph.increment_version(target)
 
 
 def shard(scorer: Scorer, parallel: Parallel, dtype: torch.dtype) -> None:

@@ -4,8 +4,8 @@ Between an observation and an agent's context. A part is a string or a `FrameRef
 the vision tokens of one frame go; the agent tokenises, so no chat template appears here. `paravt`
 is written for full-size models and lists the tool's schema; `compact` spends as few tokens as it
 can, for a model of a few million parameters. The others are for other model families: Qwen3-VL's
-own tool format, LongVT's one crop a turn, servers with tool calling of their own, and reasoning and
-direct answers without any tool.
+own tool format, LongVT's one crop a turn, PyVision-RL's without an overview, servers with tool
+calling of their own, and reasoning and direct answers without any tool.
 """
 
 from __future__ import annotations
@@ -168,16 +168,23 @@ QWEN3VL = replace(
     ),
 )
 
-LONGVT = replace(
+_ONE_WINDOW = (
+    "A tool shows one window of the video, of at most {max_seconds:g} seconds, as frames.\n\n"
+    "# Tools\n\n<tools>\n{tools}\n</tools>\n\n"
+    f"In each turn think first, {opening(THINK)}...{closing(THINK)}. If what you have seen "
+    "does not suffice, look at one window with one call and wait for its frames:\n"
+    f"{opening(CALL)}\n{_CALL_EXAMPLE}\n{closing(CALL)}\n"
+    f"You may do so in {{max_turns}} turns. Otherwise end with {_ANSWER_TAGS}. {_ANSWER_KINDS}"
+)
+
+LONGVT = replace(PARAVT, name="longvt", system=f"{_ASKED} {_ONE_WINDOW}")
+
+PYVISION = replace(
     PARAVT,
-    name="longvt",
+    name="pyvision",
     system=(
-        f"{_ASKED} A tool shows one window of the video, of at most {{max_seconds:g}} seconds, as "
-        "frames.\n\n# Tools\n\n<tools>\n{tools}\n</tools>\n\n"
-        f"In each turn think first, {opening(THINK)}...{closing(THINK)}. If what you have seen "
-        "does not suffice, look at one window with one call and wait for its frames:\n"
-        f"{opening(CALL)}\n{_CALL_EXAMPLE}\n{closing(CALL)}\n"
-        f"You may do so in {{max_turns}} turns. Otherwise end with {_ANSWER_TAGS}. {_ANSWER_KINDS}"
+        "You answer a question about a long video. You are told its length, size and frame rate, "
+        f"and see none of its frames before you ask for them. {_ONE_WINDOW}"
     ),
 )
 
@@ -211,7 +218,7 @@ DIRECT = replace(
 
 PROMPTS: dict[str, PromptStyle] = {
     style.name: style
-    for style in (PARAVT, COMPACT, QWEN3VL, LONGVT, TOOL_CALLING, REASONING, DIRECT)
+    for style in (PARAVT, COMPACT, QWEN3VL, LONGVT, PYVISION, TOOL_CALLING, REASONING, DIRECT)
 }
 
 

@@ -11,8 +11,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Any, NamedTuple
+
+from paravt_env.rewards.timed_http import TimedHandler, TimedSecureHandler
 
 MAX_REPLY_BYTES = 4 * 2**20
 _TEMPORARY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -37,6 +41,7 @@ class EndpointError(RuntimeError):
 class Reply(NamedTuple):
     """What the model said and what it cost in tokens, as the server reports them.
 
+    `content` is its text, "" where it wrote none beside calls or reasoning; a refusal is text too.
     `message` is the whole message: tool calls and reasoning are in it where there are any.
     """
 
@@ -53,7 +58,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_OPENER = urllib.request.build_opener(_NoRedirect)
+_OPENER = urllib.request.build_opener(_NoRedirect, TimedHandler, TimedSecureHandler)
 
 
 def chat(url: str, body: Mapping[str, Any], key: str = "", timeout: float = 30.0) -> Reply:
@@ -63,11 +68,12 @@ def chat(url: str, body: Mapping[str, Any], key: str = "", timeout: float = 30.0
         url: Base address, such as http://localhost:8000/v1.
         body: The request: `model`, `messages` and options.
         key: Bearer token, "" for none.
-        timeout: Seconds for the whole exchange, not for each packet.
+        timeout: Seconds for the whole exchange, not for each packet. Only the system's look-up of
+            the name, and a second address of a host whose first does not answer, come on top.
 
     Raises:
         EndpointError: No connection, no reply in time, an error status, or a reply that is no chat
-            completion.
+            completion or was withheld.
     """
     headers = {"Content-Type": "application/json"} | (
         {"Authorization": f"Bearer {key}"} if key else {}
@@ -75,27 +81,24 @@ def chat(url: str, body: Mapping[str, Any], key: str = "", timeout: float = 30.0
     request = urllib.request.Request(
         url.rstrip("/") + "/chat/completions", json.dumps(body).encode(), headers, method="POST"
     )
-    deadline = time.monotonic() + timeout
     try:
         with _OPENER.open(request, timeout=timeout) as response:
-            content = _read(response, deadline)
+            content = _read(response)
     except urllib.error.HTTPError as error:
         raise _status_error(error) from None
-    except TimeoutError:
-        raise EndpointError(f"no reply within {timeout:g} s", temporary=True) from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise EndpointError(f"no connection: {reason}", temporary=True) from None
+        late = isinstance(reason, TimeoutError)
+        problem = f"no reply within {timeout:g} s" if late else f"no connection: {reason}"
+        raise EndpointError(problem, temporary=True) from None
     return _reply(content)
 
 
-def _read(response: Any, deadline: float) -> bytes:
-    """The whole body; a server that trickles bytes does not get past the deadline."""
+def _read(response: Any) -> bytes:
+    """The whole body."""
     content = b""
     while piece := response.read1(2**16):
         content += piece
-        if time.monotonic() > deadline:
-            raise TimeoutError
         if len(content) > MAX_REPLY_BYTES:
             raise EndpointError(f"a reply of more than {MAX_REPLY_BYTES} bytes", temporary=False)
     return content
@@ -108,19 +111,66 @@ def _status_error(error: urllib.error.HTTPError) -> EndpointError:
             said = error.read1(300).decode("utf-8", "replace")
     except (OSError, HTTPException):
         said = ""
-    asked = error.headers.get("Retry-After", "")
-    wait = float(asked) if asked.isdecimal() else 0.0
+    wait = _seconds(error.headers.get("Retry-After", ""))
     message = f"HTTP status {error.code}: {' '.join(said.split())}"
     return EndpointError(message, error.code in _TEMPORARY, wait, error.code)
+
+
+def _seconds(asked: str) -> float:
+    """A `Retry-After` in seconds: a number or a date; 0 where it is neither or has passed.
+
+    >>> _seconds("1.5"), _seconds("-3"), _seconds("Sun, 06 Nov 1994 08:49:37 GMT"), _seconds("soon")
+    (1.5, 0.0, 0.0, 0.0)
+    """
+    try:
+        wait = float(asked)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(asked)
+        except (ValueError, OverflowError):
+            return 0.0
+        wait = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - time.time()
+    return wait if wait > 0 else 0.0
 
 
 def _reply(content: bytes) -> Reply:
     try:
         reply = json.loads(content)
-        message = reply["choices"][0]["message"]
-        text = message.get("content") if message.get("tool_calls") else message["content"]
+        choice = reply["choices"][0]
+        text = _text(choice["message"], choice.get("finish_reason"))
         usage = reply.get("usage") or {}
         sent, drawn = (int(usage.get(f"{who}_tokens") or 0) for who in ("prompt", "completion"))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise EndpointError("the reply is not a chat completion", temporary=True) from None
-    return Reply(text if isinstance(text, str) else "", sent, drawn, message)
+    return Reply(text, sent, drawn, choice["message"])
+
+
+def _text(message: Mapping[str, Any], finish: Any) -> str:
+    """What the model wrote, in whichever of the forms that servers use.
+
+    Args:
+        message: Its `content` is a string, a list of parts, or null beside calls, reasoning, a
+            refusal, or nothing at all.
+        finish: The choice's `finish_reason`.
+
+    Raises:
+        EndpointError: A form that is none of these, or a reply that a filter withheld.
+        KeyError: Neither content nor anything that stands for it.
+    """
+    beside = any(message.get(name) for name in ("tool_calls", "refusal"))
+    content = message.get("content") if beside else message["content"]
+    parts = content if isinstance(content, list) else [content]
+    text = "".join(map(_piece, parts)) or _piece(message.get("refusal"))
+    if finish == "content_filter" and not text and not message.get("tool_calls"):
+        raise EndpointError("the server's content filter withheld the reply", temporary=False)
+    return text
+
+
+def _piece(part: Any) -> str:
+    """The text of a part; null holds none."""
+    if isinstance(part, Mapping) and part.get("type") in ("text", "refusal"):
+        part = part.get(part["type"])
+    if part is not None and not isinstance(part, str):
+        problem = f"the reply's content is neither text nor parts of text: {str(part)[:80]}"
+        raise EndpointError(problem, temporary=True)
+    return part or ""

@@ -20,6 +20,8 @@ from agents.vllm_engine import EngineError, Prompt
 from agents.vllm_local import InProcessEngine
 from agents.vllm_server import ServerEngine
 from agents.vlm import VisionLanguageModel
+from train import lora
+from train.config import LoraConfig
 from train.learner import Learner
 from train.rollout import Start, play
 from train.weight_sync import ServerSync, SyncError, WeightSync, connect
@@ -85,6 +87,32 @@ def test_ten_steps_of_training_agree_before_and_after_each_sync(
         sync.push(step + 1)
         agent.weights_changed(step + 1)
         assert distance(engine, vlm, seed=1) < 1e-4
+
+
+def test_trained_adapters_reach_the_engine_merged(
+    player, vlm: VisionLanguageModel, make_vector, clip: str
+) -> None:
+    config, engine, _ = player
+    adapted = lora.add(vlm, LoraConfig(rank=4))
+    sync = connect(config, adapted.model, engine)
+    env = make_vector(4, tasks=ListTasks([make_task(clip)]), frame_size=(64, 64))
+    agent = VLLMAgent(adapted, config, engine, Limits(3))
+    learner = Learner(
+        adapted,
+        PARAGRPOConfig(groups=1, group_size=4, kl_coefficient=0.0, loss="tis", learning_rate=0.05),
+        TEMPERATURE,
+    )
+    rng = np.random.default_rng(0)
+    for step in range(2):
+        rollouts = play(env, agent, [Start("colour", 2, step)] * 4)
+        played = [one for rollout in rollouts for one in rollout.trajectories]
+        assert disagreement(adapted, played, TEMPERATURE) < 1e-4
+        advantages = [rng.normal(size=len(t.branch_ids)).astype(np.float32) for t in played]
+        learner.update(Batch(played, advantages, [0] * len(played)))
+        assert distance(engine, adapted, seed=4) > 1e-3, "the adapters moved nothing"
+        sync.push(step + 1)
+        agent.weights_changed(step + 1)
+        assert distance(engine, adapted, seed=4) < 1e-4
 
 
 def test_a_missing_cache_reset_is_caught(

@@ -1,0 +1,60 @@
+"""One process of the job of `test_colocated_layout.py`: trains, and writes down what it saw.
+
+Usage, under torchrun: `colocated_process.py CONFIG FOLDER`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from helpers import conversation, frames, logprobs
+from test_split import varied
+
+from agents.vllm_engine import Prompt
+from train import asynchronous, launch, players
+from train.config import TrainConfig
+from train.players import Players
+from train.recipe import load
+
+TEMPERATURE = 0.7
+
+
+def look(player: Players) -> tuple[float, list[int], list[float]]:
+    """How far the engine is from this process's policy, and what it drew from a prompt."""
+    vlm, engine = player.agents[0].vlm, player.engine
+    context = conversation(vlm, frames(5, 1), "which of these frames was it, and when?")
+    ((one, *_),) = engine.generate([Prompt(context, 4, 8, TEMPERATURE, 1)])
+    expected = logprobs(vlm, context, one.ids, TEMPERATURE)
+    apart = max(abs(a - b) for a, b in zip(one.logprobs, expected.tolist(), strict=True))
+    return apart, one.ids, one.logprobs
+
+
+def main(config: str, folder: str) -> None:
+    """Train as `paravt train` does."""
+    seen, changed, close = [], Players.weights_changed, Players.close
+
+    def weights_changed(self: Players, version: int) -> None:
+        before = look(self)[0]
+        changed(self, version)
+        after, ids, drawn = look(self)
+        seen.append({"before": before, "after": after, "ids": ids, "logprobs": drawn})
+
+    def closed(self: Players) -> None:
+        close(self)
+        seen.append({"joined": dist.is_initialized() and dist.get_world_size()})
+
+    Players.weights_changed, Players.close = weights_changed, closed
+    players.play = asynchronous.play = varied
+    torch.set_num_threads(1)
+    launch.train(load(TrainConfig, config))
+    said = Path(folder) / f"seen-{os.environ['RANK']}.json"
+    said.write_text(json.dumps(seen), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
