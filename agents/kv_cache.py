@@ -47,6 +47,11 @@ class SpareLayer(DynamicLayer):
         keys, room = self.keys, buffers[0]
         return keys is not None and keys.data_ptr() == room.data_ptr() and len(keys) == len(room)
 
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows, in this order, and not the buffers that the others lie in."""
+        self._buffers = None
+        super().batch_select_indices(indices)
+
     def reset(self) -> None:
         """Forget everything."""
         self._buffers = None

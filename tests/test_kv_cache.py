@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -49,6 +50,14 @@ def test_it_holds_what_the_cache_of_transformers_holds(change: Callable[[Cache],
     for cache in (ours, theirs):
         fill(cache, rows, [1, 1, SPARE, 1], seed=1)
     assert same(ours, theirs)
+
+
+def test_what_is_not_selected_is_let_go() -> None:
+    ours = growing_cache()
+    fill(ours, 8, [5])
+    buffers = [weakref.ref(buffer) for layer in ours.layers for buffer in layer._buffers]
+    ours.batch_select_indices(torch.tensor([0]))
+    assert all(buffer() is None for buffer in buffers)
 
 
 def test_a_selection_leaves_the_rows_that_it_was_made_of() -> None:

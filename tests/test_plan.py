@@ -22,7 +22,6 @@ from train.costs import (
 from train.plan import (
     GIB,
     HELD,
-    KEY_COPIES,
     LOGIT_COPIES,
     QUESTION,
     WRAPPING,
@@ -278,24 +277,25 @@ def test_rollouts_through_transformers_hold_keys_and_values():
     found = predict(shape, setting, constants)
     tokens = setting.prompt(shape) + setting.branch(shape)
     assert found.rows == 8
-    assert found.keys == KEY_COPIES * kv_bytes(shape, 8 * tokens)
+    assert found.keys == kv_bytes(shape, 8 * tokens)
+    assert "gradients" not in HELD  # they are freed at the end of the update
     held = sum(found.memory[name] for name in HELD)
     assert found.playing == pytest.approx(held + found.keys) and found.apart == 0
     read = predict(shape, replace(setting, beside=tokens), constants)
-    assert read.keys == kv_bytes(shape, 8 * tokens * (1 + KEY_COPIES))
-    longer = predict(shape, replace(setting, frames=64 * 16), constants)
+    assert read.keys == kv_bytes(shape, 8 * tokens * 2)
+    longer = predict(shape, replace(setting, frames=64 * 24), constants)
     assert longer.total < longer.limit < longer.playing and not longer.fits
     assert "does NOT fit (8 rows, keys and values" in text(shape, longer, constants)
     elsewhere = predict(shape, replace(setting, plays=False), constants)
     assert elsewhere.playing == 0 and elsewhere.seconds["decode"] == 0
 
 
-def test_a_card_that_only_plays_has_the_policy_the_reference_and_what_draws():
+def test_a_card_that_only_plays_has_the_policy_and_what_draws():
     shape, constants = SHAPES["8b"], Constants()
     n, setting = shape.parameters, Setting(gpus=8, servers=1, groups=7)
     drawn = predict(shape, setting, constants)
     assert drawn.playing == 0 and drawn.rows == 56
-    assert drawn.apart == pytest.approx(2 * 2 * n + 2 * GIB + drawn.keys)
+    assert drawn.apart == pytest.approx(2 * n + 2 * GIB + drawn.keys)
     assert "a GPU that only plays" in text(shape, drawn, constants)
     served = predict(shape, replace(setting, kv_gib=24.0, reference=False), constants)
     assert served.apart == pytest.approx(2 * 2 * n + 24 * GIB)
@@ -329,7 +329,7 @@ def test_whole_gradients_and_kept_weights_count_on_several_cards():
     shape, constants = SHAPES["8b"], Constants()
     n, eight = shape.parameters, Setting(gpus=8)
     freed, kept = (predict(shape, replace(eight, reshard=r), constants) for r in (True, False))
-    name = "gradients before sharding"
+    name = "unsharded gradients"
     assert freed.memory[name] == 6 * (shape.root + shape.block)
     assert predict(shape, Setting(gpus=1), constants).memory[name] == 0
     assert predict(shape, replace(eight, lora=8), constants).memory[name] == 0
@@ -415,7 +415,7 @@ def test_constants_are_fitted_to_rows_and_each_row_is_checked_by_the_others():
     assert found.assumed == ("bandwidth", "link", "reserve")
     assert all(said.count("+0%") + said.count("-0%") == 2 for said in check(rows)[1:])
     rows[0]["seconds"] *= 2
-    assert "-50%" in check(rows)[1], "not predicted from itself"
+    assert ["-50%" in check(rows[:2])[1], "+100%" in check(rows[:2])[2]] == [True, True]
     blind = fit([{**row, "bytes": 0.0} for row in rows], "a CPU")
     assert (blind.fitted, blind.kept) == (("flops",), Constants().kept)
     assert fit([], "nothing") == Constants()

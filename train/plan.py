@@ -40,11 +40,7 @@ _Kind = TypeVar("_Kind")
 LOGIT_CHUNK, LOGIT_COPIES = 4096, 4
 """Tokens whose logits exist at the same time, and how often, in fp32 (`train/scoring.py`): logits,
 their log-softmax, and two for the entropy."""
-KEY_COPIES = 2
-"""Of keys and values in transformers: those of a turn's rows are copied to new ones first."""
-HELD = (
-    "policy that plays", "fp32 weights", "gradients", "Adam", "reference", "feature cache",
-)  # fmt: skip
+HELD = ("policy that plays", "fp32 weights", "Adam", "reference", "feature cache")
 """What a learner holds on its GPU between two updates."""
 CHARACTERS, QUESTION, WRAPPING = 3, 200, 64
 """Characters of a token at least; tokens of a question with its options; those around a message or
@@ -191,7 +187,7 @@ def predict(shape: Shape, setting: Setting, constants: Constants) -> Plan:
         "Adam": on_card * 8.0 * moved / trainers,
         "gathered weights": 0.0 if alone
         else gathered + 2 * width * shape.block * setting.reshard,
-        "gradients before sharding": 0.0 if alone else whole,
+        "unsharded gradients": 0.0 if alone else whole,
         "reference": copied * (on_card * width * n / trainers + (0.0 if alone else gathered)),
         "activations": kept,
         "vision tower": tower,
@@ -203,8 +199,7 @@ def predict(shape: Shape, setting: Setting, constants: Constants) -> Plan:
     }  # fmt: skip
     playing = apart = 0.0
     if setting.servers:
-        # A process that only plays keeps the reference whole (`train/launch.py`).
-        apart = (1 + copied) * width * n + (0.0 if engine else cache) + drawing
+        apart = width * n + (0.0 if engine else cache) + drawing
     elif setting.plays:
         playing = sum(memory[name] for name in HELD) + drawing
     micro = -(-per_row * len(cut) // at_once)
@@ -241,8 +236,7 @@ def _drawing(shape: Shape, setting: Setting) -> tuple[int, float]:
         return rows, float(setting.width) * shape.parameters + setting.kv_gib * GIB
     own = setting.prompt(shape) + setting.branch(shape)
     # Turns are drawn, and then, while their cache waits, the readings that they asked for.
-    most = max(KEY_COPIES * own, own + KEY_COPIES * setting.beside)
-    return rows, kv_bytes(shape, rows * most, setting.width)
+    return rows, kv_bytes(shape, rows * (own + setting.beside), setting.width)
 
 
 def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
