@@ -9,6 +9,7 @@ batch. Chosen by `--agent.engine vllm` or `--agent.engine vllm_server`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from agents.vllm_engine import Engine, EngineError, Generated, Prompt
 from agents.vllm_local import InProcessEngine
 from agents.vllm_server import ServerEngine
 from agents.vlm import VisionLanguageModel
+
+COUNTING = Lock()
+"""Lanes share an engine and its counters."""
 
 
 class EngineSampler:
@@ -33,6 +37,7 @@ class EngineSampler:
 
     def __init__(self, engine: Engine, seed: int = 0) -> None:
         self.engine = engine
+        self._earlier = engine.frames()["encoded"] - engine.stats.frames_encoded
         self.generator = torch.Generator()
         self.generator.manual_seed(seed)
 
@@ -57,14 +62,18 @@ class EngineSampler:
             Prompt(contexts[rows[0]], len(rows), limits[rows[0]], temperature, seed)
             for rows, seed in zip(members.values(), seeds, strict=True)
         ]
-        before = self.engine.frames()["encoded"]
         drawn: dict[int, Generated] = {}
         for rows, results in zip(members.values(), self.engine.generate(prompts), strict=True):
             drawn.update(zip(rows, results, strict=True))
-        shown, encoded = sum(len(c.images) for c in contexts), self.engine.frames()["encoded"]
-        self.stats.frames_encoded += encoded - before
-        self.stats.frames_reused += shown - (encoded - before)
+        self._count(sum(len(context.images) for context in contexts))
         return [drawn[i] for i in range(len(contexts))]
+
+    def _count(self, shown: int) -> None:
+        """Count images; what others that share the engine had encoded meanwhile is counted too."""
+        with COUNTING:
+            encoded = self.engine.frames()["encoded"] - self._earlier - self.stats.frames_encoded
+            self.stats.frames_encoded += encoded
+            self.stats.frames_reused += shown - encoded
 
 
 class VLLMAgent(ConversationAgent):

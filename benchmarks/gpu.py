@@ -14,10 +14,10 @@ writes the rows and the constants that `paravt plan --measured` reads; both file
 after each row, so a run that is ended keeps what it has.
 
 All of it takes about `--budget` seconds. The frames of the goals (`GOALS`) come first, of every
-model; these share the time by their operations, and the other frames share what is left. Before each row its time is predicted, from the
-operations and the speed so far: a row of more than `LARGE` seconds is timed once; of a group's
-repeated prompts as many are run as `--row-seconds` allows, and their time is scaled to the group;
-what is left out for want of time, or not warmed up, says so.
+model; these share the time by their operations, and the other frames share what is left. Before
+each row its time is predicted, from the operations and the speed so far: a row of more than `LARGE`
+seconds is timed once; of a group's repeated prompts as many are run as `--row-seconds` allows, and
+their time is scaled to the group; what is left out for want of time, or not warmed up, says so.
 
     python benchmarks/gpu.py --output benchmarks/results/gpu.txt --json benchmarks/results/gpu.json
     python benchmarks/gpu.py --cpu --json cpu.json   # a small shape, for `paravt plan --check`

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from time import sleep
 
 import pytest
 
 from agents.base import Decision
 from paravt_env.protocol import action_from_completion, render_completion
-from train.asynchronous import Ahead, Cancelled, Lane, divide, play_in_lanes
+from train.asynchronous import Ahead, Cancelled, Lane, StalledError, divide, play_in_lanes
 from train.rollout import Start, play
 
 
@@ -106,6 +107,34 @@ def test_an_error_of_the_player_reaches_the_learner() -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match="no video"):
             ahead.take(0)
+    ahead.close()
+
+
+def test_rollouts_that_hang_are_an_error_and_closing_does_not_wait_for_them() -> None:
+    hung, asked = threading.Event(), threading.Event()
+
+    def hang(progress: Callable[[int, int], None]) -> None:
+        asked.set()
+        hung.wait(60)
+
+    ahead = Ahead(hang, lambda version: None, 1, patience=0.05)
+    with pytest.raises(StalledError, match=r"no turn for 0\.05 s.*parallel\.long_timeout"):
+        ahead.take(0)
+    assert asked.is_set() and not hung.is_set()
+    ahead.close()
+    assert ahead._thread is not None and ahead._thread.is_alive()
+    hung.set()
+
+
+def test_slow_rollouts_that_move_are_waited_for() -> None:
+    def slow(progress: Callable[[int, int], None]) -> str:
+        for turn in range(20):
+            sleep(0.05)
+            progress(turn, 20)
+        return "played"
+
+    ahead = Ahead(slow, lambda version: None, 0, patience=0.7)
+    assert ahead.take(0).batch == "played"
     ahead.close()
 
 

@@ -283,7 +283,7 @@ def test_rollouts_through_transformers_hold_keys_and_values():
     assert found.playing == pytest.approx(held + found.keys) and found.apart == 0
     read = predict(shape, replace(setting, beside=tokens), constants)
     assert read.keys == kv_bytes(shape, 8 * tokens * 2)
-    longer = predict(shape, replace(setting, frames=64 * 24), constants)
+    longer = predict(shape, replace(setting, beside=60 * tokens), constants)
     assert longer.total < longer.limit < longer.playing and not longer.fits
     assert "does NOT fit (8 rows, keys and values" in text(shape, longer, constants)
     elsewhere = predict(shape, replace(setting, plays=False), constants)

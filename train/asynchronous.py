@@ -15,6 +15,7 @@ Command: `pytest tests/test_asynchronous.py`.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,6 +32,10 @@ from train.rollout import Rollout, Start, play
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
+
+
+class StalledError(RuntimeError):
+    """Rollouts that make no progress: an engine or an environment hangs."""
 
 
 class Cancelled(Exception):
@@ -113,6 +118,7 @@ class Ahead(Generic[T]):
             most.
         state: Everything that `play` changes besides its result, for checkpoints.
         version: Updates that the weights have seen; the players hold the same ones.
+        patience: Seconds without progress of `play` after which `take` gives up.
     """
 
     def __init__(
@@ -122,6 +128,7 @@ class Ahead(Generic[T]):
         staleness: int,
         state: Callable[[], Any] = lambda: None,
         version: int = 0,
+        patience: float = math.inf,
     ) -> None:
         if staleness < 0:
             raise ValueError(f"staleness {staleness}: at least 0 is needed")
@@ -131,6 +138,8 @@ class Ahead(Generic[T]):
         """Seconds that the caller waited for a batch: idle time of the learner."""
         self.parked = 0.0
         """Seconds that the players waited for newer weights: idle time of the engine."""
+        self.patience = patience
+        self._moved = perf_counter()
         self._held = version
         self._next = version
         self._ready: deque[Played[T]] = deque()
@@ -145,6 +154,7 @@ class Ahead(Generic[T]):
         """The next batch, for the update that makes `version + 1` of `version`.
 
         Raises:
+            StalledError: Nothing has moved for `patience` seconds.
             Exception: What `play` or `sync` raised.
         """
         if self._thread is None:
@@ -163,10 +173,20 @@ class Ahead(Generic[T]):
                         self._changed.notify_all()
                     if self._ready:
                         return self._ready.popleft()
-                    self._changed.wait()
+                    self._wait_for_play()
             finally:
                 self._offered = None
                 self.waited += perf_counter() - began
+
+    def _wait_for_play(self) -> None:
+        left = self._moved + self.patience - perf_counter() if self._playing else math.inf
+        if left <= 0:
+            self._error = StalledError(
+                f"the rollouts have made no turn for {self.patience:g} s: look whether the engine "
+                "still runs and the videos can be read, or raise parallel.long_timeout"
+            )
+            raise self._error
+        self._changed.wait(None if left == math.inf else left)
 
     def updating(self, last: bool) -> None:
         """The update of the batch begins; the thread plays on by itself."""
@@ -183,10 +203,11 @@ class Ahead(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._thread is not None:
+        if self._thread is not None and not isinstance(self._error, StalledError):
             self._thread.join()
 
     def _progress(self, done: int, rows: int) -> None:
+        self._moved = perf_counter()
         if self._closed and done < rows:
             raise Cancelled
 
@@ -220,6 +241,7 @@ class Ahead(Generic[T]):
                 self._changed.wait()
             self.parked += perf_counter() - began
             self._playing = not self._closed
+            self._moved = perf_counter()
             if self._playing:
                 self._before = self._state()
             return self._playing

@@ -249,7 +249,8 @@ class ParallelConfig:
     """Seconds after which processes that wait for another one give up and say for whom."""
     long_timeout: float = 3600.0
     """The same where others have long work meanwhile: they play, one writes a checkpoint, pass
-    rates are measured; split: some update. Never less than `timeout`."""
+    rates are measured; split: some update. Never less than `timeout`. In an asynchronous run of one
+    process: seconds after which rollouts that make no turn are given up."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -185,7 +185,8 @@ class Trainer:
                 self._select, publish, run.staleness, state, self._follow, self.parallel, self.step
             )
         else:
-            self._ahead = Ahead(self._select, publish, run.staleness, state, self.step)
+            patience = self.config.parallel.long_timeout
+            self._ahead = Ahead(self._select, publish, run.staleness, state, self.step, patience)
         try:
             yield
         finally:

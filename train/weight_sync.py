@@ -46,10 +46,18 @@ class WeightSync(Protocol):
         """
 
 
-def within(seconds: float, what: str, action: Callable[[], T]) -> T:
+def within(
+    seconds: float, what: str, action: Callable[[], T], device: torch.device | None = None
+) -> T:
     """The result of `action`, run in a thread; an error where it takes too long.
 
     The thread cannot be stopped and is left behind: the run that sees the error should end.
+
+    Args:
+        seconds: The deadline.
+        what: Is done, for the message.
+        action: Does it.
+        device: Card to work on: a new thread starts on card 0.
 
     Raises:
         SyncError: The deadline passed, or `action` failed.
@@ -59,6 +67,8 @@ def within(seconds: float, what: str, action: Callable[[], T]) -> T:
 
     def run() -> None:
         try:
+            if device is not None and device.type == "cuda":
+                torch.cuda.set_device(device)
             results.append(action())
         except Exception as error:
             errors.append(error)
@@ -174,8 +184,12 @@ class ServerSync:
     def __init__(self, model: torch.nn.Module, engine: ServerEngine, config: AgentConfig) -> None:
         self.engine, self.deadline = engine, config.vllm.sync_deadline
         self.client = ServerClient(engine, self.deadline)
+        self.device = next(model.parameters()).device
         what = f"connecting to {engine.url} for weight sync ({config.vllm.sync})"
-        self.sender = within(self.deadline, what, lambda: self._connect(config, Weights(model)))
+        weights = Weights(model)
+        self.sender = within(
+            self.deadline, what, lambda: self._connect(config, weights), self.device
+        )
 
     def _connect(self, config: AgentConfig, source: Weights) -> Any:
         settings: Any = {"client": self.client, "source": source}
@@ -201,7 +215,7 @@ class ServerSync:
     def push(self, version: int) -> None:
         """See :class:`WeightSync`; what the server still draws is finished first."""
         what = f"the weight sync with {self.engine.url}"
-        within(self.deadline, what, lambda: self._push(version))
+        within(self.deadline, what, lambda: self._push(version), self.device)
 
     def _push(self, version: int) -> None:
         self.engine.post("/pause?mode=wait&clear_cache=false", timeout=self.deadline)

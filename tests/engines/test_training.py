@@ -49,3 +49,25 @@ def test_training_through_vllm(
     for step, age in zip(steps, ages, strict=True):
         assert step["grad_norm"] > 0
         assert (step["behaviour_mismatch_max"] < 1e-4) == (age == 0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "counted"),
+    [
+        ("clipped", "clip_fraction"),
+        ("tis", "behaviour_truncated"),
+        ("decoupled", "behaviour_dropped"),
+    ],
+)
+def test_training_through_vllm_in_bf16(
+    folder: Path, clip: str, tmp_path: Path, loss: str, counted: str
+) -> None:
+    """Two roundings of one policy: near, not equal, and each loss says what it did about it."""
+    config = training(settings(folder, dtype="bfloat16"), clip, tmp_path, steps=2)
+    config.algorithm = replace(config.algorithm, loss=loss)
+    train(config)
+    for step in read_metrics(config.run.path):
+        assert 1e-4 < step["behaviour_mismatch_max"] < 0.5
+        assert step["grad_norm"] > 0 and 0 <= step[counted] <= 0.1
+        if loss != "clipped":
+            assert step["behaviour_weight"] == pytest.approx(1, abs=0.05)
