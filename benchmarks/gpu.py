@@ -57,7 +57,8 @@ from train.costs import SHAPES, Setting, Shape, update_flops, vision_flops
 from train.learner import Learner
 from train.meter import Meter
 from train.parallel import Parallel
-from train.plan import Constants, check, fit
+from train.plan import Constants
+from train.plan_report import check, fit
 from train.trajectory import Sample
 
 LARGE = 10.0

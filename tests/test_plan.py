@@ -26,13 +26,11 @@ from train.plan import (
     QUESTION,
     WRAPPING,
     Constants,
-    check,
-    fit,
     largest,
     of_recipe,
     predict,
-    text,
 )
+from train.plan_report import check, fit, text
 from train.recipe import load, recipe_names
 
 TINY = Shape("tiny", 8, 2, 4, 2, 4, 16, 100, True, 8, 2, 12, 1, patch=8, positions=16)

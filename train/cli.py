@@ -299,7 +299,7 @@ def diagnose(argv: Sequence[str]) -> int:
 
 def plan(argv: Sequence[str]) -> int:
     """Predict memory and time of a run on GPUs, and the largest setting that fits."""
-    from train.plan import arguments, run
+    from train.plan_report import arguments, run
 
     parser = _parser("plan", plan)
     arguments(parser)
