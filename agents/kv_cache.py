@@ -4,7 +4,7 @@ Under `agents/sampling.py`. The cache of transformers copies all keys and values
 them, which on a CPU takes longer than to attend to them. Here they lie in buffers with room for
 `SPARE` more tokens, so that they are copied once in so many steps.
 
-Tests: `pytest tests/test_sampling.py`.
+Tests: `pytest tests/test_kv_cache.py`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SpareLayer(DynamicLayer):
         return self.keys, self.values
 
     def _in(self, buffers: tuple[torch.Tensor, torch.Tensor]) -> bool:
-        """Whether the keys are still those of the buffers: selecting rows makes new ones."""
+        """Whether the keys are still those of the buffers: repeating rows makes new ones."""
         keys, room = self.keys, buffers[0]
         return keys is not None and keys.data_ptr() == room.data_ptr() and len(keys) == len(room)
 

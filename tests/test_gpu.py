@@ -71,14 +71,20 @@ def test_plain_sequences_take_the_flash_kernel_with_the_gradients_of_the_dense_m
     assert relative_difference(flex, dense) < 1e-5
 
 
-@pytest.fixture
-def benchmark(monkeypatch):
-    """The script as a module; each of its rows takes `seconds` by a clock of its own."""
+def benchmark_script(monkeypatch):
+    """The script as a module."""
     path = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
     spec = spec_from_file_location("gpu_benchmark", path)
     module = module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look it up
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """The script as a module; each of its rows takes `seconds` by a clock of its own."""
+    module = benchmark_script(monkeypatch)
     module.runs = []
 
     def timed(work, repeats, cuda, warm=True):

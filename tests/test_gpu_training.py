@@ -1,15 +1,12 @@
 """Training on a CUDA GPU, and the same on the CPU: recomputed blocks, sharding, the benchmark."""
 
 import json
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from processes import free_port, run
-from test_gpu import batch_of, cuda
+from test_gpu import batch_of, benchmark_script, cuda
 from test_learner import MANY_TURNS, SHAPE, TEMPERATURE, config, relative_difference
 
 from agents.mini import build_mini
@@ -96,11 +93,7 @@ def test_a_sharded_process_with_offload_has_the_gradients_of_a_plain_one(folder,
 @pytest.fixture
 def benchmark(monkeypatch):
     """The script as a module, which knows its tiny shape by name."""
-    path = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
-    spec = spec_from_file_location("gpu_benchmark", path)
-    module = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look it up
-    spec.loader.exec_module(module)
+    module = benchmark_script(monkeypatch)
     monkeypatch.setitem(module.SHAPES, "tiny", module.TINY)
     monkeypatch.setattr(module, "SIZE", (32, 48))
     return module

@@ -23,6 +23,7 @@ from paravt_env.vector import LongVideoVectorEnv
 from train.digests import code_digest, samples_digest, weights_digest
 from train.errors import ConfigError
 from train.evaluate import Progress, evaluate, plan
+from train.files import write_whole
 from train.ledger import RowFile, Shard, rows_path
 from train.merge import BLIND
 from train.playing import load_agent, scripted_agent
@@ -181,9 +182,7 @@ def save_settings(config: TrainConfig | SFTConfig, report: Path) -> None:
     from train.recipe import as_yaml
 
     report.parent.mkdir(parents=True, exist_ok=True)
-    draft = report.with_suffix(".yaml.tmp")
-    draft.write_text(as_yaml(config), encoding="utf-8")
-    draft.replace(report.with_suffix(".yaml"))
+    write_whole(report.with_suffix(".yaml"), as_yaml(config))
 
 
 def _measure(

@@ -19,6 +19,7 @@ import numpy as np
 
 from train.console import Live, Plain
 from train.errors import ConfigError
+from train.files import write_whole
 
 if TYPE_CHECKING:
     from train.rollout import Rollout
@@ -147,9 +148,7 @@ class MetricsLogger:
 
     def _keep(self, first_step: int) -> None:
         kept = [step for step in read_metrics(self.folder) if step["step"] < first_step]
-        draft = self.folder / f"{FILE}.tmp"
-        draft.write_text("".join(json.dumps(step) + "\n" for step in kept), encoding="utf-8")
-        draft.replace(self.folder / FILE)
+        write_whole(self.folder / FILE, "".join(json.dumps(step) + "\n" for step in kept))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record one step; a number that is not finite is written as null, visibly."""

@@ -17,6 +17,7 @@ from typing import Any
 from train.bootstrap import Interval
 from train.charts import frames_chart, interval_chart, line_chart
 from train.examples import Overview, choose, read_overview, rollout_section
+from train.files import write_whole
 from train.metrics import read_metrics
 from train.report_tables import accuracy_table, in_percent, in_points, measures_table
 from train.scores import EvalReport, EvalRow, mean, paired_difference
@@ -74,9 +75,7 @@ def write_report(
         examples,
     )
     path = folder / "report.html"
-    draft = path.with_suffix(".tmp")
-    draft.write_text(page, encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, page)
     return path
 
 

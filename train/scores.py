@@ -16,6 +16,7 @@ from typing import Any
 
 from train.bootstrap import Interval, interval, macro_interval, video_clusters
 from train.errors import ConfigError
+from train.files import write_whole
 
 BREAKDOWNS = ("family", "category", "kind", "frame_budget", "duration_group")
 """Fields of a row that accuracy is broken down by."""
@@ -186,9 +187,7 @@ class EvalReport:
         """Write rows, settings and summary as JSON, atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {**asdict(self), "summary": self.summary()}
-        draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-        draft.replace(path)
+        write_whole(path, json.dumps(content, indent=1, allow_nan=False))
 
     @classmethod
     def load(cls, path: Path) -> EvalReport:
