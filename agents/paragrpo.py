@@ -21,7 +21,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from agents.advantages import (
+from agents.algorithm.advantages import (
     ADVANTAGES,
     FORMAT_TERM,
     NEED_TOOL_TERM,
@@ -31,8 +31,8 @@ from agents.advantages import (
     token_credit,
     zero_variance,
 )
+from agents.algorithm.config import PARAGRPOConfig
 from agents.base import Trajectory
-from agents.paragrpo_config import PARAGRPOConfig
 from paravt_env.protocol import Role
 
 KL_TERM = "kl"
@@ -40,7 +40,7 @@ KL_TERM = "kl"
 
 
 class ScoredRollout(Protocol):
-    """What the algorithm needs of a rollout (`train/rollout.py` has the rest)."""
+    """What the algorithm needs of a rollout (`train/rollout/play.py` has the rest)."""
 
     @property
     def task_id(self) -> str:

@@ -20,7 +20,7 @@ from agents.base import Decision
 from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.spaces import OVERVIEW
 from paravt_env.task import Task
-from paravt_env.tasksets.synthetic import oracle
+from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
 
 Window = tuple[float, float]

@@ -1,7 +1,7 @@
 """The video files of `frames.py`: long ones to time readers on, short ones that tell what is shown.
 
 All are made here, from noise and arithmetic; in the short ones each frame carries its own index in
-its pixels (`tests/videos.py`), so that a reader's seconds can be compared with the truth.
+its pixels (`tests/support/videos.py`), so that a reader's seconds can be compared with the truth.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ frames and a group of G completions:
 - vision: forward and backward pass of the tower over the frames, once and G times.
 
 With seconds (median), peak memory, tokens/s of the separate sequences, and the share of the card's
-peak that goes into useful operations (MFU, counted by `train/costs.py`: nothing that is computed
-twice, no gradient of frozen weights). What does not fit is said to be out of memory. `--json`
-writes the rows and the constants that `paravt plan --measured` reads; both files are written anew
-after each row, so a run that is ended keeps what it has.
+peak that goes into useful operations (MFU, counted by `train/lab/plan/costs.py`: nothing that is
+computed twice, no gradient of frozen weights). What does not fit is said to be out of memory.
+`--json` writes the rows and the constants that `paravt plan --measured` reads; both files are
+written anew after each row, so a run that is ended keeps what it has.
 
 All of it takes about `--budget` seconds. The frames of the goals (`GOALS`) come first, of every
 model; these share the time by their operations, and the other frames share what is left. Before
@@ -47,19 +47,19 @@ import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from agents.base import Trajectory
-from agents.mini import MiniConfig, build_mini
+from agents.model.mini import MiniConfig, build_mini
+from agents.model.vlm import VisionLanguageModel
 from agents.paragrpo import PARAGRPOConfig
-from agents.vlm import VisionLanguageModel
-from paravt_env.cache import atomic_path
-from train import lora
-from train.config import LoraConfig, ParallelConfig
-from train.costs import SHAPES, Setting, Shape, update_flops, vision_flops
-from train.learner import Learner
-from train.meter import Meter
-from train.parallel import Parallel
-from train.plan import Constants
-from train.plan_report import check, fit
-from train.trajectory import Sample
+from paravt_env.common.files import atomic_path
+from train.config.run import LoraConfig, ParallelConfig
+from train.distributed.processes import Parallel
+from train.lab.plan.costs import SHAPES, Setting, Shape, update_flops, vision_flops
+from train.lab.plan.plan import Constants
+from train.lab.plan.report import check, fit
+from train.learner import lora
+from train.learner.learner import Learner
+from train.learner.meter import Meter
+from train.packing.samples import Sample
 
 LARGE = 10.0
 """Predicted seconds from which a row is timed once."""

@@ -48,19 +48,19 @@ from transformers.utils.logging import disable_progress_bar
 
 import paravt_env
 from agents.base import AgentConfig, VLLMConfig
-from agents.context import TokenContext
-from agents.mini import MiniConfig, build_mini
+from agents.model.mini import MiniConfig, build_mini
+from agents.model.sampling import TransformersSampler
+from agents.model.vlm import VisionLanguageModel
 from agents.paragrpo import Batch, PARAGRPOConfig
-from agents.sampling import TransformersSampler
-from agents.vlm import VisionLanguageModel
+from agents.text.context import TokenContext
 from paravt_env.protocol import render_completion
 from paravt_env.protocol.tags import Role
 from paravt_env.task import Task
 from paravt_env.vector import LongVideoVectorEnv
-from train.asynchronous import Ahead, Progress
-from train.learner import Learner
-from train.players import Players, make_players
-from train.rollout import Rollout, Start
+from train.learner.learner import Learner
+from train.rollout.play import Rollout, Start
+from train.workers.ahead import Ahead, Progress
+from train.workers.rollout_workers import Players, make_players
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the engine's own threads
 SIDE, TEMPERATURE = 64, 1.0
@@ -177,7 +177,7 @@ def engines(
         return sum(len(one.ids) for one in drawn) / (perf_counter() - began)
 
     def vllm(seed: int) -> float:
-        from agents.vllm_agent import EngineSampler
+        from agents.vllm.agent import EngineSampler
 
         rows = [c for c in prompts(vlm, sizes, seed) for _ in range(n)]
         engine.reset_caches()
@@ -402,7 +402,7 @@ def main() -> None:
         if HAS_VLLM:
             import vllm
 
-            from agents.vllm_agent import start_engine
+            from agents.vllm.agent import start_engine
 
             say(f"vLLM {vllm.__version__}")
             engine = start_engine(_config(folder, "vllm"), vlm)

@@ -36,12 +36,12 @@ import torch
 
 import paravt_env
 from agents.base import Trajectory
-from agents.mini import build_mini
+from agents.model.mini import build_mini
+from agents.model.vlm import VisionLanguageModel
 from agents.paragrpo import PARAGRPOConfig
-from agents.vlm import VisionLanguageModel
-from train.learner import Learner
-from train.meter import Meter
-from train.trajectory import Sample
+from train.learner.learner import Learner
+from train.learner.meter import Meter
+from train.packing.samples import Sample
 
 PROMPTS, GROUPS, COMPLETION = (150, 600, 1300, 4000), (4, 8, 16), 64
 TEMPERATURE, FRAME = 0.7, 128

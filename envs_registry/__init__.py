@@ -27,8 +27,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 # id -> entry points of the single and the vector environment, where they are not the usual ones
 ENTRY_POINTS: dict[str, tuple[str, str]] = {
     "ParaVT-LongVideo-Text-v0": (
-        "paravt_env.wrappers:LongVideoTextEnv",
-        "paravt_env.wrappers:make_text_vector",
+        "paravt_env.wrappers.text:LongVideoTextEnv",
+        "paravt_env.wrappers.text:make_text_vector",
     ),
 }
 

@@ -1,9 +1,9 @@
 """PPO of Stable-Baselines3 learns where to look: with crops and, the same network, without.
 
 Both policies learn on the array wrappers and then play through the evaluation that LMMs play
-through (`train.measure`). On one core of a CPU each learns in a few minutes. docs/sb3.md explains
-it; run it with `python examples/sb3_ppo.py`, or with any setting of the recipe, such as `python
-examples/sb3_ppo.py --episodes 5000 --env.tasks_kwargs.videos=20 --evaluation.tasks=40`.
+through (`train.evaluation.measure`). On one core of a CPU each learns in a few minutes. docs/sb3.md
+explains it; run it with `python examples/sb3_ppo.py`, or with any setting of the recipe, such as
+`python examples/sb3_ppo.py --episodes 5000 --env.tasks_kwargs.videos=20 --evaluation.tasks=40`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 
 import torch
 
-from agents.sb3_agent import SB3Agent
-from agents.sb3_training import SB3Config, learn
-from paravt_env.arrays import ArrayCodec
+from agents.sb3.agent import SB3Agent
+from agents.sb3.training import SB3Config, learn
 from paravt_env.settings import EnvSettings
-from train.bootstrap import Interval
-from train.config import TrainConfig
-from train.measure import evaluated_agent, measure
-from train.recipe import load
-from train.scores import EvalReport, paired_difference
+from paravt_env.wrappers.arrays import ArrayCodec
+from train.config.recipe import load
+from train.config.run import TrainConfig
+from train.evaluation.bootstrap import Interval
+from train.evaluation.measure import evaluated_agent, measure
+from train.evaluation.scores import EvalReport, paired_difference
 
 RECIPE = Path(__file__).with_name("sb3_count.yaml")
 ARMS = {"crops": "tools", "no_crops": "direct"}  # folder of the policy -> evaluation mode

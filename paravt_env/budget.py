@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from paravt_env.names import known_name
+from paravt_env.common.names import known_name
 
 DEFAULT_CHOICES = (4, 8, 16, 32, 64)
 

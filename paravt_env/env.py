@@ -1,7 +1,7 @@
 """`LongVideoEnv`: the single environment, which is a simulation (`simulation.py`) with one row.
 
 Make one with `gym.make("paravt_env:ParaVT-LongVideo-v0")`; run its tests with `pytest
-tests/test_env.py`.
+tests/env/test_env.py`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Any
 
 import gymnasium as gym
 
-from paravt_env.episode import Episode
-from paravt_env.names import known_name
-from paravt_env.render import RENDER_MODES, contact_sheet, describe, render_row
+from paravt_env.common.names import known_name
+from paravt_env.episode.episode import Episode
+from paravt_env.episode.simulation import Failure, Simulation
 from paravt_env.rewards import Transcript
 from paravt_env.settings import make_settings
-from paravt_env.simulation import Failure, Simulation
+from paravt_env.show.render import RENDER_MODES, contact_sheet, describe, render_row
+from paravt_env.show.window import Window
 from paravt_env.spaces import Action, Observation, unbatch
 from paravt_env.task import Task, TaskSet
-from paravt_env.window import Window
 
 HUMAN = "human"
 RESET_OPTIONS = ("task_id", "frame_budget")

@@ -13,10 +13,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from paravt_env.budget import FrameBudget, make_budget
-from paravt_env.names import known_name
+from paravt_env.common.names import known_name
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
-from paravt_env.video.backends import ISOLATION, check_backend
+from paravt_env.video.readers.backends import ISOLATION, check_backend
 
 OVERVIEW_SAMPLING = ("exact", "snap")
 """How overview frames are chosen: the frame on screen, or a key frame near it."""

@@ -20,7 +20,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from paravt_env.crops import CROP_STATUSES
+from paravt_env.crop import CROP_STATUSES
 
 PADDING, OVERVIEW = -1, 0  # values of observation["window"]
 _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;?!'-éßñ中文字😀"

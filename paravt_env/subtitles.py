@@ -4,7 +4,7 @@ Between `Task.subtitles` and the prompts. The overview brings the lines that are
 frames' times, a crop those that are spoken inside its window; each of them has the whole budget of
 characters. In an observation they are one text, a line each: window (0 the overview, i the i-th
 crop of the turn), start and end in seconds and the words, separated by tabs. Run the tests with
-`pytest tests/test_tasksets_subtitles.py`.
+`pytest tests/tasksets/test_tasksets_subtitles.py`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 What a batch adds: the overviews of all rows that reset and the crops of all rows of a step go to
 one decode pool, and rows that ask for the same frames (a group) share one decode. Make one with
 `gym.make_vec("paravt_env:ParaVT-LongVideo-v0", num_envs=8)`; run its tests with `pytest
-tests/test_vector.py`.
+tests/env/test_vector.py`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from paravt_env.common.names import known_name
 from paravt_env.env import RESET_OPTIONS
-from paravt_env.episode import Episode
-from paravt_env.names import known_name
-from paravt_env.render import RENDER_MODES, render_row
+from paravt_env.episode.episode import Episode
+from paravt_env.episode.simulation import Failure, Simulation
 from paravt_env.rewards import Transcript
 from paravt_env.settings import make_settings
-from paravt_env.simulation import Failure, Simulation
+from paravt_env.show.render import RENDER_MODES, render_row
 from paravt_env.spaces import Action, Observation, check_batch, unbatch
 from paravt_env.task import Task, TaskSet
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from builders import SIZE, ListTasks, make_clip, make_task
+from support.builders import SIZE, ListTasks, make_clip, make_task
 
 from paravt_env.env import LongVideoEnv
 from paravt_env.vector import LongVideoVectorEnv

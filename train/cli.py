@@ -14,15 +14,15 @@ import sys
 from collections.abc import Callable, Sequence
 
 from paravt_env.task import TaskError
-from train.errors import ConfigError
+from train.common.errors import ConfigError
 
 TRAIN_EXTRA = ("torch", "transformers", "tokenizers", "safetensors", "jsonargparse", "yaml", "rich")
 """Distributions' import names whose absence means that the train extra is not installed."""
 
 FAILURES = (
     ("agents.base", "AgentError"),
-    ("train.weight_sync", "SyncError"),
-    ("train.staleness", "StalenessError"),
+    ("train.workers.weight_sync", "SyncError"),
+    ("train.learner.staleness", "StalenessError"),
 )
 """Errors of engines, by the module that holds the class."""
 
@@ -125,7 +125,7 @@ def play(argv: Sequence[str]) -> int:
     parser.add_argument("--episodes", type=_whole(1), default=1)
     parser.add_argument("--seed", type=_whole(0), default=0)
     args = parser.parse_args(argv)
-    from train.playing import show_episodes
+    from train.evaluation.agents import show_episodes
 
     for text in show_episodes(args):
         print(text)
@@ -158,7 +158,7 @@ def data(argv: Sequence[str]) -> int:
     parser.add_argument("--limit", type=_whole(0), default=20, help="tasks that list prints")
     parser.add_argument("--frame-budgets", type=_whole(0), nargs="+", default=[4, 8, 16, 32, 64])
     args = parser.parse_args(argv)
-    return importlib.import_module("train.data").run(args)
+    return importlib.import_module("train.commands.data").run(args)
 
 
 def _settings(kind_name: str, argv: Sequence[str], run: Callable[..., int], default: str) -> object:
@@ -166,13 +166,14 @@ def _settings(kind_name: str, argv: Sequence[str], run: Callable[..., int], defa
     words = list(argv)
     command = {sft: "sft", train: "train", evaluate: "eval", demo: "demo"}[run]
     if "-h" in words or "--help" in words:
-        from train.recipe import recipe_names
+        from train.config.recipe import recipe_names
 
         title = (run.__doc__ or "").splitlines()[0]
         known = ", ".join(recipe_names())
         print(RECIPE_HELP.format(command=command, title=title, recipes=known), end="")
         return None
-    from train import config, recipe
+    from train.config import recipe
+    from train.config import run as config
 
     name = default
     if words and not words[0].startswith("--") and "=" not in words[0]:
@@ -209,7 +210,7 @@ def sft(argv: Sequence[str]) -> int:
     """Teach a checkpoint by oracle-written traces (the cold start) or published conversations."""
     settings = _settings("SFTConfig", argv, sft, "sft_mini")
     if settings is not None:
-        importlib.import_module("train.sft").run(settings)
+        importlib.import_module("train.sft.sft").run(settings)
     return 0
 
 
@@ -217,7 +218,7 @@ def train(argv: Sequence[str]) -> int:
     """Train a policy with PARA-GRPO."""
     settings = _settings("TrainConfig", argv, train, "paragrpo_mini")
     if settings is not None:
-        importlib.import_module("train.launch").train(settings)
+        importlib.import_module("train.loop.launch").train(settings)
     return 0
 
 
@@ -231,7 +232,7 @@ def evaluate(argv: Sequence[str]) -> int:
     suite = any(word.partition("=")[0] == "--evaluation.suite" for word in words)
     settings = _settings("TrainConfig", words, evaluate, "paravt7" if suite else "paragrpo_mini")
     if settings is not None:
-        return importlib.import_module("train.evaluation").run_evaluation(settings)
+        return importlib.import_module("train.commands.evaluation").run_evaluation(settings)
     return 0
 
 
@@ -239,7 +240,7 @@ def merge(argv: Sequence[str]) -> int:
     """Join the shards of evaluations under a folder into their reports."""
     parser = _parser("merge", merge)
     parser.add_argument("folder", help="folder of a run, such as runs/paragrpo_mini")
-    return importlib.import_module("train.evaluation").run_merge(parser.parse_args(argv))
+    return importlib.import_module("train.commands.evaluation").run_merge(parser.parse_args(argv))
 
 
 def compare(argv: Sequence[str]) -> int:
@@ -250,7 +251,7 @@ def compare(argv: Sequence[str]) -> int:
     parser.add_argument("--json", help="write the comparison to this file")
     parser.add_argument("--html", help="write a page with both to this file")
     parser.add_argument("--examples", type=_whole(0), default=6, help="rollouts of the page")
-    return importlib.import_module("train.evaluation").run_compare(parser.parse_args(argv))
+    return importlib.import_module("train.commands.evaluation").run_compare(parser.parse_args(argv))
 
 
 def report(argv: Sequence[str]) -> int:
@@ -259,7 +260,7 @@ def report(argv: Sequence[str]) -> int:
     parser.add_argument("folder", help="folder of a run, such as runs/demo")
     parser.add_argument("--examples", type=_whole(0), default=6, help="rollouts that are shown")
     args = parser.parse_args(argv)
-    print(importlib.import_module("train.report").write_report(args.folder, args.examples))
+    print(importlib.import_module("train.report.page").write_report(args.folder, args.examples))
     return 0
 
 
@@ -273,7 +274,7 @@ def study(argv: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=_whole(1), default=2, help="processes at a time")
     parser.add_argument("--folder", help="default: runs/NAME, or runs/NAME-quick")
     args = parser.parse_args(argv)
-    importlib.import_module("train.study").command(args)
+    importlib.import_module("train.lab.study.study").command(args)
     return 0
 
 
@@ -283,13 +284,13 @@ def replay(argv: Sequence[str]) -> int:
     parser.add_argument("folder", help="what RecordEpisodes wrote")
     parser.add_argument("--episode", type=_whole(0), help="number of one episode; default: all")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
-    print(importlib.import_module("train.replay").replay(parser.parse_args(argv)))
+    print(importlib.import_module("train.report.replay").replay(parser.parse_args(argv)))
     return 0
 
 
 def diagnose(argv: Sequence[str]) -> int:
     """What a run's reward terms do to its gradients, and whether it carries over."""
-    from train.diagnose import arguments, run
+    from train.lab.diagnose.diagnose import arguments, run
 
     parser = _parser("diagnose", diagnose)
     arguments(parser)
@@ -299,7 +300,7 @@ def diagnose(argv: Sequence[str]) -> int:
 
 def plan(argv: Sequence[str]) -> int:
     """Predict memory and time of a run on GPUs, and the largest setting that fits."""
-    from train.plan_report import arguments, run
+    from train.lab.plan.report import arguments, run
 
     parser = _parser("plan", plan)
     arguments(parser)
@@ -311,7 +312,7 @@ def demo(argv: Sequence[str]) -> int:
     """The whole journey in minutes: videos, cold start, PARA-GRPO, evaluation, report."""
     settings = _settings("TrainConfig", argv, demo, "demo")
     if settings is not None:
-        importlib.import_module("train.demo").run(settings)
+        importlib.import_module("train.commands.demo").run(settings)
     return 0
 
 

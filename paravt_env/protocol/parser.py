@@ -14,7 +14,7 @@ Between an agent's completion and the environment's action. The rules, each with
 
 Work is proportional to the length. A call's body is read up to `MAX_CALL_CHARS` characters; past
 `MAX_TAGS` tags, the rest of the text is content of whatever is open. Its tests:
-`pytest tests/test_protocol.py`.
+`pytest tests/protocol/test_protocol.py`.
 """
 
 from __future__ import annotations

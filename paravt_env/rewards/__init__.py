@@ -4,9 +4,8 @@ Last stretch of the environment: a finished episode becomes numbers.
 """
 
 from paravt_env.rewards.compliance import compliance
-from paravt_env.rewards.evidence import evidence_iou, evidence_recall, transcript_recall
-from paravt_env.rewards.judge import LLMJudge
-from paravt_env.rewards.judge_settings import JudgeSettings
+from paravt_env.rewards.judge.scorer import LLMJudge
+from paravt_env.rewards.judge.settings import JudgeSettings
 from paravt_env.rewards.options import RewardOptions, Scorer, ScorerError
 from paravt_env.rewards.presets import (
     PRESETS,
@@ -17,6 +16,7 @@ from paravt_env.rewards.presets import (
     score,
     score_all,
 )
+from paravt_env.rewards.terms.evidence import evidence_iou, evidence_recall, transcript_recall
 from paravt_env.rewards.transcript import Transcript, Turn
 
 __all__ = [

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from paravt_env.names import known_name
+from paravt_env.common.names import known_name
 from paravt_env.task import Task
 
 Scorer = Callable[[Task, str], float]

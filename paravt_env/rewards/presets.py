@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-from paravt_env.names import known_name
-from paravt_env.rewards.answer import answer
-from paravt_env.rewards.format_anchor import format_anchor
-from paravt_env.rewards.judge import LLMJudge
-from paravt_env.rewards.judge_settings import make_judge_settings
+from paravt_env.common.names import known_name
+from paravt_env.rewards.judge.scorer import LLMJudge
+from paravt_env.rewards.judge.settings import make_judge_settings
 from paravt_env.rewards.options import RewardOptions, Scorer, ScorerError
-from paravt_env.rewards.tool_gain import tool_gain
+from paravt_env.rewards.terms.answer import answer
+from paravt_env.rewards.terms.format_anchor import format_anchor
+from paravt_env.rewards.terms.tool_gain import tool_gain
 from paravt_env.rewards.transcript import Transcript
 
 Term = Callable[[Transcript, RewardOptions], float]

@@ -1,14 +1,14 @@
 """What a reward term may look at: parsed completions and what the environment executed.
 
 Built by the episode when it ends, read by every term. Raw text is never evidence of execution: a
-call counts as executed only by its crop's status. Tests: `pytest tests/test_rewards.py`.
+call counts as executed only by its crop's status. Tests: `pytest tests/rewards/test_rewards.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paravt_env.crops import CropResult, CropStatus
+from paravt_env.crop import CropResult, CropStatus
 from paravt_env.protocol import ParsedCompletion
 from paravt_env.task import Task
 

@@ -11,19 +11,19 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from paravt_env.names import known_name
+from paravt_env.common.names import known_name
 from paravt_env.task import TaskError, TaskSet
-from paravt_env.tasksets.atari import AtariTasks
-from paravt_env.tasksets.charades_sta import CharadesSTATasks
 from paravt_env.tasksets.jsonl import JsonlTasks
-from paravt_env.tasksets.longvideo_reason import LongVideoReasonTasks
-from paravt_env.tasksets.longvideobench import LongVideoBenchTasks
-from paravt_env.tasksets.lvbench import LVBenchTasks
-from paravt_env.tasksets.mlvu import MLVUTasks
-from paravt_env.tasksets.mmvu import MMVUTasks
-from paravt_env.tasksets.paravt_parquet import ParaVTRLTasks, ParaVTSFTTasks
-from paravt_env.tasksets.synthetic import SyntheticTasks
-from paravt_env.tasksets.video_mme import VideoMMETasks
+from paravt_env.tasksets.made.atari import AtariTasks
+from paravt_env.tasksets.made.synthetic import SyntheticTasks
+from paravt_env.tasksets.published.charades_sta import CharadesSTATasks
+from paravt_env.tasksets.published.longvideo_reason import LongVideoReasonTasks
+from paravt_env.tasksets.published.longvideobench import LongVideoBenchTasks
+from paravt_env.tasksets.published.lvbench import LVBenchTasks
+from paravt_env.tasksets.published.mlvu import MLVUTasks
+from paravt_env.tasksets.published.mmvu import MMVUTasks
+from paravt_env.tasksets.published.paravt_parquet import ParaVTRLTasks, ParaVTSFTTasks
+from paravt_env.tasksets.published.video_mme import VideoMMETasks
 
 TASKSETS: dict[str, Callable[..., TaskSet]] = {
     "synthetic": SyntheticTasks,

@@ -2,7 +2,7 @@
 
 Between the rows of a file and `TaskSet`. A loader adds each row's task, or the problem that took
 its place; with `strict` (the default) any problem is an error, otherwise the other rows are kept
-and `problems` tells. Run the tests with `pytest tests/test_jsonl.py`.
+and `problems` tells. Run the tests with `pytest tests/tasksets/test_jsonl.py`.
 """
 
 from __future__ import annotations

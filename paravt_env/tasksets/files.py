@@ -3,7 +3,7 @@
 Between a row of a manifest and `Task`. A name resolves under one folder; what leads out of it
 (`..`, an absolute path, a symbolic link), a URL, a device, a FIFO, a socket and a folder are
 refused. A file that is not there is not refused: the task keeps it and `reset` says so. Run the
-tests with `pytest tests/test_tasksets_files.py`.
+tests with `pytest tests/tasksets/test_tasksets_files.py`.
 """
 
 from __future__ import annotations

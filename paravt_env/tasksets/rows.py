@@ -3,7 +3,7 @@
 Start of the journey: file -> **rows** -> tasks. All three are read as data: nothing is unpickled
 and nothing is evaluated; a line and a file have a largest size. A row that cannot be read is a
 `Problem` in its place, so that one bad line hides no other. Run the tests with `pytest
-tests/test_tasksets_files.py`.
+tests/tasksets/test_tasksets_files.py`.
 """
 
 from __future__ import annotations

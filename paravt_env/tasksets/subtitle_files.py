@@ -2,7 +2,8 @@
 
 Between a data set's folder and `Task.subtitles`; `paravt_env/subtitles.py` chooses what an
 observation shows of them. Mark-up is taken out, so that a line can hold neither tags of the text
-protocol nor a model's special tokens. Run the tests with `pytest tests/test_tasksets_subtitles.py`.
+protocol nor a model's special tokens. Run the tests with `pytest
+tests/tasksets/test_tasksets_subtitles.py`.
 """
 
 from __future__ import annotations

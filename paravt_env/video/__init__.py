@@ -3,11 +3,11 @@
 The first stretch of the journey: file -> frames with timestamps. Importing this package loads
 numpy only; FFmpeg is loaded when the first file is opened.
 
-Run its tests: `python -m pytest tests/test_video.py`.
+Run its tests: `python -m pytest tests/video/test_video.py`.
 """
 
 from paravt_env.video.sampler import overview_times, window_times
-from paravt_env.video.store import BACKENDS, FrameStore
+from paravt_env.video.store.store import BACKENDS, FrameStore
 from paravt_env.video.types import (
     Frames,
     Size,

@@ -1,7 +1,7 @@
 """Files: what makes a file the same file, and what is not even worth opening.
 
 The first thing that `store.py` and every back end ask. Run its tests:
-`python -m pytest tests/test_video.py`.
+`python -m pytest tests/video/test_video.py`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Used when an environment resets (`overview_times`), when a crop runs (`window_times`) and inside a
 back end, which must know the packets worth decoding in full before it decodes them (`mark_wanted`).
 
-Run its tests: `python -m pytest tests/test_video.py`.
+Run its tests: `python -m pytest tests/video/test_video.py`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The first stretch of the journey: file -> **frames with timestamps** -> observation. This module
 imports numpy only, so that spaces, crops and tests can name these types without loading FFmpeg.
 
-Run its tests: `python -m pytest tests/test_video.py`.
+Run its tests: `python -m pytest tests/video/test_video.py`.
 """
 
 from __future__ import annotations

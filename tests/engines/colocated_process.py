@@ -15,11 +15,13 @@ import torch.distributed as dist
 from helpers import conversation, frames, logprobs
 from test_split import varied
 
-from agents.vllm_engine import Prompt
-from train import asynchronous, launch, players
-from train.config import TrainConfig
-from train.players import Players
-from train.recipe import load
+from agents.vllm.engine import Prompt
+from train.config.recipe import load
+from train.config.run import TrainConfig
+from train.loop import launch
+from train.workers import ahead as asynchronous
+from train.workers import rollout_workers as players
+from train.workers.rollout_workers import Players
 
 TEMPERATURE = 0.7
 

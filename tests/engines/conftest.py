@@ -12,10 +12,10 @@ import pytest
 import torch
 from helpers import SHAPE, settings
 
-from agents.mini import build_mini
-from agents.vllm_local import InProcessEngine
-from agents.vllm_server import ServerEngine
-from agents.vlm import VisionLanguageModel
+from agents.model.mini import build_mini
+from agents.model.vlm import VisionLanguageModel
+from agents.vllm.local import InProcessEngine
+from agents.vllm.server import ServerEngine
 
 
 @pytest.fixture(scope="session")

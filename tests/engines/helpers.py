@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from builders import make_task, write_manifest
+from support.builders import make_task, write_manifest
 
 from agents.base import AgentConfig, Trajectory, VLLMConfig
-from agents.context import TokenContext
-from agents.mini import MiniConfig
+from agents.model.mini import MiniConfig
+from agents.model.vlm import VisionLanguageModel
 from agents.paragrpo import PARAGRPOConfig
-from agents.vlm import VisionLanguageModel
+from agents.text.context import TokenContext
 from paravt_env.protocol.tags import Role
-from train.config import EnvConfig, RunConfig, TrainConfig
+from train.config.run import EnvConfig, RunConfig, TrainConfig
 
 SHAPE = MiniConfig(64, 2, 2, 128, 64, 2, 2, 128, vocabulary=400, numbers=64)
 SMALL = VLLMConfig(

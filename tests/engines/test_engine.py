@@ -9,11 +9,11 @@ import pytest
 import torch
 from helpers import conversation, frames, logprobs, settings
 
-from agents.vllm_agent import EngineSampler
-from agents.vllm_engine import EngineError, Prompt, cut_patches
-from agents.vllm_local import InProcessEngine
-from agents.vllm_server import ServerEngine
-from agents.vlm import VisionLanguageModel
+from agents.model.vlm import VisionLanguageModel
+from agents.vllm.agent import EngineSampler
+from agents.vllm.engine import EngineError, Prompt, cut_patches
+from agents.vllm.local import InProcessEngine
+from agents.vllm.server import ServerEngine
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
 

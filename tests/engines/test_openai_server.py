@@ -11,17 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import ListTasks, make_task
 from helpers import settings
+from support.builders import ListTasks, make_task
 
 from agents.base import AgentConfig, Limits
-from agents.conversation import Sampled
-from agents.openai_agent import OpenAIAgent
-from agents.transformers_agent import TransformersAgent
-from agents.vllm_engine import prepare_environment
-from agents.vllm_server import free_port, server_command
+from agents.chat.agent import OpenAIAgent
+from agents.model.agent import TransformersAgent
+from agents.text.conversation import Sampled
+from agents.vllm.engine import prepare_environment
+from agents.vllm.server import free_port, server_command
 from paravt_env.protocol import render_completion
-from train.rollout import Start, play
+from train.rollout.play import Start, play
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
 

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import SHAPE, conversation, frames, logprobs, settings
-from published import PARAVT_SFT, write_rows
+from support.published import PARAVT_SFT, write_rows
 
-from agents.mini import build_mini
-from agents.vllm_agent import EngineSampler
-from agents.vllm_local import InProcessEngine
-from agents.vlm import VisionLanguageModel
-from train.config import EnvConfig, LoraConfig, ParallelConfig, SFTConfig, StageConfig
-from train.sft import run
+from agents.model.mini import build_mini
+from agents.model.vlm import VisionLanguageModel
+from agents.vllm.agent import EngineSampler
+from agents.vllm.local import InProcessEngine
+from train.config.run import EnvConfig, LoraConfig, ParallelConfig, SFTConfig, StageConfig
+from train.sft.sft import run
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
 

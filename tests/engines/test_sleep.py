@@ -9,9 +9,9 @@ import pytest
 import torch
 from helpers import conversation, frames, logprobs
 
-from agents.vllm_engine import EngineError, Prompt
-from agents.vllm_local import InProcessEngine
-from agents.vlm import VisionLanguageModel
+from agents.model.vlm import VisionLanguageModel
+from agents.vllm.engine import EngineError, Prompt
+from agents.vllm.local import InProcessEngine
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from helpers import SMALL, settings, training
-from processes import run
+from support.processes import run
 from test_split import process
 
-from train.config import ParallelConfig
-from train.metrics import read_metrics
+from train.config.run import ParallelConfig
+from train.loop.metrics import read_metrics
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
 

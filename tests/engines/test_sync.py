@@ -10,21 +10,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import ListTasks, make_task
 from helpers import conversation, disagreement, frames, logprobs, settings
+from support.builders import ListTasks, make_task
 
 from agents.base import AgentConfig, Limits
+from agents.model.vlm import VisionLanguageModel
 from agents.paragrpo import Batch, PARAGRPOConfig
-from agents.vllm_agent import VLLMAgent
-from agents.vllm_engine import EngineError, Prompt
-from agents.vllm_local import InProcessEngine
-from agents.vllm_server import ServerEngine
-from agents.vlm import VisionLanguageModel
-from train import lora
-from train.config import LoraConfig
-from train.learner import Learner
-from train.rollout import Start, play
-from train.weight_sync import ServerSync, SyncError, WeightSync, connect
+from agents.vllm.agent import VLLMAgent
+from agents.vllm.engine import EngineError, Prompt
+from agents.vllm.local import InProcessEngine
+from agents.vllm.server import ServerEngine
+from train.config.run import LoraConfig
+from train.learner import lora
+from train.learner.learner import Learner
+from train.rollout.play import Start, play
+from train.workers.weight_sync import ServerSync, SyncError, WeightSync, connect
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
 

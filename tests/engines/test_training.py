@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from helpers import settings, training
 
-from train import asynchronous, players, rollout
-from train.launch import train
-from train.metrics import read_metrics
+from train.loop.launch import train
+from train.loop.metrics import read_metrics
+from train.rollout import play as rollout
+from train.workers import ahead as asynchronous
+from train.workers import rollout_workers as players
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
 

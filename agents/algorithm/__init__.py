@@ -1,0 +1,1 @@
+"""The algorithm as pure functions: advantages, credit, losses, and their settings."""

@@ -1,0 +1,140 @@
+"""The settings of PARA-GRPO and of the methods that differ from it by settings alone.
+
+What a recipe's `algorithm` group may contain, in which range; `agents/paragrpo.py` and
+`train/learner/learner.py` read it. `paravt train paragrpo_mini --print-config` prints it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from agents.algorithm.advantages import ADVANTAGES, Credit
+from agents.algorithm.losses import AGGREGATIONS, LOSSES
+
+
+@dataclass
+class PARAGRPOConfig:
+    """Settings of the algorithm; the defaults are ParaVT's published ones."""
+
+    groups: int = 7
+    """Groups (starts) collected for one update."""
+    group_size: int = 8
+    """Rollouts that share one start."""
+    advantage: str = "grpo"
+    """Name in `ADVANTAGES`: grpo, centered, leave_one_out, decomposed, gated or counterfactual."""
+    batch_normalise: bool = True
+    """Normalise the advantages once more, over the trained tokens of the batch."""
+    credit: Credit = "trajectory"
+    """trajectory: one advantage a rollout; token: the format term's only on structural tokens."""
+    right_from: float = 0.5
+    """gated: the answer value from which an answer counts as right."""
+    shrinkage: float = 1.0
+    """counterfactual: pairs of calling and skipping rollouts until half of a gain is believed."""
+    train_subagents: bool = True
+    """Train the readings of the crops too, with the advantage of their main rollout."""
+    loss: str = "decoupled"
+    """Name in `LOSSES`: clipped, gspo, cispo, decoupled, tis or likelihood (supervised)."""
+    clip_low: float = 0.2
+    """The ratio is clipped below at 1 - clip_low."""
+    clip_high: float = 0.2
+    """The ratio is clipped above at 1 + clip_high."""
+    behaviour_cap: float = 5.0
+    """pi_prox / pi_behave above this: decoupled drops the token, tis truncates its weight."""
+    ratio_cap: float = 5.0
+    """cispo: the largest weight of a token."""
+    aggregation: str = "token_mean"
+    """Name in `AGGREGATIONS`: token_mean, sequence_mean or dr_grpo."""
+    length_limit: int = 2048
+    """dr_grpo: the constant that a sequence's sum over its tokens, of all turns, is divided by."""
+    kl_coefficient: float = 0.01
+    """Weight of the k3 divergence from the frozen starting policy; 0 loads no second copy."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    """loss: a term of every token; reward: its sum over a rollout is taken off the reward."""
+    learning_rate: float = 2e-6
+    """Adam's step size after the warm-up; constant."""
+    warmup_steps: int = 0
+    """Optimizer steps over which the learning rate rises linearly."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of Adam's first and second moments."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay (AdamW)."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this global norm."""
+    epochs: int = 1
+    """Passes over one batch of rollouts."""
+    minibatches: int = 1
+    """Optimizer steps in one pass; groups are kept whole. No ratio leaves 1 in the first step of a
+    batch, so that nothing is clipped where there is no other."""
+    freeze_vision: bool = False
+    """Leave the vision tower as it is."""
+    micro_batch_tokens: int = 16384
+    """Padded tokens of one forward and backward pass."""
+    logit_chunk: int = 4096
+    """Tokens whose vocabulary logits exist at the same time."""
+    attention: str = "auto"
+    """How packed trees attend: auto, split, dense or flex (`train/learner/attention.py`)."""
+
+    def __post_init__(self) -> None:
+        """Check names and ranges; a mistake is an error that says what is allowed."""
+        tables: dict[str, Mapping[str, object]] = {
+            "advantage": ADVANTAGES,
+            "loss": LOSSES,
+            "aggregation": AGGREGATIONS,
+            "credit": dict.fromkeys(("trajectory", "token")),
+            "kl_in": dict.fromkeys(("loss", "reward")),
+            "attention": dict.fromkeys(("auto", "split", "dense", "flex")),
+        }
+        for field, table in tables.items():
+            if getattr(self, field) not in table:
+                raise ValueError(
+                    f"algorithm.{field}={getattr(self, field)!r}: choose from {', '.join(table)}"
+                )
+        for name in (one.name for one in fields(self)):
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"algorithm.{name} must be finite, not {number}")
+        for field in (
+            "groups",
+            "epochs",
+            "minibatches",
+            "micro_batch_tokens",
+            "logit_chunk",
+            "length_limit",
+        ):
+            if getattr(self, field) < 1:
+                raise ValueError(
+                    f"algorithm.{field} must be at least 1, not {getattr(self, field)}"
+                )
+        if self.group_size < 2:
+            raise ValueError(
+                "algorithm.group_size must be at least 2: a group compares its members"
+            )
+        if self.minibatches > self.groups:
+            raise ValueError("algorithm.minibatches cannot exceed algorithm.groups")
+        if not 0 < self.clip_low < 1 or self.clip_high <= 0:
+            raise ValueError(
+                "algorithm.clip_low must be in (0, 1) and algorithm.clip_high positive"
+            )
+        for field in ("learning_rate", "max_grad_norm", "behaviour_cap", "ratio_cap", "right_from"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"algorithm.{field} must be positive, not {getattr(self, field)}")
+        for field in ("kl_coefficient", "weight_decay", "warmup_steps", "shrinkage"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"algorithm.{field} must not be negative: {getattr(self, field)}")
+
+        if self.right_from > 1:
+            raise ValueError(
+                f"algorithm.right_from must be at most 1, which a right answer is worth: "
+                f"{self.right_from}"
+            )
+        if not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise ValueError(f"algorithm.adam_betas must be in [0, 1): {self.adam_betas}")
+
+    @property
+    def updates_per_batch(self) -> int:
+        """Optimizer steps taken on one batch of rollouts."""
+        return self.epochs * self.minibatches

@@ -1,0 +1,1 @@
+"""A policy behind an OpenAI-style chat server."""

@@ -1,0 +1,263 @@
+"""A policy behind any OpenAI-style chat server: closed APIs, vLLM, SGLang, llama.cpp.
+
+Beside `agents.text.conversation`, whose prompts, evidence and turns it shares: there the context is
+a list of tokens, here a list of messages with the frames as base64 pictures. It has no token ids
+and cannot be trained; it is evaluated by the same driver:
+
+    paravt eval --evaluation.policy openai --evaluation.chat.base_url http://localhost:8000/v1
+        --evaluation.chat.model NAME --agent.prompt_style qwen3vl
+
+A row whose question gets no reply after all retries is an agent error, never an answer. Tests:
+`pytest tests/policies/test_openai_agent.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from agents.base import AgentConfig, Completion, Decision, Limits
+from agents.chat.client import ChatClient, ChatConfig, ChatRequest, ChatUsage
+from agents.chat.text import Message, completion_text, native_calls, one_call
+from agents.text.conversation import row_of
+from paravt_env.common.http.endpoint import EndpointError, Reply
+from paravt_env.common.images import data_uri
+from paravt_env.common.names import known_name
+from paravt_env.crop import CROP_STATUSES, CropStatus
+from paravt_env.protocol.parser import action_from_completion, parse
+from paravt_env.protocol.parts import (
+    PROMPTS,
+    FrameRef,
+    Part,
+    evidence_parts,
+    forced_answer_text,
+    overview_parts,
+    subagent_parts,
+    system_text,
+)
+from paravt_env.protocol.schema import tool_schema
+from paravt_env.protocol.tags import RESPONSE, closing, opening
+from paravt_env.subtitles import lines_of
+
+_OK = 1 + CROP_STATUSES.index(CropStatus.ok)
+
+
+@dataclass
+class _Row:
+    """What the agent remembers of one row's episode."""
+
+    messages: list[Message] = field(default_factory=list)
+    action: dict[str, Any] | None = None
+    tool_calls: list[Message] = field(default_factory=list)
+    """Native calls of the last turn, as the server gave them."""
+    frames: int = 0
+    usage: ChatUsage = field(default_factory=ChatUsage)
+
+
+class OpenAIAgent:
+    """Plays through a chat server.
+
+    Args:
+        base_url: Address before `/chat/completions`, such as `http://localhost:8000/v1`.
+        model: The model's name there.
+        key_variable: Environment variable that holds the key, "" for none.
+        config: How it plays. The forced prefix is used with `prefill=True` alone.
+        limits: What the environment allows.
+        pause: Waits between two attempts.
+        **chat: Further fields of `agents.chat.client.ChatConfig`.
+
+    Raises:
+        ValueError: Settings that cannot work, before any request.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        key_variable: str = "",
+        config: AgentConfig | None = None,
+        limits: Limits | None = None,
+        pause: Callable[[float], None] = time.sleep,
+        **chat: Any,
+    ) -> None:
+        self.chat = ChatConfig(base_url, model, key_variable, **chat)
+        native = self.chat.calls == "native"
+        self.config = config or AgentConfig(prompt_style="tool_calling" if native else "paravt")
+        self.limits = limits or Limits()
+        known_name("prompt_style", self.config.prompt_style, PROMPTS)
+        self.style = PROMPTS[self.config.prompt_style]
+        if native and "{tools}" in self.style.system:
+            raise ValueError(
+                f"the prompt style {self.style.name!r} lists the tool, and so does a server with "
+                "calls='native': use the style 'tool_calling'"
+            )
+        self.evidence = self.config.evidence or self.limits.evidence
+        self.client = ChatClient(self.chat, pause)
+        self._rows: dict[int, _Row] = {}
+
+    def begin(self, rows: Sequence[int]) -> None:
+        """Forget the episodes of `rows`."""
+        for row in rows:
+            self._rows[row] = _Row()
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self.client.close()
+
+    def usage(self, row: int) -> dict[str, float]:
+        """Frames, tokens, requests and cost of a row's episode so far.
+
+        Every turn sends the whole conversation again, and its prompt tokens are counted again.
+        """
+        state = self._rows[row]
+        names = ("prompt_tokens", "completion_tokens", "requests", "cost")
+        return {"frames": float(state.frames)} | {
+            name: float(getattr(state.usage, name)) for name in names
+        }
+
+    def act(self, observations: Mapping[str, Any], rows: Sequence[int]) -> list[Decision]:
+        """Read the crops of all rows, then ask for the turns of all rows; each at once."""
+        views = {row: row_of(observations, row) for row in rows}
+        for row in rows:
+            self._rows.setdefault(row, _Row())
+        texts, failed = self._read_crops(views)
+        asked = [row for row in rows if row not in failed]
+        replies = self.client.ask([self._turn(row, views[row], texts[row]) for row in asked])
+        decisions = {
+            row: self._decide(row, reply) for row, reply in zip(asked, replies, strict=True)
+        }
+        return [
+            decisions[row] if row in decisions else self._failure(row, failed[row]) for row in rows
+        ]
+
+    def _read_crops(
+        self, views: Mapping[int, Mapping[str, Any]]
+    ) -> tuple[dict[int, list[str]], dict[int, EndpointError]]:
+        """Sub-agent texts by row and call, and the rows of which a crop could not be read."""
+        places: list[tuple[int, int]] = []
+        requests: list[ChatRequest] = []
+        for row, view in views.items():
+            state = self._rows[row]
+            if state.action is None or self.evidence == "frames":
+                continue
+            for call in map(int, np.flatnonzero(view["crop_status"] == _OK)):
+                shown = view["window"] == call + 1
+                start, end = map(float, state.action["crops"][call])
+                times = view["timestamps"][shown]
+                said = lines_of(view["subtitles"], call + 1)
+                parts = subagent_parts(self.style, view["question"], (start, end), times, said)
+                places.append((row, call))
+                content = self._content(row, parts, view["frames"][shown])
+                requests.append(
+                    self._request(
+                        row, [{"role": "user", "content": content}], self.config.subagent_tokens
+                    )
+                )
+        texts = {row: [""] * self.limits.max_crops for row in views}
+        failed: dict[int, EndpointError] = {}
+        for (row, call), reply in zip(places, self.client.ask(requests), strict=True):
+            if isinstance(reply, EndpointError):
+                failed[row] = reply
+            else:
+                texts[row][call] = reply.content.strip()
+        return texts, failed
+
+    def _turn(self, row: int, view: Mapping[str, Any], texts: Sequence[str]) -> ChatRequest:
+        """Append what the row sees now and ask for its next turn."""
+        state = self._rows[row]
+        forced = bool(view["must_answer"])
+        if state.action is None:
+            limits = self.limits
+            system = system_text(
+                self.style, limits.max_crops, limits.max_crop_seconds, limits.max_turns
+            )
+            if system:
+                state.messages.append({"role": "system", "content": system})
+            parts = overview_parts(self.style, view)
+        else:
+            parts = self._evidence(state, view, texts)
+        if forced:
+            parts.append(forced_answer_text(self.style))
+        if parts:
+            content = self._content(row, parts, view["frames"])
+            state.messages.append({"role": "user", "content": content})
+        limit = self.config.answer_tokens if forced else self.config.max_new_tokens
+        fields: dict[str, Any] = {}
+        if self.chat.calls == "native" and not (forced and state.action is None):
+            fields["tools"] = [tool_schema(self.limits.max_crop_seconds)]
+            fields |= {"tool_choice": "none"} if forced else {}
+        messages = list(state.messages)
+        if self.chat.prefill:
+            messages.append({"role": "assistant", "content": self.config.forced_prefix})
+            fields |= {"add_generation_prompt": False, "continue_final_message": True}
+        return self._request(row, messages, limit, fields)
+
+    def _evidence(self, state: _Row, view: Mapping[str, Any], texts: Sequence[str]) -> list[Part]:
+        """What the calls brought: for the user's message, or for one message a native call."""
+        assert state.action is not None
+        windows = state.action["crops"]
+        shown = texts if self.evidence == "subagent" else None
+        if not state.tool_calls:
+            return evidence_parts(self.style, view, windows, shown)
+        first = len(parse(state.action["completion"]).calls) - len(state.tool_calls)
+        after: list[Part] = []
+        for place, tool_call in enumerate(state.tool_calls):
+            parts = evidence_parts(self.style, one_call(view, first + place), windows, shown)
+            said = "".join(part for part in parts if isinstance(part, str))
+            text = said.replace(f"{opening(RESPONSE)}\n", "").replace(f"\n{closing(RESPONSE)}", "")
+            message = {"role": "tool", "tool_call_id": tool_call["id"], "content": text.strip()}
+            if any(isinstance(part, FrameRef) for part in parts):  # tools answer in text alone
+                message["content"] = "Its frames are in the next message."
+                after += parts
+            state.messages.append(message)
+        return after
+
+    def _content(self, row: int, parts: Sequence[Part], frames: np.ndarray) -> Any:
+        """Parts as the content of a message: text, and frames as pictures."""
+        if all(isinstance(part, str) for part in parts):
+            return "".join(map(str, parts))
+        content: list[Message] = []
+        for part in parts:
+            if isinstance(part, FrameRef):
+                self._rows[row].frames += 1
+                url = data_uri(frames[part.index], self.chat.pictures)
+                content.append({"type": "image_url", "image_url": {"url": url}})
+            else:
+                content.append({"type": "text", "text": part})
+        return content
+
+    def _request(
+        self,
+        row: int,
+        messages: Sequence[Message],
+        limit: int,
+        fields: Mapping[str, Any] | None = None,
+    ) -> ChatRequest:
+        sampling = {"temperature": self.config.temperature, **(fields or {})}
+        return ChatRequest(messages, limit, self._rows[row].usage, sampling)
+
+    def _decide(self, row: int, reply: Reply | EndpointError) -> Decision:
+        """Append the reply to the conversation and parse it into an action."""
+        if isinstance(reply, EndpointError):
+            return self._failure(row, reply)
+        state = self._rows[row]
+        prefix = self.config.forced_prefix if self.chat.prefill else ""
+        calls = native_calls(reply.message) if self.chat.calls == "native" else []
+        text = completion_text(prefix + reply.content, reply.message, calls)
+        state.action = action_from_completion(text, self.limits.max_crops)
+        state.tool_calls = calls
+        message: Message = {"role": "assistant", "content": prefix + reply.content}
+        if calls:
+            message["tool_calls"] = calls
+        state.messages.append(message)
+        return Decision(state.action, Completion(text, (), (), ()))
+
+    def _failure(self, row: int, error: EndpointError) -> Decision:
+        requests = self._rows[row].usage.requests
+        where = f"{self.chat.model} at {self.chat.base_url}"
+        reason = f"no reply from {where} after {requests} requests: {error}"
+        return Decision.failed(reason, self.limits.max_crops)

@@ -1,0 +1,1 @@
+"""Token contexts and conversations: what every agent that writes completions shares."""

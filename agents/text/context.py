@@ -1,0 +1,228 @@
+"""Append-only token context: what was sampled is what is trained.
+
+A conversation is a list of tokens that only grows. Text of the environment is tokenised once, when
+it is appended; sampled tokens are kept as they were drawn. :class:`TokenContext` records for each
+token who wrote it, its role and its log-probability, and freezes into a ``Trajectory``.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from agents.base import Trajectory
+from paravt_env.protocol.parser import parse
+from paravt_env.protocol.parts import FrameRef, Part
+from paravt_env.protocol.tags import Role
+
+IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+SYSTEM = f"{IM_START}system\n{{}}{IM_END}\n"
+USER_OPEN, USER_CLOSE = f"{IM_START}user\n", f"{IM_END}\n"
+ASSISTANT_OPEN = f"{IM_START}assistant\n"
+NEXT_TURN = "\n"
+"""ChatML, the conversation format of the whole Qwen family."""
+
+
+@lru_cache(maxsize=1)
+def _byte_of_symbol() -> dict[str, int]:
+    """Byte behind each printable symbol of a byte-level BPE vocabulary (GPT-2's alphabet)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    symbols = {chr(b): b for b in printable}
+    for offset, byte in enumerate(b for b in range(256) if b not in set(printable)):
+        symbols[chr(256 + offset)] = byte
+    return symbols
+
+
+@lru_cache(maxsize=4)
+def _bytes_of_tokens(tokenizer: Any, size: int) -> list[bytes]:
+    """Bytes of every token; `size` is the tokenizer's, so that tokens added later are seen."""
+    symbols = _byte_of_symbol()
+    added = tokenizer.added_tokens_decoder
+    tokens = tokenizer.convert_ids_to_tokens(list(range(size)))
+    unknown = "\N{REPLACEMENT CHARACTER}"
+    return [
+        str(added[i]).encode()
+        if i in added
+        else bytes(symbols.get(c, 255) for c in token or unknown)
+        for i, token in enumerate(tokens)
+    ]
+
+
+def decode_with_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:
+    """Decode tokens and tell where each one ends in the text.
+
+    Bytes that are no UTF-8 become U+FFFD, and so does an id that a padded embedding has and the
+    tokenizer has not; a character spread over tokens belongs to the last one.
+
+    Args:
+        tokenizer: A byte-level BPE tokenizer (Qwen's kind).
+        ids: Token ids.
+
+    Returns:
+        The text and, for each token, the character offset after it.
+    """
+    known = _bytes_of_tokens(tokenizer, len(tokenizer))
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text, ends, length = [], [], 0
+    for token in ids:
+        piece = decoder.decode(known[token] if token < len(known) else b"\xff")
+        text.append(piece)
+        length += len(piece)
+        ends.append(length)
+    text.append(decoder.decode(b"", final=True))
+    return "".join(text), ends
+
+
+def token_roles(text: str, ends: Sequence[int]) -> list[Role]:
+    """Role of each token of a completion: that of the first character it adds.
+
+    A token that holds any character of a structural tag is a tag, so that token-level format credit
+    reaches the whole tag.
+    """
+    of_character = np.full(len(text) + 1, int(Role.text), dtype=np.int8)
+    for start, end, role in parse(text).roles():
+        of_character[start:end] = int(role)
+    roles, start = [], 0
+    for end in ends:
+        piece = of_character[start : max(end, start + 1)]
+        roles.append(Role.tag if (piece == int(Role.tag)).any() else Role(int(piece[0])))
+        start = end
+    return roles
+
+
+class TokenContext:
+    """The tokens of one conversation.
+
+    Attributes:
+        ids: All tokens so far.
+        images: uint8 (H, W, 3) images behind the image tokens, in order.
+        computed: How many tokens already have keys and values in the sampler's cache.
+        position: M-RoPE position of the next token to be computed.
+    """
+
+    def __init__(self, vlm: Any, kind: Literal["main", "subagent"] = "main") -> None:
+        self.vlm = vlm
+        self.kind = kind
+        self.ids: list[int] = []
+        self.images: list[np.ndarray] = []
+        self.image_starts: list[int] = []
+        self.computed = 0
+        self.position = 0
+        self.version: int | None = None
+        self._roles: list[int] = []
+        self._logprobs: list[float] = []
+        self._sampled: list[bool] = []
+        self._prompt_length: int | None = None
+
+    def append(
+        self,
+        ids: Sequence[int],
+        roles: int | Sequence[int],
+        logprobs: Sequence[float] | None = None,
+    ) -> None:
+        """Append tokens; with ``logprobs`` the policy sampled them, without it did not."""
+        n = len(ids)
+        self.ids.extend(ids)
+        self._roles.extend([int(roles)] * n if isinstance(roles, int) else map(int, roles))
+        self._logprobs.extend(logprobs if logprobs is not None else [0.0] * n)
+        self._sampled.extend([logprobs is not None] * n)
+
+    def drawn_by(self, version: int) -> None:
+        """Note which weights drew the tokens that were sampled.
+
+        Raises:
+            RuntimeError: Other weights drew earlier tokens: no update could use the conversation.
+        """
+        if self.version not in (None, version):
+            raise RuntimeError(
+                f"a conversation was drawn by versions {self.version} and {version} of the "
+                "weights: change them between episodes only"
+            )
+        self.version = version
+
+    def append_text(self, text: str, role: Role) -> None:
+        """Tokenise and append text that the policy did not write."""
+        if text:
+            ids = self.vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
+            self.append(ids, int(role))
+
+    def append_parts(self, parts: Sequence[Part], frames: np.ndarray, role: Role) -> None:
+        """Append text and frames in order.
+
+        Args:
+            parts: Texts and references into ``frames``.
+            frames: uint8 (F, H, W, 3).
+            role: Role of the text tokens and of the image tokens.
+        """
+        run: list[str] = []
+        for part in parts:
+            if isinstance(part, FrameRef):
+                self.append_text("".join(run), role)
+                run = []
+                self.append_image(frames[part.index], role)
+            else:
+                run.append(part)
+        self.append_text("".join(run), role)
+
+    def append_image(self, image: np.ndarray, role: Role) -> None:
+        """Append one frame: vision start, its image tokens, vision end."""
+        count = self.vlm.image_token_count(*image.shape[:2])
+        self.image_starts.append(len(self.ids) + 1)
+        self.images.append(image)
+        middle = [self.vlm.image_pad_id] * count
+        self.append([self.vlm.vision_start_id, *middle, self.vlm.vision_end_id], int(role))
+
+    def close_prompt(self) -> None:
+        """Mark the end of the prompt: what follows is the branch of this rollout."""
+        self._prompt_length = len(self.ids)
+
+    def ask(self, parts: Sequence[Part], frames: np.ndarray) -> None:
+        """Append one user message as the whole prompt, up to where the assistant begins."""
+        self.append_text(USER_OPEN, Role.prompt)
+        self.append_parts(parts, frames, Role.prompt)
+        self.append_text(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
+        self.close_prompt()
+
+    def images_from(self, token: int) -> list[np.ndarray]:
+        """Images whose tokens start at or after index ``token``."""
+        return [
+            image
+            for image, start in zip(self.images, self.image_starts, strict=True)
+            if start >= token
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """Frames, image tokens, sampled tokens, and all tokens that were not sampled."""
+        sampled = sum(self._sampled)
+        return {
+            "frames": len(self.images),
+            "visual_tokens": self.ids.count(self.vlm.image_pad_id),
+            "prompt_tokens": len(self.ids) - sampled,
+            "completion_tokens": sampled,
+        }
+
+    def freeze(self) -> Trajectory:
+        """The conversation so far as an immutable trajectory.
+
+        Raises:
+            RuntimeError: If :meth:`close_prompt` was never called (a bug of the agent).
+        """
+        if self._prompt_length is None:
+            raise RuntimeError("close_prompt() must be called before freeze()")
+        p = self._prompt_length
+        split = sum(start < p for start in self.image_starts)
+        return Trajectory(
+            prompt_ids=np.array(self.ids[:p], dtype=np.int64),
+            branch_ids=np.array(self.ids[p:], dtype=np.int64),
+            loss_mask=np.array(self._sampled[p:], dtype=bool),
+            logprobs=np.array(self._logprobs[p:], dtype=np.float32),
+            roles=np.array(self._roles[p:], dtype=np.int8),
+            prompt_images=tuple(self.images[:split]),
+            branch_images=tuple(self.images[split:]),
+            kind=self.kind,
+            version=self.version or 0,
+        )

@@ -1,0 +1,1 @@
+"""The policy through vLLM: an engine in this process, or a server."""

@@ -1,0 +1,218 @@
+"""What agents ask of a vLLM engine, and how a context is handed to it.
+
+Between an agent's contexts and vLLM, whether it runs in this process (`agents/vllm/local.py`) or
+behind a server (`agents/vllm/server.py`). A prompt is handed over as it stands: its token ids, its
+images as uint8 patches, and where they go. Nothing is tokenised, resized or expanded again, and
+equal images have equal keys, so vLLM encodes an image once for all prompts that show it. Every
+completion comes back with the log-probabilities of the distribution that it was drawn from and the
+version of the weights that drew it.
+
+Needs the vllm extra (`docs/engines.md`). Tests: `make test-engines`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from agents.base import AgentConfig, AgentError, AgentStats
+from agents.model.vlm import CHECKPOINTS, VisionLanguageModel
+from agents.text.context import TokenContext
+
+WORKER = "agents.vllm.worker"
+SHARED_MEMORY = "paravt_shared_memory"
+"""Name of the weight-transfer back end for processes on one machine."""
+INITIAL = "0"
+"""Version of the weights that an engine starts with."""
+
+
+class EngineError(AgentError):
+    """An engine that does not start, does not answer, or cannot do what it is asked for."""
+
+
+def check_shared_memory(needed: int, folder: str = "/dev/shm") -> None:
+    """Refuse a segment that would not fit: the system ends whoever writes past the end.
+
+    Args:
+        needed: Bytes of the segment.
+        folder: Where the system keeps shared memory; elsewhere than on Linux there is none.
+
+    Raises:
+        EngineError: Too little is free.
+    """
+    if not os.path.isdir(folder):
+        return
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise EngineError(
+            f"the weights need {needed / 2**30:.1f} GiB of shared memory and {folder} has "
+            f"{free / 2**30:.1f} GiB free: give it more (docker run --shm-size="
+            f"{-(-needed // 2**30) + 1}g, or mount -o remount,size=...), or set "
+            "agent.vllm.sync=nccl"
+        )
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A context from which `count` completions of at most `limit` tokens are to be drawn."""
+
+    context: TokenContext
+    count: int
+    limit: int
+    temperature: float
+    seed: int
+
+    def sampling(self, stop_id: int) -> dict[str, Any]:
+        """The request's `SamplingParams` by name; greedy decoding is asked for once."""
+        return {
+            "n": self.count if self.temperature else 1,
+            "temperature": self.temperature,
+            "max_tokens": self.limit,
+            "seed": self.seed,
+            "logprobs": 0,
+            "stop_token_ids": [stop_id],
+            "ignore_eos": True,
+            "detokenize": False,
+        }
+
+    def share(self, drawn: list[Generated]) -> list[Generated]:
+        """`count` completions of those that were asked for."""
+        return drawn if self.temperature else drawn * self.count
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One completion: tokens, log-probabilities and the version of the weights, one a token."""
+
+    ids: list[int]
+    logprobs: list[float]
+    versions: list[int]
+
+
+class Engine(Protocol):
+    """What agents and the weight sync ask of an engine."""
+
+    stats: AgentStats
+    """Shared by all agents that use the engine."""
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[list[Generated]]:
+        """`count` completions for each prompt; callable from several threads at once."""
+
+    def frames(self) -> dict[str, int]:
+        """Images `encoded` so far by the vision tower, and `held` as features now."""
+
+    def reset_caches(self) -> None:
+        """Forget all keys, values and image features."""
+
+    def sleep(self) -> None:
+        """Leave to the learner what memory it can of the learner's card, until new weights come."""
+
+    def close(self) -> None:
+        """Release what the engine holds."""
+
+
+def cut_patches(image: np.ndarray, patch: int, merge: int, temporal: int) -> np.ndarray:
+    """The vision tower's input before normalisation.
+
+    Args:
+        image: uint8 (H, W, 3), sides multiples of `patch * merge`.
+        patch: Side of a patch in pixels.
+        merge: Patches on a side of the square that becomes one token.
+        temporal: Frames that the tower takes at once; an image is repeated.
+
+    Returns:
+        uint8 (patches, 3 * temporal * patch * patch), the patches of a token side by side.
+    """
+    rows, columns = image.shape[0] // (patch * merge), image.shape[1] // (patch * merge)
+    x = image.reshape(rows, merge, patch, columns, merge, patch, 3)
+    x = x.transpose(0, 3, 1, 4, 6, 2, 5)[:, :, :, :, :, None]
+    x = np.broadcast_to(x, (rows, columns, merge, merge, 3, temporal, patch, patch))
+    return np.ascontiguousarray(x).reshape(rows * columns * merge * merge, -1)
+
+
+def image_items(vlm: VisionLanguageModel, images: Sequence[np.ndarray]) -> Any:
+    """Images as vLLM's `MultiModalKwargsItems`."""
+    from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
+
+    temporal = vlm.model.config.vision_config.temporal_patch_size
+    patches = [cut_patches(image, vlm.patch, vlm.merge, temporal) for image in images]
+    grids = torch.tensor([vlm.image_grid(*image.shape[:2]) for image in images])
+    fields = {
+        "pixel_values": MultiModalFieldConfig.flat_from_sizes("image", grids.prod(-1)),
+        "image_grid_thw": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
+    }
+    inputs: Any = {
+        "pixel_values": torch.from_numpy(np.concatenate(patches)),
+        "image_grid_thw": grids,
+    }
+    return MultiModalKwargsItems.from_hf_inputs(inputs, fields)
+
+
+def placeholders(context: TokenContext) -> list[tuple[int, int]]:
+    """(offset, length) of the image tokens of each image."""
+    return [
+        (start, context.vlm.image_token_count(*image.shape[:2]))
+        for start, image in zip(context.image_starts, context.images, strict=True)
+    ]
+
+
+def checkpoint_path(name: str) -> str:
+    """Folder or hub name of a checkpoint; one that ships with the project is known by its name."""
+    shipped = CHECKPOINTS / name
+    return str(shipped) if shipped.is_dir() else name
+
+
+def engine_arguments(config: AgentConfig) -> dict[str, Any]:
+    """Arguments of vLLM's `EngineArgs`; the server's command line has the same."""
+    settings = config.vllm
+    # On CPU, vLLM cannot take back a seeded request's draw after a part of its prompt.
+    whole_prompts: dict[str, Any] = {
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(settings.max_model_len, settings.max_sequences),
+    }
+    return (whole_prompts if config.device.startswith("cpu") else {}) | {
+        "model": checkpoint_path(config.checkpoint),
+        "dtype": config.dtype,
+        "enforce_eager": settings.eager,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_sequences,
+        "block_size": settings.block_size,
+        "kv_cache_memory_bytes": round(settings.kv_cache_gib * 2**30),
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "limit_mm_per_prompt": {"image": settings.max_images, "video": 0},
+        "skip_mm_profiling": True,
+        "mm_processor_cache_gb": 0,
+        "enable_prefix_caching": True,
+        "generation_config": "vllm",
+        "logprobs_mode": "processed_logprobs",
+        "logits_processors": [f"{WORKER}:NoVisionTokens"],
+        "worker_extension_cls": f"{WORKER}.WorkerExtension",
+    }
+
+
+def prepare_environment() -> dict[str, str]:
+    """Variables that vLLM reads as it starts; what is set already is kept."""
+    wanted = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "WARNING"}
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def token_versions(spans: Any, tokens: int) -> list[int]:
+    """Version of each token, from vLLM's spans over the completion."""
+    versions = [-1] * tokens
+    for span in spans or ():
+        start, end, version = (
+            (span["start"], span["end"], span["version"])
+            if isinstance(span, dict)
+            else (span.start, span.end, span.version)
+        )
+        versions[start:end] = [int(version)] * (end - start)
+    if -1 in versions:
+        raise EngineError("vLLM did not say which weights drew a token")
+    return versions

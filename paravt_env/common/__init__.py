@@ -1,0 +1,1 @@
+"""What every room of the simulation may use: names, plain infos, pictures, whole files, HTTP."""

@@ -1,0 +1,151 @@
+"""Crops: validate the windows a turn asks for and decode them all at once.
+
+The stretch after parsing: windows in seconds -> **status and frames of each** -> evidence. The
+crops of every row of a turn share one pool; each has its own deadline and its own status, and a
+bad one leaves its neighbours alone. A window is never rounded and never moved, only clamped to
+the video.
+
+Run its tests: `python -m pytest tests/env/test_crops.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from paravt_env.video.sampler import window_times
+from paravt_env.video.store.store import FrameStore
+from paravt_env.video.types import Frames, Size, VideoError, VideoTimeoutError
+
+Window = tuple[float, float]
+"""Start and end of a crop in seconds."""
+
+
+class CropStatus(StrEnum):
+    """What became of a call. Only `ok` was executed."""
+
+    ok = "ok"  # its frames were decoded
+    empty = "empty"  # start and end are the same instant
+    reversed = "reversed"  # it ends before it starts
+    not_finite = "not_finite"  # NaN or infinity
+    outside = "outside"  # no part of it lies in the video
+    too_long = "too_long"  # more seconds than one crop may have
+    malformed = "malformed"  # the call could not be parsed: no window
+    unknown_tool = "unknown_tool"  # it names a tool that does not exist
+    wrong_video = "wrong_video"  # it names another video
+    over_limit = "over_limit"  # the turn already holds as many calls as are allowed
+    refused = "refused"  # the forced-answer turn takes no calls
+    timeout = "timeout"  # decoding ran past its deadline
+    decode_error = "decode_error"  # the file could not be decoded there
+
+
+CROP_STATUSES: tuple[CropStatus, ...] = tuple(CropStatus)
+"""In the order of their codes: an observation holds 1 + the index here, and 0 for "no call"."""
+
+NO_WINDOW: Window = (math.nan, math.nan)
+"""The window of a call that has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class CropResult:
+    """One call and what became of it."""
+
+    window: Window
+    """Seconds as asked; NaN, NaN when the call was malformed."""
+    clipped: Window | None
+    """Seconds as run, inside the video; None when nothing ran."""
+    status: CropStatus
+    message: str = ""
+    """One line for the model: what was wrong and what is allowed; "" when ok."""
+    frames: Frames | None = None
+    """The frames when ok, else None."""
+
+
+@dataclass(frozen=True)
+class CropRequest:
+    """A valid window of a video, ready to decode: `check_window` gave `clipped`."""
+
+    path: str
+    window: Window
+    clipped: Window
+
+
+def check_window(
+    window: Window, duration: float, max_seconds: float
+) -> tuple[CropStatus, Window | None, str]:
+    """Judge a window: its status, the part of it inside the video (None unless ok), a message.
+
+    A window partly outside is clamped; the limit on its length counts the part inside.
+
+    Args:
+        window: start and end in seconds, any floats.
+        duration: of the video, seconds.
+        max_seconds: the longest crop that may run.
+
+    >>> check_window((-5.0, 10.0), duration=60.0, max_seconds=45.0)
+    (<CropStatus.ok: 'ok'>, (0.0, 10.0), '')
+    >>> check_window((0.0, 60.0), duration=60.0, max_seconds=45.0)[2]
+    'the crop is 60.0 s long; the limit is 45 s'
+    """
+    start, end = float(window[0]), float(window[1])
+    if not (math.isfinite(start) and math.isfinite(end)):
+        return CropStatus.not_finite, None, "start and end must be finite numbers of seconds"
+    if start == end:
+        return CropStatus.empty, None, f"the crop is empty: it starts and ends at {start:g} s"
+    if start > end:
+        return CropStatus.reversed, None, f"the crop ends ({end:g} s) before it starts ({start:g})"
+    if end <= 0 or start >= duration:
+        return CropStatus.outside, None, f"the crop lies outside the video, 0 to {duration:.1f} s"
+    clipped = (max(start, 0.0), min(end, float(duration)))
+    length = clipped[1] - clipped[0]
+    if length > max_seconds + 1e-6:
+        message = f"the crop is {length:.1f} s long; the limit is {max_seconds:g} s"
+        return CropStatus.too_long, None, message
+    return CropStatus.ok, clipped, ""
+
+
+def run_crops(
+    requests: Sequence[CropRequest],
+    store: FrameStore,
+    *,
+    size: Size,
+    fps: float,
+    max_frames: int,
+    timeout: float | None,
+) -> list[CropResult]:
+    """Decode the crops of all rows concurrently; the results are in the order of the requests.
+
+    Equal crops, as of a group's rows, are one decode with one deadline and share their frames.
+
+    Args:
+        requests: valid windows, of any rows and videos.
+        store: where frames are decoded (its pool) and kept.
+        size: height and width in pixels.
+        fps: frames a second of a crop.
+        max_frames: of one crop.
+        timeout: seconds a crop may take, counted from when **its own decoding starts**, so that
+            the rows of a large batch do not time out in the queue. None: no limit.
+
+    Returns:
+        One result a request: `ok` with frames, `timeout` or `decode_error` with a message.
+    """
+    pending = {}
+    for path, window in dict.fromkeys((request.path, request.clipped) for request in requests):
+        times = window_times(*window, fps=fps, max_frames=max_frames)
+        pending[path, window] = store.submit(path, times, size, timeout=timeout)
+    results = []
+    for request in requests:
+        frames = pending[request.path, request.clipped]
+        try:
+            status, message, decoded = CropStatus.ok, "", frames.result()
+        except VideoTimeoutError:
+            message = f"the crop took longer than {timeout:g} s to decode"
+            status, decoded = CropStatus.timeout, None
+        except VideoError as error:
+            # the reason, never the path: paths are not the model's business
+            status, message, decoded = CropStatus.decode_error, error.reason, None
+        clipped = request.clipped if status is CropStatus.ok else None
+        results.append(CropResult(request.window, clipped, status, message, decoded))
+    return results

@@ -1,0 +1,1 @@
+"""An episode: overview, actions, crops, and the state machine that joins them."""

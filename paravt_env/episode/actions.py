@@ -1,0 +1,136 @@
+"""Read an action: which calls of the turn run, which are refused and why, and what it answers.
+
+The stretch between the agent and `crops.run_crops`. A completion, where there is one, is parsed
+again here: only its own structure says what was malformed or called by the wrong name, and an
+action that contradicts its completion is a bug of the agent, which raises. Run the tests with
+`pytest tests/env/test_env.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from paravt_env.crop import NO_WINDOW, CropRequest, CropResult, CropStatus, Window, check_window
+from paravt_env.protocol.parser import (
+    ParsedCompletion,
+    ToolCall,
+    action_from_completion,
+    parse,
+)
+from paravt_env.spaces import Action
+from paravt_env.task import Task
+
+
+@dataclass(frozen=True)
+class TurnPlan:
+    """A turn before it runs.
+
+    Attributes:
+        parsed: The parsed completion; None for an agent that writes none.
+        answer: The answer without surrounding space, "" where there is none.
+        calls: In the order written: a request that will run, or the result of one that will not.
+    """
+
+    parsed: ParsedCompletion | None
+    answer: str
+    calls: tuple[CropRequest | CropResult, ...]
+
+
+def read_turn(
+    action: Mapping[str, Any],
+    task: Task,
+    duration: float,
+    *,
+    max_crops: int,
+    max_crop_seconds: float,
+    must_answer: bool,
+) -> TurnPlan:
+    """Read one action.
+
+    Args:
+        action: A member of `spaces.action_space(max_crops)`.
+        task: The row's task; its video is the only one that a call may name.
+        duration: Length of the video in seconds.
+        max_crops: Calls past this many are `over_limit`.
+        max_crop_seconds: A longer crop is `too_long`.
+        must_answer: Whether this is the forced turn, in which every call is `refused`.
+
+    Raises:
+        ValueError: The action does not have the declared shape, or contradicts its own completion.
+    """
+    crops, mask, answer, completion = _checked(action, max_crops)
+    parsed = parse(completion) if completion else None
+    calls: list[CropRequest | CropResult] = []
+    if parsed is None:
+        asked: list[ToolCall | Window] = [(float(a), float(b)) for a, b in crops[mask]]
+    else:
+        _agree(action_from_completion(completion, max_crops), crops, mask, answer)
+        asked = list(parsed.calls)
+    for i, call in enumerate(asked):
+        window = call if isinstance(call, tuple) else (call.window or NO_WINDOW)
+        refusal: tuple[CropStatus, str] | None = None
+        if must_answer:
+            refusal = CropStatus.refused, "this turn takes no calls: give the answer"
+        elif i >= max_crops:
+            refusal = CropStatus.over_limit, f"a turn takes {max_crops} calls at most"
+        elif not isinstance(call, tuple):
+            refusal = _call_error(call, task)
+        if refusal is not None:
+            calls.append(CropResult(window, None, *refusal))
+            continue
+        status, clipped, message = check_window(window, duration, max_crop_seconds)
+        if clipped is None:
+            calls.append(CropResult(window, None, status, message))
+        else:
+            calls.append(CropRequest(task.video, window, clipped))
+    return TurnPlan(parsed, answer.strip(), tuple(calls))
+
+
+def _checked(action: Mapping[str, Any], max_crops: int) -> tuple[np.ndarray, np.ndarray, str, str]:
+    if not isinstance(action, Mapping):
+        raise ValueError(
+            f"the action is a mapping as from spaces.empty_action(), not {action!r}; to act with "
+            "texts make ParaVT-LongVideo-Text-v0"
+        )
+    missing = {"crops", "crop_mask", "answer", "completion"} - set(action)
+    if missing:
+        raise ValueError(
+            f"the action lacks {', '.join(sorted(missing))}; start from spaces.empty_action()"
+        )
+    crops = np.asarray(action["crops"], np.float64)
+    mask = np.asarray(action["crop_mask"])
+    if crops.shape != (max_crops, 2) or mask.shape != (max_crops,):
+        raise ValueError(
+            f"crops must have shape ({max_crops}, 2) and crop_mask ({max_crops},), "
+            f"not {crops.shape} and {mask.shape}"
+        )
+    answer, completion = action["answer"], action["completion"]
+    if not isinstance(answer, str) or not isinstance(completion, str):
+        raise ValueError("answer and completion must be strings")
+    if not np.isin(mask, (0, 1)).all():
+        raise ValueError(f"crop_mask holds 0 and 1, not {mask}")
+    return crops, mask.astype(bool), answer, completion
+
+
+def _agree(expected: Action, crops: np.ndarray, mask: np.ndarray, answer: str) -> None:
+    same_mask = np.array_equal(expected["crop_mask"].astype(bool), mask)
+    same_crops = np.array_equal(expected["crops"][mask], crops[mask], equal_nan=True)
+    if not (same_mask and same_crops and expected["answer"] == answer):
+        raise ValueError(
+            "the action's crops and answer are not those of its completion: build it with "
+            "protocol.action_from_completion(), or leave completion empty"
+        )
+
+
+def _call_error(call: ToolCall, task: Task) -> tuple[CropStatus, str] | None:
+    if call.error is not None:
+        return CropStatus(call.error), call.message
+    own = PurePath(task.video)
+    if call.video_path and call.video_path not in (task.video, own.name, own.stem):
+        return CropStatus.wrong_video, "video_path names another video: leave it out"
+    return None

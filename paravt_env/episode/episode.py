@@ -1,0 +1,209 @@
+"""One episode as a state machine: turn table, observation and info of a single row, without I/O.
+
+`simulation.py` decodes frames and hands them in; `env.py` drives one episode and `vector.py` many,
+through the same code. Run the tests with `pytest tests/env/test_env.py`.
+
+| the turn holds | what happens |
+|---|---|
+| calls (with or without an answer) | the crops run; the answer does not count yet; next turn |
+| an answer, no call | terminated, `answered` |
+| neither | the forced-answer turn (once) |
+| forced turn, no answer | terminated, `unanswered` |
+
+With `force_answer=False` the third row terminates as `unanswered`, and the last calling turn
+truncates as `turn_limit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from paravt_env.crop import CROP_STATUSES, CropResult, CropStatus
+from paravt_env.episode.actions import TurnPlan
+from paravt_env.rewards import Transcript, Turn
+from paravt_env.spaces import OVERVIEW, PADDING
+from paravt_env.subtitles import as_text, at_times, in_window
+from paravt_env.task import Task
+from paravt_env.video.types import Frames, VideoInfo
+
+
+class StopReason(StrEnum):
+    """Why an episode ended."""
+
+    answered = "answered"  # a turn held an answer that counts
+    unanswered = (
+        "unanswered"  # the forced turn (or, without one, a turn without calls) held no answer
+    )
+    turn_limit = (
+        "turn_limit"  # force_answer=False and the last calling turn called again: truncated
+    )
+    video_error = "video_error"  # the video could not be read at reset: never scored
+    judge_error = "judge_error"  # the scorer gave no verdict on the answer: never scored
+
+
+class Outcome(NamedTuple):
+    """What a turn did to the episode."""
+
+    terminated: bool
+    truncated: bool
+
+
+@dataclass
+class Episode:
+    """The state of one row between `reset` and its end; single-use.
+
+    Attributes:
+        task: The question and its gold answer.
+        frame_budget: K, the overview frames asked for.
+        video: Duration, fps and size of the video.
+        overview: The K overview frames.
+        max_turns: Turns that may call.
+        max_crops: P.
+        force_answer: Whether a forced-answer turn follows.
+        subtitle_characters: Budget of the subtitles of the overview and of each crop; 0 for none.
+        turn: Turns taken so far.
+        must_answer: Whether the next turn is the forced one.
+        turns: What was said and executed so far.
+        answer: The answer that counted, "" before the end and where there was none.
+        stop_reason: None while the episode runs.
+    """
+
+    task: Task
+    frame_budget: int
+    video: VideoInfo
+    overview: Frames
+    max_turns: int
+    max_crops: int
+    force_answer: bool
+    subtitle_characters: int = 0
+    turn: int = 0
+    must_answer: bool = False
+    turns: list[Turn] = field(default_factory=list)
+    answer: str = ""
+    stop_reason: StopReason | None = None
+    frames_seen: int = 0
+
+    def __post_init__(self) -> None:
+        """Count the overview; without a calling turn the first turn is the forced one."""
+        self.frames_seen = len(self.overview.timestamps)
+        self.must_answer = self.max_turns == 0
+
+    @property
+    def transcript(self) -> Transcript:
+        """Everything the reward terms may look at."""
+        stop_reason = "" if self.stop_reason is None else str(self.stop_reason)
+        return Transcript(
+            task=self.task, turns=tuple(self.turns), answer=self.answer, stop_reason=stop_reason
+        )
+
+    @property
+    def crops(self) -> tuple[CropResult, ...]:
+        """The calls of the latest turn, in the order they were written."""
+        return self.turns[-1].crops if self.turns else ()
+
+    def advance(self, plan: TurnPlan, crops: Sequence[CropResult]) -> Outcome:
+        """Apply one turn whose calls have been executed (or refused).
+
+        Args:
+            plan: The turn as it was read from the action.
+            crops: One result for each call of `plan`, in order.
+        """
+        if self.stop_reason is not None:
+            raise RuntimeError(
+                f"the episode of task {self.task.id!r} is over ({self.stop_reason}); call reset()"
+            )
+        self.turns.append(Turn(parsed=plan.parsed, crops=tuple(crops)))
+        self.turn += 1
+        self.frames_seen += sum(
+            len(crop.frames.timestamps) for crop in crops if crop.frames is not None
+        )
+        if plan.answer and (self.must_answer or not plan.calls):
+            self.answer = plan.answer
+            self.stop_reason = StopReason.answered
+        elif self.must_answer or not (plan.calls or self.force_answer):
+            self.stop_reason = StopReason.unanswered
+        elif not plan.calls or self.turn >= self.max_turns:
+            self.must_answer = self.force_answer
+            self.stop_reason = None if self.force_answer else StopReason.turn_limit
+        ended = self.stop_reason is not None
+        truncated = self.stop_reason is StopReason.turn_limit
+        return Outcome(terminated=ended and not truncated, truncated=truncated)
+
+    def observe(self, batch: dict[str, Any], row: int) -> None:
+        """Write the current observation into row `row` of a zeroed batch (`spaces.empty_batch`)."""
+        shown = [(OVERVIEW, self.overview)] if self.turn == 0 else []
+        shown += [
+            (i, crop.frames) for i, crop in enumerate(self.crops, 1) if crop.frames is not None
+        ]
+        batch["window"][row] = PADDING
+        start = 0
+        for window, frames in shown:
+            stop = start + len(frames.timestamps)
+            for place, image in enumerate(frames.images, start):
+                batch["frames"][row, place] = image
+            batch["timestamps"][row, start:stop] = frames.timestamps
+            batch["window"][row, start:stop] = window
+            start = stop
+        batch["question"][row] = self.task.prompt
+        for name in ("duration", "fps", "width", "height"):
+            batch["video"][name][row] = getattr(self.video, name)
+        batch["turn"][row] = self.turn
+        batch["must_answer"][row] = self.must_answer
+        for i, crop in enumerate(self.crops[: self.max_crops]):
+            batch["crop_status"][row, i] = 1 + CROP_STATUSES.index(crop.status)
+        batch["feedback"][row] = feedback(self.crops)
+        batch["subtitles"][row] = self._subtitles()
+
+    def _subtitles(self) -> str:
+        """What is said at the times of the frames that the current observation shows."""
+        if not self.subtitle_characters:
+            return ""
+        said = self.task.subtitles
+        sections = [(OVERVIEW, at_times(said, self.overview.timestamps))] if self.turn == 0 else []
+        sections += [
+            (i, in_window(said, crop.clipped))
+            for i, crop in enumerate(self.crops, 1)
+            if crop.clipped is not None
+        ]
+        return as_text(sections, self.subtitle_characters, self.video.duration)
+
+    def info(self) -> dict[str, Any]:
+        """What an evaluator may know and an agent may not; `crops` are those of the latest turn."""
+        return {
+            "task_id": self.task.id,
+            "frame_budget": self.frame_budget,
+            "crops": [_crop_info(crop) for crop in self.crops],
+            "frames_seen": self.frames_seen,
+            "turn": self.turn,
+        }
+
+
+def feedback(crops: Sequence[CropResult]) -> str:
+    """One line for each call that did not run, "" when all did.
+
+    The n-th call of the turn is `call n`; calls over the limit share one line.
+    """
+    lines = [
+        f"call {i}: {crop.status}: {crop.message}"
+        for i, crop in enumerate(crops, 1)
+        if crop.status not in (CropStatus.ok, CropStatus.over_limit)
+    ]
+    over = [crop for crop in crops if crop.status == CropStatus.over_limit]
+    if over:
+        lines.append(f"{len(over)} more: {CropStatus.over_limit}: {over[0].message}")
+    return "\n".join(lines)
+
+
+def _crop_info(crop: CropResult) -> dict[str, Any]:
+    times = [] if crop.frames is None else crop.frames.timestamps.tolist()
+    return {
+        "window": crop.window,
+        "clipped": crop.clipped,
+        "status": crop.status,
+        "message": crop.message,
+        "frames": len(times),
+        "timestamps": times,
+    }

@@ -1,0 +1,120 @@
+"""Overviews: open the videos of all rows that reset and decode their K frames, concurrently.
+
+The first stretch of an episode, and the counterpart of `crops.run_crops`: (path, K) of each row ->
+what the video is and its overview frames, or the error that says why not. Rows that ask for the
+same overview share one. Run the tests with `pytest tests/env/test_vector.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError, wait
+from typing import NamedTuple
+
+from paravt_env.video.sampler import SNAP, overview_times
+from paravt_env.video.store.pool import DecodePool, Job
+from paravt_env.video.store.store import POLL, FrameStore
+from paravt_env.video.types import Frames, Size, VideoError, VideoInfo, VideoTimeoutError
+
+
+class TaskVideoError(VideoError):
+    """The video of a task cannot be read: `task_id`, `path` and `reason`."""
+
+    def __init__(self, task_id: str, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.args = (f"task {task_id!r}: {self}",)
+        self.task_id = task_id
+
+    def __reduce__(self) -> tuple:
+        """All three arguments survive pickling."""
+        return type(self), (self.task_id, self.path, self.reason)
+
+
+class Overview(NamedTuple):
+    """A video that could be opened and its overview frames (none for K = 0)."""
+
+    video: VideoInfo
+    frames: Frames
+
+
+class _Opening:
+    """One overview on its way; the pool writes off a hung file, and its late result is dropped."""
+
+    def __init__(
+        self,
+        store: FrameStore,
+        path: str,
+        frame_budget: int,
+        size: Size,
+        timeout: float,
+        snap: bool,
+    ) -> None:
+        self.store, self.path, self.frame_budget, self.size = store, path, frame_budget, size
+        self.timeout, self.snap = timeout, snap
+        self.future: Future[Overview] = Future()
+
+    def run(self, deadline: float | None) -> None:
+        """Open and decode; called in a thread of the pool."""
+        try:
+            video = self.store.info(self.path, deadline)
+            times = overview_times(video.duration, self.frame_budget)
+            if self.snap and len(times):
+                within = SNAP * video.duration / len(times)
+                times = self.store.snap(self.path, times, within, deadline)
+            self._settle(Overview(video, self.store.frames(self.path, times, self.size, deadline)))
+        except VideoTimeoutError:
+            self.give_up()
+        except Exception as error:  # raised again by whoever waits
+            self._settle(error)
+
+    def give_up(self) -> None:
+        """The deadline passed."""
+        reason = f"the overview took longer than {self.timeout:g} s to decode: raise reset_timeout"
+        self._settle(VideoTimeoutError(self.path, reason))
+
+    def _settle(self, outcome: Overview | Exception) -> None:
+        try:
+            if isinstance(outcome, Exception):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)
+        except InvalidStateError:
+            pass  # written off meanwhile: the first outcome stands
+
+
+def open_overviews(
+    requests: Sequence[tuple[str, int]],
+    store: FrameStore,
+    pool: DecodePool,
+    *,
+    size: Size,
+    timeout: float,
+    snap: bool = False,
+) -> list[Overview | VideoError]:
+    """Open videos and decode their overviews.
+
+    Args:
+        requests: Path and K of each row.
+        store: Where frames are decoded and kept; its own pool decodes.
+        pool: The threads that open files and wait for the store.
+        size: Height and width of the frames in pixels.
+        timeout: Seconds that one overview may take, counted from when its own opening starts.
+        snap: Whether a frame moves to a key frame close to it: `sampler.snap_times`.
+
+    Returns:
+        One outcome a request, in order; equal requests share one object.
+    """
+    openings = {key: _Opening(store, *key, size, timeout, snap) for key in dict.fromkeys(requests)}
+    for opening in openings.values():
+        pool.submit(Job(opening.run, opening.give_up, timeout=timeout))
+    waiting = {opening.future for opening in openings.values()}
+    while waiting:
+        waiting = wait(waiting, timeout=POLL).not_done
+        pool.reap()
+    outcomes: dict[tuple[str, int], Overview | VideoError] = {}
+    for key, opening in openings.items():
+        try:
+            outcomes[key] = opening.future.result()
+        except VideoError as error:
+            outcomes[key] = error
+    return [outcomes[key] for key in requests]

@@ -1,0 +1,278 @@
+"""What all rows share: task set, decoder, reward, and the moves `start` and `step` over many rows.
+
+`env.py` is this with one row and `vector.py` with many, so the two cannot differ. The overviews of
+all rows are decoded at once and so are all crops of a step; rows that ask for the same frames share
+one decode (`FrameStore`). Run the tests with `pytest tests/env/test_vector.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from paravt_env.budget import make_budget
+from paravt_env.crop import CropRequest, CropResult, run_crops
+from paravt_env.episode.actions import read_turn
+from paravt_env.episode.episode import Episode, StopReason
+from paravt_env.episode.overview import TaskVideoError, open_overviews
+from paravt_env.rewards import Scored, compliance, make_preset, score_all, transcript_recall
+from paravt_env.rewards.judge.scorer import LLMJudge
+from paravt_env.settings import EnvSettings
+from paravt_env.spaces import action_space, empty_batch, observation_space, seal_batch
+from paravt_env.task import Task
+from paravt_env.tasksets.base import relinked
+from paravt_env.video.store.pool import DecodePool
+from paravt_env.video.store.store import FrameStore
+from paravt_env.video.types import VideoError
+
+
+class Start(NamedTuple):
+    """What a reset decided: the question and K, the number of overview frames."""
+
+    task: Task
+    frame_budget: int
+
+
+class Failure(NamedTuple):
+    """A row whose video could not be read; it is finished, idles and is never scored."""
+
+    start: Start
+    error: TaskVideoError
+
+    def info(self) -> dict[str, Any]:
+        """The info of the failed reset: the usual keys, `stop_reason` and `error`."""
+        return {
+            "task_id": self.start.task.id,
+            "frame_budget": self.start.frame_budget,
+            "crops": [],
+            "frames_seen": 0,
+            "turn": 0,
+            "stop_reason": StopReason.video_error,
+            "error": str(self.error),
+        }
+
+
+class Step(NamedTuple):
+    """What a step did to one row."""
+
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+class VideoPools(NamedTuple):
+    """What decodes in one process: the frame store, the threads that open files, the process."""
+
+    store: FrameStore
+    openers: DecodePool
+    process: int
+
+
+@dataclass
+class Simulation:
+    """Tasks, decoder and reward of an environment; holds no state of an episode.
+
+    The decoder and its threads are made on first use, in the process that uses them, and are left
+    out of pickles and forks: a decoder shared over a fork is unusable.
+
+    Attributes:
+        settings: The environment's arguments.
+        video_seconds: Wall time spent waiting for decoded frames so far.
+    """
+
+    settings: EnvSettings
+    video_seconds: float = 0.0
+    _video: VideoPools | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Load the task set and the reward preset."""
+        settings = self.settings
+        self.tasks = settings.load_tasks()
+        if not len(self.tasks):
+            raise ValueError(f"the task set {self.tasks.name!r} holds no task")
+        every = range(len(self.tasks))
+        if settings.subtitles and not any(len(self.tasks[i].subtitles) for i in every):
+            raise ValueError(
+                f"subtitles=True, but no task of {self.tasks.name!r} has any: check its folder of "
+                "subtitles, or leave the argument out"
+            )
+        self.budget = make_budget(settings.frame_budget)
+        self.preset = make_preset(settings.reward, settings.scorer)
+        self.observation_space = observation_space(
+            settings.capacity, *settings.frame_size, settings.max_crops, settings.max_turns
+        )
+        self.action_space = action_space(settings.max_crops)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the decoder."""
+        return {**self.__dict__, "_video": None}
+
+    @property
+    def video(self) -> VideoPools:
+        """The decoder of this process, made on first use."""
+        if self._video is None or self._video.process != os.getpid():
+            self._video = VideoPools(
+                FrameStore(
+                    self.settings.backend,
+                    workers=self.settings.video_workers,
+                    isolation=self.settings.video_isolation,
+                    disk_bytes=self.settings.disk_cache_bytes,
+                ),
+                DecodePool(self.settings.video_workers),
+                os.getpid(),
+            )
+        return self._video
+
+    def close(self) -> None:
+        """Stop the decoding threads; a later use starts new ones."""
+        if self._video is not None and self._video.process == os.getpid():
+            self._video.store.close()
+            self._video.openers.close()
+        self._video = None
+
+    def _checked_budget(self, frame_budget: Any) -> int:
+        whole = isinstance(frame_budget, int | np.integer) and not isinstance(frame_budget, bool)
+        if not whole or not 0 <= frame_budget <= self.settings.capacity:
+            raise ValueError(
+                f"frame_budget must be a whole number from 0 to {self.settings.capacity}, the "
+                f"frames that an observation holds, not {frame_budget!r}; for more, make the "
+                "environment with a larger frame_budget"
+            )
+        return int(frame_budget)
+
+    def draw(
+        self,
+        np_random: np.random.Generator,
+        task_id: str | None = None,
+        frame_budget: int | None = None,
+    ) -> Start:
+        """Draw the task, then K; what is given replaces the draw, which is made all the same."""
+        index = int(np_random.integers(len(self.tasks)))
+        drawn = self.budget.sample(np_random)
+        task = self.tasks[index] if task_id is None else self.tasks.by_id(task_id)
+        return Start(task, drawn if frame_budget is None else self._checked_budget(frame_budget))
+
+    def start(self, starts: Sequence[Start]) -> list[Episode | Failure]:
+        """Open the videos and decode the overviews of all rows at once, each distinct one once."""
+        settings = self.settings
+        began = time.perf_counter()
+        moved = [relinked(self.tasks, start.task.video) for start in starts]
+        asked = zip(starts, moved, strict=True)
+        opened = open_overviews(
+            [(start.task.video, start.frame_budget) for start, error in asked if not error],
+            self.video.store,
+            self.video.openers,
+            size=settings.frame_size,
+            timeout=settings.reset_timeout,
+            snap=settings.overview_sampling == "snap",
+        )
+        self.video_seconds += time.perf_counter() - began
+        decoded = iter(opened)
+        outcomes = [error or next(decoded) for error in moved]
+        return [
+            Failure(start, TaskVideoError(start.task.id, outcome.path, outcome.reason))
+            if isinstance(outcome, VideoError)
+            else Episode(
+                start.task,
+                start.frame_budget,
+                *outcome,
+                max_turns=settings.max_turns,
+                max_crops=settings.max_crops,
+                force_answer=settings.force_answer,
+                subtitle_characters=settings.subtitle_characters if settings.subtitles else 0,
+            )
+            for start, outcome in zip(starts, outcomes, strict=True)
+        ]
+
+    def step(
+        self, rows: Mapping[int, Episode], actions: Mapping[int, Mapping[str, Any]]
+    ) -> dict[int, Step]:
+        """Play one turn of the running episodes in `rows`; all their crops are decoded together.
+
+        Raises:
+            ValueError: An action has the wrong shape or contradicts its completion; no row has
+                moved then.
+        """
+        settings = self.settings
+        plans = {
+            row: read_turn(
+                actions[row],
+                episode.task,
+                episode.video.duration,
+                max_crops=settings.max_crops,
+                max_crop_seconds=settings.max_crop_seconds,
+                must_answer=episode.must_answer,
+            )
+            for row, episode in rows.items()
+        }
+        requests = [
+            call for plan in plans.values() for call in plan.calls if isinstance(call, CropRequest)
+        ]
+        done = iter(self._run(requests))
+        outcomes = {}
+        for row, episode in rows.items():
+            crops = [
+                next(done) if isinstance(call, CropRequest) else call for call in plans[row].calls
+            ]
+            outcomes[row] = episode.advance(plans[row], crops)
+        ended = [row for row, episode in rows.items() if episode.stop_reason is not None]
+        results = score_all([rows[row].transcript for row in ended], self.preset)
+        scored = dict(zip(ended, results, strict=True))
+        steps = {}
+        for row, episode in rows.items():
+            reward, info = 0.0, episode.info()
+            if row in scored:
+                reward = 0.0 if scored[row].error else scored[row].terms["total"]
+                info |= _final_info(episode, scored[row])
+            steps[row] = Step(reward, *outcomes[row], info)
+        return steps
+
+    def judge_totals(self) -> dict[str, float]:
+        """Counters of the LLM judge so far, as metrics named `judge/...`; empty without one."""
+        scorer = self.preset.options.scorer
+        return scorer.totals() if isinstance(scorer, LLMJudge) else {}
+
+    def observe(self, rows: Sequence[Episode | None]) -> dict[str, Any]:
+        """The batched observation of `rows`; None is a row of zeros."""
+        batch = empty_batch(self.observation_space, len(rows))
+        for row, episode in enumerate(rows):
+            if episode is not None:
+                episode.observe(batch, row)
+        return seal_batch(batch)
+
+    def _run(self, requests: Sequence[CropRequest]) -> list[CropResult]:
+        if not requests:
+            return []
+        settings = self.settings
+        began = time.perf_counter()
+        results = run_crops(
+            requests,
+            self.video.store,
+            size=settings.frame_size,
+            fps=settings.crop_fps,
+            max_frames=settings.frames_per_crop,
+            timeout=settings.crop_timeout,
+        )
+        self.video_seconds += time.perf_counter() - began
+        return results
+
+
+def _final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
+    """What the info says in addition at the end; `error` is there where nothing was scored."""
+    info = {
+        "reward_terms": scored.terms,
+        "stop_reason": episode.stop_reason,
+        "answer": episode.answer,
+        "correct": scored.terms["answer"],
+        "compliant": compliance(episode.transcript),
+        "evidence_recall": transcript_recall(episode.transcript),
+    }
+    if scored.error:
+        info |= {"stop_reason": StopReason.judge_error, "error": scored.error}
+    return info

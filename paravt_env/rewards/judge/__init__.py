@@ -1,0 +1,1 @@
+"""The LLM judge: a scorer that supplies the value of the answer term."""

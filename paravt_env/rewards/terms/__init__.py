@@ -1,0 +1,1 @@
+"""The reward terms: pure functions of a transcript, a file each."""

@@ -1,0 +1,124 @@
+"""The answer term, R_acc in [0, 1]: is the answer that counted right?
+
+First term of the reward and the measure of accuracy. Formulae: arXiv 2605.20342 (normalised exact
+match; mcq: option; grounding: temporal IoU; open: token F1 or exact match). Tests:
+`pytest tests/rewards/test_rewards.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+
+from paravt_env.rewards.options import RewardOptions
+from paravt_env.rewards.terms.choice import named_options
+from paravt_env.rewards.transcript import Transcript
+from paravt_env.task import Task, TaskError
+
+Span = tuple[float, float]
+
+_NUMBER = re.compile(r"(?<![\w.:])[0-9][\w.:]*", re.ASCII)
+_PLAIN = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:s|secs?|seconds?)?")
+_CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-5]?[0-9](?:\.[0-9]+)?)")
+_PUNCTUATION = re.compile(r"(?!(?<=\d)[.:/-]\d)[^\w\s]")
+_ARTICLES = frozenset({"a", "an", "the"})
+
+
+def answer(transcript: Transcript, options: RewardOptions) -> float:
+    """Value of the answer that counted, in [0, 1]; 0 without one.
+
+    Raises:
+        ScorerError: An injected scorer failed; nothing stands in for it.
+        ValueError: It returned something else than a number in [0, 1], or an open answer is to be
+            judged and there is no judge.
+    """
+    if not transcript.answer:
+        return 0.0
+    if options.scorer is not None:
+        value = float(options.scorer(transcript.task, transcript.answer))
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"the answer scorer must return a number in [0, 1], not {value}")
+        return value
+    if transcript.task.kind == "open" and options.open_metric == "judge":
+        raise ValueError(
+            f"task {transcript.task.id!r} is open and this reward has its answers judged: give "
+            'reward={..., "judge": {"url": ..., "model": ...}}, or open_metric="f1"'
+        )
+    return score_answer(transcript.task, transcript.answer, options.open_metric == "exact")
+
+
+def score_answer(task: Task, text: str, exact: bool = False) -> float:
+    """Compare `text` with the gold answer, by the task's kind.
+
+    >>> score_answer(Task("t", "v", "When?", "grounding", answer="10-20"), "15.0 - 25.0")
+    0.3333333333333333
+    """
+    if task.kind == "mcq":
+        return float(named_options(text, task.options) == {task.answer})
+    if task.kind == "grounding":
+        gold = parse_span(task.answer)
+        if gold is None:
+            raise TaskError(f"task {task.id!r}: gold answer {task.answer!r} is not start-end")
+        return temporal_iou(parse_span(text), gold)
+    predicted, gold_tokens = tokens(text), tokens(task.answer)
+    return float(predicted == gold_tokens) if exact else token_f1(predicted, gold_tokens)
+
+
+def parse_span(text: str) -> Span | None:
+    """Read a time span in seconds: exactly two numbers, plain, with "s", or as (hh:)mm:ss.
+
+    Returns:
+        (start, end), or None: anything else, as a text with three times is no answer.
+
+    >>> parse_span("from 1:05 to 70.5 s"), parse_span("1.2.3 - 5")
+    ((65.0, 70.5), None)
+    """
+    times = [_seconds(match.rstrip(".:")) for match in _NUMBER.findall(text)]
+    if len(times) != 2 or times[0] is None or times[1] is None:
+        return None
+    return times[0], times[1]
+
+
+def _seconds(word: str) -> float | None:
+    if plain := _PLAIN.fullmatch(word):
+        return float(plain[1])
+    if clock := _CLOCK.fullmatch(word):
+        hours, minutes, seconds = (float(part or 0) for part in clock.groups())
+        return 3600 * hours + 60 * minutes + seconds
+    return None
+
+
+def temporal_iou(predicted: Span | None, gold: Span) -> float:
+    """Intersection over union of two spans in seconds; 0 for none, an empty or a reversed one.
+
+    >>> temporal_iou((0.0, 10.0), (5.0, 20.0))
+    0.25
+    """
+    if predicted is None or not predicted[0] < predicted[1] < math.inf:
+        return 0.0
+    overlap = max(0.0, min(predicted[1], gold[1]) - max(predicted[0], gold[0]))
+    return overlap / ((predicted[1] - predicted[0]) + (gold[1] - gold[0]) - overlap)
+
+
+def tokens(text: str) -> list[str]:
+    """Normalised tokens (as SQuAD): lower case, no punctuation, no articles.
+
+    Two differences: a point, colon, slash or hyphen between digits stays ("1.5" is not "15"), and a
+    text of articles only keeps them ("the" is not "a").
+
+    >>> tokens("The U.S. won, 1.5 to 12,000!")
+    ['us', 'won', '1.5', 'to', '12000']
+    """
+    words = _PUNCTUATION.sub("", text.casefold()).split()
+    return [word for word in words if word not in _ARTICLES] or words
+
+
+def token_f1(predicted: list[str], gold: list[str]) -> float:
+    """F1 of two multisets of tokens; 0 where nothing is common.
+
+    >>> token_f1(["red", "red", "car"], ["red", "car", "park"])
+    0.6666666666666666
+    """
+    common = sum((Counter(predicted) & Counter(gold)).values())
+    return 2 * common / (len(predicted) + len(gold)) if common else 0.0

@@ -1,0 +1,73 @@
+"""The tool term, R_tool: did looking closer help? One function for each published answer.
+
+From the crops' status alone, so that a forged response, an unknown tool or a call that failed earns
+nothing of what an executed crop earns. The counterfactual gain needs the whole group, so it is an
+advantage, not a term.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from paravt_env.rewards.options import RewardOptions
+from paravt_env.rewards.terms.answer import answer
+from paravt_env.rewards.terms.evidence import evidence_iou, transcript_recall
+from paravt_env.rewards.transcript import Transcript
+
+CALLED, EXECUTED, SUCCEEDED = 0.1, 0.3, 0.5
+EACH_CALL = 0.1
+
+
+def tool_gain(transcript: Transcript, options: RewardOptions) -> float:
+    """Value of the tool term, computed as `options.gain` names."""
+    return GAINS[options.gain](transcript, options)
+
+
+def graduated(transcript: Transcript, options: RewardOptions) -> float:
+    """ParaVT (arXiv 2605.20342): 0 without a call, 0.3 if one ran, 0.5 more for success.
+
+    Two differences. The paper pays 0.1 for a parseable call; here a call that did not run earns
+    nothing unless `options.pay_attempts` (defects 12 and 18). The paper adds 0.5 whenever R_acc >
+    0; here it takes an executed crop and an answer value of at least `options.success_threshold`:
+    the same for values in {0, 0.5, 1}, and neither a tiny F1 nor the IoU of "the whole video"
+    unlocks it (defect 12).
+    """
+    if not transcript.executed:
+        return CALLED if options.pay_attempts and transcript.called else 0.0
+    return EXECUTED + SUCCEEDED * (_correct(transcript, options) >= options.success_threshold)
+
+
+def accumulative(transcript: Transcript, options: RewardOptions) -> float:
+    """PyVision-RL (arXiv 2602.20739): 0.1 for each executed call of a fully right answer.
+
+    The released code also pays for a call that raised an error; here it earns nothing (defect 18).
+    """
+    return EACH_CALL * transcript.executed * (_correct(transcript, options) == 1.0)
+
+
+def evidence(transcript: Transcript, options: RewardOptions) -> float:
+    """How the crops that ran overlap the task's gold spans, in [0, 1]; the answer plays no part.
+
+    `iou` is LongVT's time reward (arXiv 2511.20785), the temporal IoU of the last crop with the
+    gold segment; where a turn crops several windows, of the last cropping turn's seconds with the
+    gold seconds. `recall` is the covered share of the gold seconds, over all crops. A task without
+    gold spans is worth 0 to every rollout.
+    """
+    if options.evidence == "recall":
+        value = transcript_recall(transcript)
+    else:
+        cropping = (turn.windows for turn in reversed(transcript.turns) if turn.windows)
+        value = evidence_iou(transcript.task.evidence, next(cropping, []))
+    return 0.0 if math.isnan(value) else min(1.0, value)
+
+
+def _correct(transcript: Transcript, options: RewardOptions) -> float:
+    return answer(transcript, options) if transcript.correct is None else transcript.correct
+
+
+GAINS: dict[str, Callable[[Transcript, RewardOptions], float]] = {
+    "graduated": graduated,
+    "accumulative": accumulative,
+    "evidence": evidence,
+}

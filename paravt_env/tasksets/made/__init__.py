@@ -1,0 +1,1 @@
+"""Task sets that make their own videos."""

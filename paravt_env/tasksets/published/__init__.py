@@ -1,0 +1,1 @@
+"""Task sets that others have published, a file each."""

@@ -1,0 +1,1 @@
+"""The frame store: every frame is decoded once, whoever asks for it."""

@@ -1,0 +1,44 @@
+"""Settings of training runs of a few tokens: two clips, a random model."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from support.builders import SIZE, make_task, write_manifest
+
+from agents.base import AgentConfig
+from agents.model.mini import MiniConfig, build_mini
+from agents.paragrpo import PARAGRPOConfig
+from train.config.run import EnvConfig, RunConfig, TrainConfig
+
+
+def tiny_settings(folder: Path, clips: tuple[str, str], shape: MiniConfig) -> TrainConfig:
+    """Settings in a folder, into which the clips are linked and a model of that shape is written.
+
+    Args:
+        folder: Empty.
+        clips: Files that `conftest` made.
+        shape: Of the random model.
+    """
+    first, second = clips
+    tasks = [make_task(first), make_task(second, "shape", question="Which shape is it?")]
+    for path in clips:
+        os.link(path, folder / os.path.basename(path))
+    model = build_mini(folder / "tiny", ["crop the video"] * 3, shape)
+    return TrainConfig(
+        env=EnvConfig(
+            tasks=write_manifest(folder / "tasks.jsonl", tasks), frame_size=SIZE,
+            max_turns=1, max_crops=2, frames_per_crop=2, frame_budget=1,
+        ),
+        agent=AgentConfig(
+            checkpoint=str(model), prompt_style="compact", temperature=1.0, max_new_tokens=6,
+            answer_tokens=4, subagent_tokens=4,
+        ),
+        algorithm=PARAGRPOConfig(learning_rate=1e-3, kl_coefficient=0.01),
+        run=RunConfig(folder=str(folder / "runs"), wandb="disabled"),
+    )  # fmt: skip
+
+
+def with_run(config: TrainConfig, name: str, **run: object) -> TrainConfig:
+    """The settings under another name, with some of the run's replaced."""
+    return replace(config, run=replace(config.run, name=name, **run))

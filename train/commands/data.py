@@ -1,0 +1,226 @@
+"""`paravt data`: make the sets that are made here, list and check tasks, measure looking.
+
+Start of the journey, seen from the command line; needs the core installation alone. Try
+`paravt data stats`: it decodes nothing. `paravt data validate FILE` ends with status 1 where
+something is wrong or missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from paravt_env.rewards.terms.answer import parse_span
+from paravt_env.task import TaskSet
+from paravt_env.tasksets import load_tasks
+from paravt_env.tasksets.base import TaskList, missing_videos
+from paravt_env.tasksets.made.atari.stats import format_stats
+from paravt_env.tasksets.made.base import SPLITS
+from paravt_env.tasksets.made.synthetic import DEFAULT_VIDEOS
+from paravt_env.tasksets.made.synthetic.generate import plan_tasks
+from paravt_env.tasksets.made.synthetic.stats import format_table, stats
+from paravt_env.tasksets.made.synthetic.world import WorldSettings
+from paravt_env.tasksets.published.materialize import materialize
+from paravt_env.tasksets.rows import Problem
+from paravt_env.video.store.store import FrameStore
+from paravt_env.video.types import VideoError
+from train.common.console import printable
+from train.common.errors import ConfigError
+
+SYNTHETIC, ATARI = "synthetic", "atari"
+MADE_HERE = (SYNTHETIC, ATARI)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what `paravt data` was asked for, print it, and return the exit status."""
+    sources = args.sources or [args.tasks]
+    if args.action == "stats":
+        print(measured(sources[0], args))
+    elif args.action == "materialize":
+        return _materialize(args)
+    elif args.action == "validate":
+        return max(_validate(source, args) for source in sources)
+    elif args.action == "list":
+        for source in sources:
+            tasks = load_tasks(source, **_options(source, args))
+            print(described(args.split or _split(source) or "all", tasks))
+            print("\n".join(listed(tasks, args.limit)))
+    else:
+        for source in sources:
+            if source not in MADE_HERE:
+                raise ConfigError(f"make knows {' and '.join(MADE_HERE)} only, not {source}")
+        for source in sources:
+            for split in (args.split,) if args.split else SPLITS:
+                options = _options(source, args) | {"split": split}
+                print(described(split, load_tasks(source, **options)))
+    return 0
+
+
+def measured(source: str, args: argparse.Namespace) -> str:
+    """The table of `paravt data stats`: what an overview of K frames is worth.
+
+    In `synthetic`, whose plans say what a frame shows, accuracy of ideal readers; in `atari`, which
+    is recorded first where it is not there, how much of the evidence an overview shows.
+
+    Raises:
+        ConfigError: Another task set: where its evidence lies is not known of every question.
+    """
+    if source not in MADE_HERE:
+        raise ConfigError(f"stats knows {' and '.join(MADE_HERE)} only, not {source}")
+    split = args.split or "test"
+    if split not in SPLITS:
+        raise ConfigError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
+    if source == ATARI:
+        recorded = load_tasks(source, **_options(source, args))
+        rows = [recorded[index] for index in range(len(recorded))]
+        return format_stats(rows, split, args.frame_budgets)
+    options = _options(source, args)
+    count = options.pop("videos", DEFAULT_VIDEOS[split])
+    dials = {name: value for name, value in options.items() if name not in ("split", "root")}
+    planned = plan_tasks(WorldSettings.from_dials(dials), split, count)
+    title = f"{len(planned)} questions, {count} videos, split {split}; accuracy in %"
+    return f"{title}\n{format_table(stats(planned, args.frame_budgets))}"
+
+
+def described(split: str, tasks: TaskSet) -> str:
+    """A task set in a few lines: tasks, videos, families; what is missing or odd, if anything."""
+    rows = [tasks[index] for index in range(len(tasks))]
+    families = Counter(task.family or task.kind for task in rows)
+    shown = ", ".join(f"{name} {count}" for name, count in sorted(families.items()))
+    videos = {task.video for task in rows}
+    lines = [f"{split}: {len(rows)} tasks on {len(videos)} videos ({shown})"]
+    if missing := missing_videos(tasks):
+        lines.append(
+            f"  missing: {len(missing)} of {len(videos)} videos ({sum(missing.values())} tasks)"
+        )
+    if isinstance(tasks, TaskList):
+        if subtitles := tasks.missing_subtitles:
+            lines.append(f"  missing: {len(subtitles)} subtitle files")
+        lines += [f"  note: {note}" for note in tasks.notes]
+    return printable("\n".join(lines))
+
+
+def listed(tasks: TaskSet, limit: int) -> list[str]:
+    """The first tasks, one line each: id, kind, category, video, question; missing videos too."""
+    rows = [tasks[index] for index in range(min(limit, len(tasks)))]
+    lines = [
+        f"{task.id}  {task.kind}  {task.category or '-'}  {task.video}  {task.question}"
+        for task in rows
+    ]
+    lines += [f"missing: {video}" for video in list(missing_videos(tasks))[:limit]]
+    return [printable(line.replace("\n", " ")) for line in lines]
+
+
+def _split(source: str) -> str | None:
+    """The split that a source is asked for by default; None is its own, or every line."""
+    return "test" if source in MADE_HERE else None
+
+
+def _options(source: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of a task set from the command line.
+
+    Raises:
+        ConfigError: An `--option` that is not KEY=VALUE, or that has a flag of its own.
+    """
+    options: dict[str, Any] = {"split": args.split or _split(source)}
+    if args.videos is not None:
+        options["videos"] = args.videos
+    if args.root:
+        options["root"] = args.root
+    for option in args.option:
+        name, sign, value = option.partition("=")
+        if not sign:
+            raise ConfigError(f"--option {option!r}: KEY=VALUE expected")
+        if name in ("split", "root") or (name == "videos" and source in MADE_HERE):
+            raise ConfigError(f"--option {option!r}: say --{name} {value}")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def _validate(source: str, args: argparse.Namespace) -> int:
+    """Print everything that is wrong with a set, a line each, and its counts; 1 if anything is.
+
+    Raises:
+        TaskError: The set cannot be looked at, as its folder or file is not there.
+    """
+    path = Path(source)
+    name = "jsonl" if path.suffix == ".jsonl" else source
+    options = _options(source, args) | ({"path": source} if name == "jsonl" else {})
+    if source in MADE_HERE:
+        raise ConfigError(f"{source} tasks are made, not read: there is nothing to validate")
+    tasks = load_tasks(name, **options, strict=False)
+    assert isinstance(tasks, TaskList)
+    problems = [*tasks.problems, *absent_videos(tasks)]
+    if args.open:
+        problems += broken_videos(tasks)
+    for problem in problems:
+        print(printable(str(problem)))
+    print(described(args.split or source, tasks))
+    print(f"  {len(problems)} problems")
+    return 1 if problems else 0
+
+
+def absent_videos(tasks: TaskList) -> Iterator[Problem]:
+    """One problem for each video that is not there, at the first row that names it."""
+    missing = missing_videos(tasks)
+    for task in tasks:
+        if count := missing.pop(task.video, 0):
+            message = f"no such file: {task.video} ({count} tasks)"
+            yield Problem(tasks.place_of(task.id), "video", message)
+
+
+def broken_videos(tasks: TaskList) -> Iterator[Problem]:
+    """Open every video that is there: those that cannot be read, evidence past the end."""
+    store = FrameStore()
+    durations: dict[str, float] = {}
+    missing = missing_videos(tasks)
+    try:
+        for task in tasks:
+            if task.video in missing:
+                continue
+            place = tasks.place_of(task.id)
+            if task.video not in durations:
+                try:
+                    durations[task.video] = store.info(task.video).duration
+                except VideoError as error:
+                    durations[task.video] = 0.0
+                    yield Problem(place, "video", str(error))
+            duration = durations[task.video]
+            gold = parse_span(task.answer) if task.kind == "grounding" else None
+            spans = {"evidence": task.evidence, "answer": (gold,) if gold else ()}
+            for field, values in spans.items():
+                if duration and any(end > duration for _, end in values):
+                    end = max(end for _, end in values)
+                    message = f"ends at {end:g} s, the video at {duration:g} s"
+                    yield Problem(place, field, message)
+    finally:
+        store.close()
+
+
+def _materialize(args: argparse.Namespace) -> int:
+    """Write ParaVT-Parquet files with absolute paths; 1 where a path is missing or was refused.
+
+    Raises:
+        ConfigError: No sources, `--root` or `--output`.
+    """
+    if not args.sources or not args.root or not args.output:
+        raise ConfigError("materialize needs FILES --root FOLDER --output FOLDER")
+    done = materialize([Path(source) for source in args.sources], args.root, args.output)
+    for problem in done.problems:
+        print(printable(str(problem)))
+    for path in list(done.missing)[: args.limit]:
+        print(printable(f"missing: {path}"))
+    buckets = ", ".join(f"{name} {count}" for name, count in sorted(done.buckets.items()))
+    missing = f"{len(done.missing)} files missing" + (f" ({buckets})" if buckets else "")
+    print(
+        f"{len(done.files)} files, {done.rows} rows written to {args.output}; {missing}, "
+        f"{len(done.problems)} paths refused"
+    )
+    return 1 if done.missing or done.problems else 0

@@ -1,0 +1,148 @@
+"""The commands around an evaluation: `paravt eval`, `paravt merge`, `paravt compare`.
+
+The last doors before the report: they measure or read, print tables, write JSON and HTML, and say
+by their exit status whether every sample could be scored. Tests: `pytest
+tests/evaluation/test_evaluate_command.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from train.config.recipe import load
+from train.config.run import TrainConfig
+from train.evaluation.compare import compare, find_report
+from train.evaluation.measure import evaluated_agent, measure, measure_suite, save_settings
+from train.evaluation.row_file import Shard
+from train.evaluation.scores import EvalReport
+from train.evaluation.shards import merge
+from train.evaluation.suite import SUITES, Outcome, SuiteReport, differences
+from train.evaluation.tables import comparison_table, print_progress, table
+from train.report.charts import frames_chart, grid
+from train.report.page import read_overview, render, write_report
+
+FAILED = 1
+"""Exit status where a sample or a set could not be evaluated."""
+
+
+def run_evaluation(config: TrainConfig) -> int:
+    """`paravt eval`: measure, print the table, write `after.json`, its settings and `report.html`.
+
+    Returns:
+        0, or `FAILED` if a sample (or a set of a suite) could not be scored.
+    """
+    folder = config.run.path
+    if config.evaluation.suite:
+        return _run_suite(config)
+    report = measure(config, evaluated_agent(config), folder / "after.json", print_progress)
+    print(table(report))
+    if Shard.parse(config.evaluation.shard).count > 1:
+        print(f"\nshard {config.evaluation.shard} done; with all of them: paravt merge {folder}")
+        return _status(report)
+    print(f"\n{folder / 'after.json'}")
+    _write_pages(report, folder)
+    return _status(report)
+
+
+def _run_suite(config: TrainConfig) -> int:
+    suite = measure_suite(config, print_progress)
+    folder = config.run.path / suite.name
+    path = folder / f"{suite.name}.json"
+    save_settings(config, path)
+    if Shard.parse(config.evaluation.shard).count > 1:
+        print(f"\nshard {config.evaluation.shard} done; with all of them: paravt merge {folder}")
+        return FAILED if suite.failed else 0
+    for outcome in suite.outcomes:
+        if outcome.report is not None:
+            _write_pages(outcome.report, folder / outcome.entry.name)
+    return _tell_suite(suite, path)
+
+
+def _tell_suite(suite: SuiteReport, path: Path) -> int:
+    print(suite.table())
+    _write_json(path, suite.summary())
+    print(f"\n{path}")
+    return FAILED if suite.failed else 0
+
+
+def run_merge(args: argparse.Namespace) -> int:
+    """`paravt merge`: one report of all shards of each evaluation, and suite, under a folder."""
+    status = 0
+    merged = merge(Path(args.folder))
+    for path, report in merged:
+        print(f"{path}\n{table(report)}\n")
+        if path.name == "after.json":
+            _write_pages(report, path.parent)
+        status = status or _status(report)
+    for path, suite in _suites(merged):
+        status = _tell_suite(suite, path) or status
+    return status
+
+
+def _suites(merged: Sequence[tuple[Path, EvalReport]]) -> Iterator[tuple[Path, SuiteReport]]:
+    """The suites whose sets were merged, with the path of each table; a set may be missing.
+
+    In what the protocol differs from the published one is read from the settings that the shards
+    left beside that table.
+    """
+    sets: dict[tuple[Path, str], dict[str, EvalReport]] = {}
+    for path, report in merged:
+        name = report.settings.get("suite")
+        if name in SUITES and path.name == "after.json":
+            sets.setdefault((path.parent.parent, name), {})[path.parent.name] = report
+    for (folder, name), reports in sets.items():
+        outcomes = []
+        for entry in SUITES[name]:
+            found = reports.get(entry.name)
+            outcomes.append(Outcome(entry, found, "" if found else "no rows of it are there"))
+        settings = folder / f"{name}.yaml"
+        said = [f"not known: {settings} is missing"]
+        if settings.is_file():
+            said = list(differences(load(TrainConfig, settings)))
+        yield folder / f"{name}.json", SuiteReport(name, tuple(outcomes), tuple(said))
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """`paravt compare`: the paired differences of two evaluations; never fails on their errors."""
+    paths = [find_report(Path(place)) for place in (args.first, args.second)]
+    first, second = (EvalReport.load(path) for path in paths)
+    comparison = compare(first, second, (args.first, args.second))
+    print(comparison_table(comparison))
+    if args.json:
+        _write_json(Path(args.json), comparison.summary())
+    if args.html:
+        title = f"{args.first} and {args.second}"
+        page = render(title, first, second, [], {}, read_overview, args.examples)
+        Path(args.html).write_text(page, encoding="utf-8")
+    return 0
+
+
+def _status(report: EvalReport) -> int:
+    return FAILED if report.failed else 0
+
+
+def _write_pages(report: EvalReport, folder: Path) -> None:
+    """Write a folder's page, and of a sweep the curve, and print where they are."""
+    if report.settings.get("sweep"):
+        print(_write_curve(report, folder))
+    print(write_report(folder))
+
+
+def _write_curve(report: EvalReport, folder: Path) -> Path:
+    """Accuracy over frames as `frames.svg`."""
+    points = {
+        budget: report.accuracy(rows) for budget, rows in report.groups("frame_budget").items()
+    }
+    path = folder / "frames.svg"
+    chart = frames_chart("Accuracy over overview frames", {"accuracy": points})
+    path.write_text(grid([chart], 1), encoding="utf-8")
+    return path
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""What every room of the trainer may use: errors, files, the console."""

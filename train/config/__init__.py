@@ -1,0 +1,1 @@
+"""The settings of every command, a file for each room that reads them."""

@@ -1,0 +1,283 @@
+"""The rows of an evaluation on disk: append-only, so that it can be killed anywhere and goes on.
+
+Between `train.evaluation.evaluate`, which plays, and the report. A file `NAME.rows.jsonl` (a
+shard's is `NAME.rows-1of4.jsonl`) starts with a header that says what is evaluated, and gets one
+line for every finished sample. A torn last line, all that a killed process can leave, is cut off;
+any other line that cannot be read is an error. `train.evaluation.shards` joins shards. Tests:
+`pytest tests/evaluation/test_evaluate_resume.py`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from paravt_env.common.infos import plain
+from train.common.errors import ConfigError
+from train.evaluation.scores import EvalRow
+from train.rollout.play import Start
+
+FORMAT = 1
+ROWS = ".rows"
+Key = tuple[str, int | None]
+"""A sample: the task and the frame budget that was asked for (None: drawn by the environment)."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` (from 1) of `count` parts."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read "1/4"; "" is the whole.
+
+        Raises:
+            ValueError: Anything else.
+
+        >>> Shard.parse("2/4")
+        Shard(index=2, count=4)
+        """
+        if not text:
+            return cls(1, 1)
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            last = f"{count}/{count}" if count.isdecimal() and int(count) else "4/4"
+            raise ValueError(f"shard {text!r}: write i/n, from 1/{last.split('/')[1]} to {last}")
+        return cls(int(index), int(count))
+
+    def suffix(self) -> str:
+        """What the name of its file ends with."""
+        return "" if self.count == 1 else f"-{self.index}of{self.count}"
+
+
+class Rows(Protocol):
+    """Where an evaluation keeps its rows."""
+
+    @property
+    def done(self) -> set[Key]:
+        """Samples that need not be played."""
+
+    def add(self, key: Key, row: EvalRow) -> None:
+        """Keep the row of a sample."""
+
+    def load(self) -> list[EvalRow]:
+        """All rows, one for each sample."""
+
+
+class MemoryRows:
+    """Rows that nobody needs after this process."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Key, EvalRow] = {}
+
+    @property
+    def done(self) -> set[Key]:
+        """Samples that were added."""
+        return set(self._rows)
+
+    def add(self, key: Key, row: EvalRow) -> None:
+        """Keep the row of a sample."""
+        self._rows[key] = row
+
+    def load(self) -> list[EvalRow]:
+        """All rows."""
+        return list(self._rows.values())
+
+
+class RowFile:
+    """Rows in a file that is locked while it is open.
+
+    Args:
+        path: The file; made with its folders.
+        header: What is evaluated, as plain data: `identity` decides whether a file may be
+            continued, the rest is kept for merging.
+        resume: Continue a file that is there; False starts it anew.
+        retry_errors: Play samples that ended in an error again.
+
+    Raises:
+        ConfigError: Another process writes the file, it holds another evaluation, or a line of it
+            is no row.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: Mapping[str, Any],
+        resume: bool = True,
+        retry_errors: bool = False,
+    ) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise ConfigError(f"another process is evaluating into {path}") from None
+        try:
+            if not resume:
+                os.ftruncate(self._file, 0)
+            self._done = self._continue(header, retry_errors)
+        except BaseException:
+            self.close()
+            raise
+
+    def add(self, key: Key, row: EvalRow) -> None:
+        """Append the row of a sample: one write, so that a killed process tears the last line."""
+        self._append({"key": list(key), "row": plain(asdict(row))})
+        self._done.add(key)
+
+    @property
+    def done(self) -> set[Key]:
+        """Samples that are in the file and need not be played."""
+        return self._done
+
+    def note_seconds(self, seconds: float) -> None:
+        """Append how long a session took."""
+        self._append({"seconds": round(seconds, 3)})
+
+    def load(self) -> list[EvalRow]:
+        """All rows in the order of their samples; the last one of a sample counts."""
+        return read_rows(self.path)[1]
+
+    def seconds(self) -> float:
+        """Seconds of all sessions that ended."""
+        return read_rows(self.path)[2]
+
+    def close(self) -> None:
+        """Write everything through to the disk and unlock the file."""
+        os.fsync(self._file)
+        os.close(self._file)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        data = (json.dumps(line, allow_nan=False) + "\n").encode()
+        while data:
+            data = data[os.write(self._file, data) :]
+
+    def _continue(self, header: Mapping[str, Any], retry_errors: bool) -> set[Key]:
+        """Cut a torn line off, check or write the header, and say which samples are there."""
+        whole = 0
+        with self.path.open("rb") as lines:
+            for line in lines:
+                whole += len(line) if line.endswith(b"\n") else 0
+        os.ftruncate(self._file, whole)
+        header = plain({"format": FORMAT, **header})
+        if not whole:
+            self._append(header)
+            return set()
+        there, errors, _ = _read(self.path)
+        changes = list(differences(there["identity"], header["identity"]))
+        if there["format"] != FORMAT or changes:
+            raise ConfigError(
+                f"{self.path} holds another evaluation ({'; '.join(changes[:4])}): give "
+                "another --run.name, or --evaluation.resume=false to start it anew"
+            )
+        return {key for key, failed in errors.items() if not (failed and retry_errors)}
+
+
+def rows_path(report: Path, shard: Shard) -> Path:
+    """The row file of the report that will be at `report`."""
+    return report.with_name(f"{report.stem}{ROWS}{shard.suffix()}.jsonl")
+
+
+def read_rows(path: Path) -> tuple[dict[str, Any], list[EvalRow], float]:
+    """Header, rows (the last one of each sample) and seconds of a file.
+
+    Raises:
+        ConfigError: It has no header, or a line that is not ours.
+    """
+    rows: dict[Key, EvalRow] = {}
+    seconds = 0.0
+    lines = _lines(path)
+    header = next(lines, None)
+    if header is None:
+        raise ConfigError(f"{path} is empty: finish that run first, or remove the file")
+    for number, line in enumerate(lines, 2):
+        try:
+            if "row" in line:
+                rows[_key(line)] = EvalRow.from_json(line["row"])
+            else:
+                seconds += line["seconds"]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _not_ours(path, number, error) from error
+    return header, list(rows.values()), seconds
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Key, bool], int]:
+    """Header, whether each sample failed, and the number of lines; keeps no row in memory."""
+    failed: dict[Key, bool] = {}
+    header: dict[str, Any] = {}
+    number = 0
+    for number, line in enumerate(_lines(path), 1):
+        if number == 1:
+            header = line
+        elif "row" in line:
+            try:
+                failed[_key(line)] = bool(line["row"]["error"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise _not_ours(path, number, error) from error
+    return header, failed, number
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file; a torn last one, of a run that goes on, is left out.
+
+    Raises:
+        ConfigError: A line that is not ours.
+    """
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                content = json.loads(line)
+                known = {"identity", "shard", "planned", "settings", "format"}
+                ours = (
+                    known <= content.keys()
+                    if number == 1
+                    else content.keys()
+                    & {
+                        "row",
+                        "seconds",
+                    }
+                )
+            except (ValueError, AttributeError):
+                ours = False
+            if not ours:
+                raise _not_ours(path, number)
+            yield content
+
+
+def _not_ours(path: Path, number: int, error: Exception | None = None) -> ConfigError:
+    why = f" ({type(error).__name__}: {error})" if error else ""
+    return ConfigError(f"{path}, line {number}: not a row of an evaluation{why}")
+
+
+def _key(line: Mapping[str, Any]) -> Key:
+    task_id, budget = line["key"]
+    return task_id, budget
+
+
+def key_of(start: Start) -> Key:
+    """The sample that a start plays."""
+    if start.task_id is None:
+        raise ValueError("an evaluation plays named tasks")
+    return start.task_id, start.frame_budget
+
+
+def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """Where two nested plain settings differ, by dotted name."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for key in dict.fromkeys((*there, *here)):
+            inner = f"{name}.{key}" if name else str(key)
+            yield from differences(there.get(key), here.get(key), inner)
+    elif there != here:
+        yield f"{name}: {there!r} there, {here!r} here"

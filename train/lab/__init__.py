@@ -1,0 +1,1 @@
+"""What researchers ask beside training. No other room but the commands imports it."""

@@ -1,0 +1,1 @@
+"""What each reward term does to the advantages and to the gradient."""

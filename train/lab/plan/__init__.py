@@ -1,0 +1,1 @@
+"""Memory and seconds of a run, from shapes alone."""

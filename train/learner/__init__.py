@@ -1,0 +1,1 @@
+"""The learner: a credited batch in, one policy update out."""

@@ -1,0 +1,371 @@
+"""The learner: a credited batch of trajectories in, one policy update out.
+
+Last stretch of the journey before the weights change. Trajectories with a common prompt are packed
+as trees (`train/packing/pack.py`), the vision tower runs once for the distinct images of a
+micro-batch, logits exist only where a token is trained (`train/learner/logprobs.py`). Micro-batches
+add up to one optimizer step, so their size changes memory and speed, not the result; so does the
+number of processes. Each of these knows the whole batch and computes its own trees
+(`train/packing/shares.py`).
+
+On policy the ratio is 1 up to rounding. What older weights drew is known by its version
+(`train/learner/staleness.py`). A step whose gradient is not finite is skipped.
+
+Shapes: `_T` trained tokens of a micro-batch. Command: `pytest tests/learner/test_learner.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from agents.algorithm.losses import (
+    AGGREGATIONS,
+    LOSSES,
+    TRUSTS_VERSIONS,
+    WEIGH_BY_BEHAVIOUR,
+    LossInputs,
+    k3,
+)
+from agents.base import Trajectory
+from agents.model.vlm import VisionLanguageModel
+from agents.paragrpo import Batch, PARAGRPOConfig
+from train.config.run import FaultConfig
+from train.distributed.processes import ALONE, Parallel
+from train.distributed.sequence_parallel import check_heads
+from train.learner import lora
+from train.learner.attention import choose
+from train.learner.guard import FaultGuard
+from train.learner.logprobs import Scorer
+from train.learner.meter import Meter
+from train.learner.staleness import staleness, staleness_metrics
+from train.learner.weights import shard, weights_for, whole
+from train.packing.pack import PackedBatch, pack
+from train.packing.samples import Sample, grow_trees
+from train.packing.shares import idle, rounds
+
+
+class Learner:
+    """Owns the optimizer and updates the weights of `vlm` in place.
+
+    Args:
+        vlm: The policy. Where it has adapters (`train/learner/lora.py`), only these are trained.
+        config: Settings of the algorithm.
+        temperature: The one that rollouts are sampled with.
+        reference: Frozen policy of the k3 term; needed if and only if `config.kl_coefficient` > 0,
+            this process trains, and the policy has no adapters: with these switched off it is its
+            own reference.
+        seed: Of the order of the mini-batches.
+        parallel: The processes that share the updates; each has a learner and the same batches.
+        faults: When a step is skipped, and when the run ends.
+        folder: Of the run, where the batches of skipped steps are kept.
+        staleness: Updates by which the weights that drew a rollout may be older, at most.
+        own_numbers: Rollouts are drawn by this project's own forward pass, so that what it recorded
+            is what the learner computes, up to rounding; false for another engine.
+    """
+
+    def __init__(
+        self,
+        vlm: VisionLanguageModel,
+        config: PARAGRPOConfig,
+        temperature: float,
+        reference: VisionLanguageModel | None = None,
+        seed: int = 0,
+        parallel: Parallel = ALONE,
+        faults: FaultConfig | None = None,
+        folder: Path | None = None,
+        staleness: int = 0,
+        own_numbers: bool = True,
+    ) -> None:
+        if temperature <= 0:
+            raise ValueError(
+                f"rollouts sampled at temperature {temperature} are greedy and cannot be trained on"
+            )
+        check_heads(vlm.model.config.text_config.num_key_value_heads, parallel.config.sequence)
+        adapted = bool(lora.layers(vlm.model))
+        needed = config.kl_coefficient > 0 and not adapted and parallel.trains
+        if needed != (reference is not None):
+            raise ValueError(
+                "a reference policy goes with a positive kl_coefficient, without lora, and with a "
+                "process that trains"
+            )
+        self.vlm, self.config, self.temperature = vlm, config, temperature
+        self.parallel = parallel
+        self.staleness, self.own_numbers = staleness, own_numbers
+        self.faults = FaultGuard(faults or FaultConfig(), folder if parallel.leads else None)
+        self.rng = np.random.default_rng(seed)
+        for name, parameter in vlm.model.named_parameters():
+            parameter.requires_grad_(".lora_" in name if adapted else True)
+        if config.freeze_vision:
+            vlm.model.model.visual.requires_grad_(False)
+        mode = choose(config.attention, vlm.device)
+        frozen = not any(p.requires_grad for p in vlm.model.model.visual.parameters())
+        encode = vlm.features.encode if frozen else None
+        scorer = Scorer(vlm, temperature, config.logit_chunk, mode, parallel.sequence, encode)
+        self.weights = weights_for(scorer, parallel)
+        self.scorer = self.weights.scorer
+        self.reference = self._frozen(reference, scorer) if reference is not None else None
+        self.adapted = adapted
+        self.parameters = list(self.weights.parameters.values())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=config.learning_rate,
+            betas=config.adam_betas,
+            weight_decay=config.weight_decay,
+        )
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: min(1.0, (step + 1) / (config.warmup_steps + 1))
+        )
+
+    def _frozen(self, vlm: VisionLanguageModel, like: Scorer) -> Scorer:
+        """The reference policy, sharded as the trained one is."""
+        vlm.model.requires_grad_(False)
+        group = self.parallel.sequence
+        scorer = Scorer(vlm, self.temperature, like.logit_chunk, like.mode, group)
+        if self.parallel.world.size > 1:
+            shard(scorer, self.parallel, vlm.model.dtype)
+        return scorer
+
+    def update(self, batch: Batch, version: int | None = None) -> dict[str, float]:
+        """Take `epochs * minibatches` optimizer steps on one batch.
+
+        Args:
+            batch: Trajectories with per-token advantages and the group of each. With several
+                processes the batch of all of them, the same on every process.
+            version: Updates that the policy has seen; None takes the newest version that drew a
+                trajectory of the batch.
+
+        Returns:
+            Metrics, averaged over trained tokens where they are per token, over all processes.
+
+        Raises:
+            StalenessError: A trajectory is older than the bound, or newer than the policy.
+            TooManyFaults: The gradients of several steps in a row were not usable.
+        """
+        samples = [
+            Sample(trajectory, advantages)
+            for trajectory, advantages in zip(batch.trajectories, batch.advantages, strict=True)
+        ]
+        groups = np.asarray(batch.groups)
+        tokens_N = np.array([int(one.loss_mask.sum()) for one in batch.trajectories], np.int64)
+        staleness_N = staleness(batch.trajectories, version, self.staleness)
+        trained = tokens_N > 0
+        meter = Meter()
+        if not trained.any():
+            return meter.metrics() | {"optimizer_steps": 0.0}
+        steps, skipped = 0, self.faults.skipped
+        if self.parallel.trains:
+            if self.config.updates_per_batch > 1:
+                with meter.timed("proximal"):
+                    samples = self._proximal_by_version(samples, staleness_N)
+            for _ in range(self.config.epochs):
+                order = self.rng.permutation(np.unique(groups))
+                for part in np.array_split(order, self.config.minibatches):
+                    members = np.flatnonzero(np.isin(groups, part) & trained)
+                    if len(members):
+                        self.optimize([samples[i] for i in members], meter)
+                        steps += 1
+        with meter.timed("publish") if self.parallel.world.size > 1 else nullcontext():
+            self.weights.publish()
+        all_of = self.parallel.gather((meter, steps, self.faults.skipped - skipped))
+        meter = Meter.of_all([one for one, _, _ in all_of])
+        _, steps, skipped = all_of[self.parallel.leader]
+        return meter.metrics() | {
+            "optimizer_steps": float(steps - skipped),
+            "optimizer_steps_skipped": float(skipped),
+            **staleness_metrics(staleness_N, tokens_N),
+        }
+
+    def optimize(self, samples: Sequence[Sample], meter: Meter) -> None:
+        """One optimizer step on `samples`, or none where the gradient is not usable."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accumulate(samples, meter)
+        total = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        norm = whole(total).item()
+        fault = self.faults.fault(norm)
+        if fault:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                self.faults.skip(fault, samples)
+            finally:
+                self.parallel.total(0.0)  # nobody ends the job while the leader writes what it kept
+            return
+        self.faults.good()
+        meter.values["grad_norm"].append(norm)
+        meter.values["learning_rate"].append(float(self.scheduler.get_last_lr()[0]))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # nothing of them is held through the rollouts
+        self.weights.stepped()
+        self.scheduler.step()
+
+    def accumulate(self, samples: Sequence[Sample], meter: Meter) -> None:
+        """Add the gradient of the loss of `samples` to the parameters.
+
+        Samples without any advantage have no gradient and are not computed (unless the k3 term
+        needs them); they count in the averages all the same.
+        """
+        config = self.config
+        kl_in_loss = config.kl_coefficient > 0 and config.kl_in == "loss"
+        lengths = np.array([int(s.trajectory.loss_mask.sum()) for s in samples], dtype=np.int64)
+        weights = AGGREGATIONS[config.aggregation](lengths, config.length_limit)
+        weighted = [replace(s, weight=float(w)) for s, w in zip(samples, weights, strict=True)]
+        live = [s for s in weighted if kl_in_loss or s.advantages.any()]
+        if self.parallel.training.rank == 0:
+            meter.totals["samples"] += len(samples)
+            meter.totals["samples_without_advantage"] += len(samples) - len(live)
+        total = 0.0
+        for packed, vision in self._packed(live):
+            reference_T = self._reference(packed, vision) if kl_in_loss else None
+            with self.scorer.attending(packed, self.vlm.device) as attention:
+                with meter.timed("forward"):
+                    logprobs_T, entropy_T = self.scorer(packed, attention, vision, meter)
+                    counted = meter if self.parallel.sequence.rank == 0 else Meter()
+                    loss = self._loss(packed, logprobs_T, entropy_T, reference_T, counted)
+                with meter.timed("backward"):
+                    loss.backward()
+            if self.parallel.sequence.rank == 0:
+                total += loss.item()
+                _count(packed, meter)
+        meter.values["loss"].append(self.parallel.total(total))
+
+    def _loss(
+        self,
+        packed: PackedBatch,
+        logprobs_T: torch.Tensor,
+        entropy_T: torch.Tensor,
+        reference_T: torch.Tensor | None,
+        meter: Meter,
+    ) -> torch.Tensor:
+        """The weighted sum over the micro-batch's trained tokens, and its metrics."""
+        config = self.config
+        behaviour_T, advantages_T, weights_T, proximal_T = (
+            torch.from_numpy(column).to(logprobs_T.device)
+            for column in (packed.behaviour, packed.advantages, packed.weights, packed.proximal)
+        )
+        if config.updates_per_batch == 1:
+            # The policy has not moved yet, so pi_prox is the policy itself; a loss without a weight
+            # for the sampler's mismatch takes its ratio from what the sampler recorded.
+            own = config.loss in WEIGH_BY_BEHAVIOUR
+            proximal_T = logprobs_T.detach() if own else behaviour_T
+        outputs = LOSSES[config.loss](
+            LossInputs(
+                logprobs=logprobs_T,
+                proximal=proximal_T,
+                behaviour=behaviour_T,
+                advantages=advantages_T,
+                sequence=torch.from_numpy(packed.sample).to(logprobs_T.device),
+                clip_low=config.clip_low,
+                clip_high=config.clip_high,
+                behaviour_cap=config.behaviour_cap,
+                ratio_cap=config.ratio_cap,
+            )
+        )
+        loss_T = outputs.loss
+        difference_T = (logprobs_T - behaviour_T).detach()
+        metrics = outputs.metrics | {
+            "entropy": entropy_T,
+            "behaviour_kl": -difference_T,
+            "behaviour_mismatch": difference_T.abs(),
+        }
+        meter.maximum("behaviour_mismatch_max", difference_T.abs())
+        if reference_T is not None:
+            divergence_T = k3(logprobs_T, reference_T)
+            metrics["kl"] = divergence_T.detach()
+            loss_T = loss_T + config.kl_coefficient * divergence_T
+        meter.per_token(metrics)
+        return (loss_T * weights_T).sum()
+
+    @torch.no_grad()
+    def _scores(self, scorer: Scorer, packed: PackedBatch, vision: bool) -> torch.Tensor:
+        """Log-probabilities (T,) of the trained tokens, without a gradient."""
+        with scorer.attending(packed, self.vlm.device) as attention:
+            return scorer(packed, attention, vision)[0]
+
+    def _reference(self, packed: PackedBatch, vision: bool) -> torch.Tensor:
+        """Log-probabilities (T,) by the frozen copy, or by the policy without its adapters."""
+        if self.reference is not None:
+            return self._scores(self.reference, packed, vision)
+        with lora.switched_off(self.scorer.model):
+            return self._scores(self.scorer, packed, vision)
+
+    def divergence(self, trajectories: Sequence[Trajectory]) -> np.ndarray:
+        """Sum over each trajectory's sampled tokens of k3(pi_behave || pi_ref), (N,) float64.
+
+        For a divergence in the reward (`kl_in`): the policy's side is what the sampler recorded.
+        """
+        if self.config.kl_coefficient <= 0 and not self.adapted:
+            raise ValueError("a divergence needs a reference policy: set kl_coefficient")
+        zeros = [np.zeros(len(one.branch_ids), dtype=np.float32) for one in trajectories]
+        samples = [Sample(*pair) for pair in zip(trajectories, zeros, strict=True)]
+        sums_N = np.zeros(len(samples))
+        if not self.parallel.trains:
+            return sums_N
+        for packed, vision in self._packed(samples):
+            reference_T = self._reference(packed, vision).cpu()
+            divergence_T = k3(torch.from_numpy(packed.behaviour), reference_T)
+            if self.parallel.sequence.rank == 0:
+                np.add.at(sums_N, packed.sample, divergence_T.numpy().astype(np.float64))
+        return self.parallel.sum(sums_N)
+
+    def _proximal_by_version(
+        self, samples: Sequence[Sample], staleness_N: np.ndarray
+    ) -> list[Sample]:
+        """Samples with the log-probabilities of the policy as it is now.
+
+        Where the loss trusts versions, those of its own tokens are the recorded ones: no pass.
+        """
+        trusted = self.config.loss in TRUSTS_VERSIONS and self.own_numbers
+        known = [replace(s, proximal=s.trajectory.logprobs) for s in samples]
+        older = [i for i, age in enumerate(staleness_N) if age or not trusted]
+        computed = self._with_proximal([samples[i] for i in older])
+        for i, sample in zip(older, computed, strict=True):
+            known[i] = sample
+        return known
+
+    def _with_proximal(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Samples with the policy's log-probabilities, by a forward pass."""
+        if not samples:
+            return []
+        lengths = [len(s.trajectory.branch_ids) for s in samples]
+        flat = np.zeros(sum(lengths), dtype=np.float32)
+        proximal = np.split(flat, np.cumsum(lengths)[:-1])
+        for packed, vision in self._packed(samples):
+            values_T = self._scores(self.scorer, packed, vision).float().cpu().numpy()
+            if self.parallel.sequence.rank == 0:
+                for i in np.unique(packed.sample):
+                    trained = np.flatnonzero(samples[i].trajectory.loss_mask)
+                    proximal[i][trained] = values_T[packed.sample == i]
+        proximal = np.split(self.parallel.sum(flat), np.cumsum(lengths)[:-1])
+        return [replace(s, proximal=p) for s, p in zip(samples, proximal, strict=True)]
+
+    def _packed(self, samples: Sequence[Sample]) -> Iterator[tuple[PackedBatch, bool]]:
+        """The micro-batches of this process, and whether the vision tower runs for each.
+
+        Raises:
+            ValueError: A trained token is a vision token: no policy can have sampled it.
+        """
+        for sample in samples:
+            one = sample.trajectory
+            if np.isin(one.branch_ids[one.loss_mask], self.vlm.forbidden_ids).any():
+                raise ValueError("a trained token is a vision token, which cannot be sampled")
+        budget, data = self.config.micro_batch_tokens, self.parallel.data
+        multiple = self.parallel.sequence.size
+        for turn in rounds(grow_trees(samples, budget), budget, data.rank, data.size):
+            self.parallel.progress.tick()
+            if turn.trees is None:
+                yield idle(self.vlm, multiple), turn.vision
+            else:
+                yield pack(turn.trees, self.vlm, multiple), turn.vision
+
+
+def _count(packed: PackedBatch, meter: Meter) -> None:
+    """Count the tokens of a micro-batch."""
+    if len(packed.target):
+        meter.totals["micro_batches"] += 1
+        meter.totals["packed_tokens"] += packed.tokens
+        meter.totals["padded_tokens"] += packed.ids.size
+        meter.totals["repeated_tokens"] += packed.repeated_tokens

@@ -1,0 +1,1 @@
+"""The training loop: collect, credit, update, log; and all that surrounds a step."""

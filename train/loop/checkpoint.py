@@ -1,0 +1,212 @@
+"""Checkpoints: all that a run needs to go on as if it had not stopped, safe from crashes.
+
+A checkpoint is a folder `checkpoints/step-000010` of a run:
+
+    model/                 the policy in its standard format; `paravt eval` and others load it
+    optimizer.safetensors  optimizer moments, generators' states, fp32 weights where there are some
+    state.json             step, optimizer settings, schedule, generators and task order
+
+No file is a pickle. A checkpoint is written into a hidden neighbour, flushed to disk and renamed,
+and renamed before it is deleted: a folder with that name is whole. The newest few are kept. It
+holds nothing that depends on the number of processes but the generators of each.
+
+Command: `pytest tests/loop/test_checkpoint.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from train.learner.weights import like, whole
+
+FOLDER = "checkpoints"
+MODEL, TENSORS, STATE = "model", "optimizer.safetensors", "state.json"
+_PREFIX = "step-"
+_DRAFT, _RETIRED = ".partial", ".old"
+"""What the names of hidden neighbours end with: not finished yet, not wanted any more."""
+
+
+def save(
+    run: str | Path,
+    step: int,
+    write_model: Callable[[Path], None],
+    tensors: Mapping[str, torch.Tensor],
+    state: Mapping[str, Any],
+    keep: int = 2,
+) -> Path:
+    """Write the checkpoint of `step` (steps finished) and drop all but the newest `keep`.
+
+    Args:
+        run: Folder of the run.
+        step: Steps finished; a checkpoint of the same step is replaced.
+        write_model: Writes the policy into the folder that it is given.
+        tensors: Named tensors.
+        state: Data that JSON can hold.
+        keep: Checkpoints that stay, at least 1.
+
+    Returns:
+        The finished folder.
+
+    Raises:
+        OSError: It could not be written (a full disk); earlier checkpoints are as they were.
+    """
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, not {keep}")
+    parent = Path(run) / FOLDER
+    parent.mkdir(parents=True, exist_ok=True)
+    _clean(parent)
+    final = folder_of(run, step)
+    draft = parent / f".{final.name}{_DRAFT}"
+    try:
+        (draft / MODEL).mkdir(parents=True)
+        write_model(draft / MODEL)
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, draft / TENSORS
+        )
+        (draft / STATE).write_text(
+            json.dumps(dict(state), indent=1, allow_nan=False), encoding="utf-8"
+        )
+        flush(draft)
+        replaced = _retire(final) if final.exists() else None
+        try:
+            draft.rename(final)
+        except BaseException:
+            if replaced is not None:
+                replaced.rename(final)
+            raise
+        _flush(parent)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    for old in _finished(Path(run))[:-keep]:
+        _retire(old)
+    _clean(parent)
+    return final
+
+
+def folder_of(run: str | Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or will be."""
+    return Path(run) / FOLDER / f"{_PREFIX}{step:06d}"
+
+
+def latest(run: str | Path) -> Path | None:
+    """The newest finished checkpoint of a run, None where there is none."""
+    found = _finished(Path(run))
+    return found[-1] if found else None
+
+
+def step_of(folder: Path) -> int:
+    """Steps finished, by the name of a checkpoint."""
+    return int(folder.name.removeprefix(_PREFIX))
+
+
+def load(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and state of a checkpoint; the policy is loaded from its `model` folder by name.
+
+    The tensors are mapped from the file, whose place on the disk stays taken while one is held,
+    even when newer checkpoints have replaced it.
+
+    Raises:
+        FileNotFoundError: The folder is not a finished checkpoint.
+    """
+    folder = Path(folder)
+    missing = _missing(folder)
+    if missing:
+        raise FileNotFoundError(f"{folder} is not a checkpoint: {', '.join(missing)} is missing")
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    return load_file(folder / TENSORS), state
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, keep: bool = True
+) -> dict[str, torch.Tensor]:
+    """The moments of every parameter, as `optimizer.<parameter>.<name>`.
+
+    Sharded moments are gathered, one at a time, so that any number of processes can take them up:
+    every training process calls this.
+
+    Args:
+        optimizer: Whose moments.
+        keep: Whether this process needs the result; the others only take part.
+    """
+    tensors = {}
+    for index, moments in optimizer.state_dict()["state"].items():
+        for name, value in moments.items():
+            full = whole(value)
+            if keep:
+                tensors[f"optimizer.{index}.{name}"] = full.cpu()
+    return tensors
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, torch.Tensor],
+    groups: list[dict[str, Any]],
+) -> None:
+    """Put moments from `optimizer_tensors` and the settings of `optimizer_groups` back.
+
+    Each is sharded as its parameter is, and a copy: what was loaded can be let go of.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        kind, _, rest = key.partition(".")
+        if kind == "optimizer":
+            index, _, name = rest.partition(".")
+            parameter = parameters[int(index)]
+            moment = like(value, parameter)
+            device = parameter.device if moment.shape == parameter.shape else moment.device
+            state.setdefault(int(index), {})[name] = moment.to(device, copy=True)
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def optimizer_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Settings of the parameter groups, as JSON holds them."""
+    return json.loads(json.dumps(optimizer.state_dict()["param_groups"]))
+
+
+def _finished(run: Path) -> list[Path]:
+    return sorted(
+        (p for p in (run / FOLDER).glob(f"{_PREFIX}*") if not _missing(p)),
+        key=step_of,
+    )
+
+
+def _missing(folder: Path) -> list[str]:
+    """Parts of a checkpoint that a folder lacks."""
+    return [name for name in (MODEL, TENSORS, STATE) if not (folder / name).exists()]
+
+
+def _retire(folder: Path) -> Path:
+    """Take the name from a checkpoint, in one stroke; what is left of it is for `_clean`."""
+    return folder.rename(folder.with_name(f".{folder.name}{_RETIRED}"))
+
+
+def _clean(parent: Path) -> None:
+    """Delete retired checkpoints, and drafts of killed processes; what cannot be now is later."""
+    for kind in (_DRAFT, _RETIRED):
+        for folder in parent.glob(f".{_PREFIX}*{kind}"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def flush(folder: Path) -> None:
+    """Make sure that a folder and all that lies in it is on disk."""
+    for path in [*folder.rglob("*"), folder]:
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file, or a folder's list of names, is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,214 @@
+"""A step of training in numbers, and where they are written: console, `metrics.jsonl`, W&B.
+
+End of the journey's loop: groups of rollouts become numbers here, the trainer adds its own (loss,
+entropy, KL, times), and `train.report.page` draws them. `MetricsLogger` is opened by `paravt
+train`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+from uuid import uuid4
+
+import numpy as np
+
+from train.common.console import Live, Plain
+from train.common.errors import ConfigError
+from train.common.files import write_whole
+
+if TYPE_CHECKING:
+    from train.rollout.play import Rollout
+
+FILE = "metrics.jsonl"
+
+
+def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Metrics of a batch of rollouts.
+
+    Every rollout stays in the denominator of accuracy, compliance and calls: one whose video could
+    not be read counts as wrong. Means of the reward and its terms leave those out, because nothing
+    was scored there. `tng/K=k` is the Tool Necessity Gap of `necessity_gap`; it is absent where one
+    side is empty.
+    """
+    rows = list(rollouts)
+    if not rows:
+        raise ValueError("no rollouts to aggregate")
+    scored = [row for row in rows if not row.error]
+    called = [row for row in rows if row.calls]
+    metrics = {
+        "rollouts": float(len(rows)),
+        "errors": float(len(rows) - len(scored)),
+        "accuracy": _mean(_correct(row) for row in rows),
+        "compliance": _mean(float(row.compliant) for row in rows),
+        "calls": _mean(float(row.calls) for row in rows),
+        "executed_calls": _mean(float(row.executed) for row in rows),
+        "called": len(called) / len(rows),
+        "frames_seen": _mean(float(row.frames_seen) for row in rows),
+        "reward": _mean(row.reward for row in scored),
+        "parallel_calls": _mean(float(row.parallel) for row in called),
+        "evidence_recall": _mean(
+            row.evidence_recall for row in scored if not math.isnan(row.evidence_recall)
+        ),
+    }
+    for term in sorted({term for row in scored for term in row.terms} - {"total"}):
+        metrics[f"reward/{term}"] = _mean(row.terms[term] for row in scored if term in row.terms)
+    for reason in sorted({str(row.stop_reason) for row in rows}):
+        metrics[f"stop/{reason}"] = _mean(float(row.stop_reason == reason) for row in rows)
+    for budget in sorted({row.frame_budget for row in scored}):
+        here = [row for row in rows if row.frame_budget == budget]
+        metrics[f"accuracy/K={budget}"] = _mean(_correct(row) for row in here)
+        metrics[f"calls/K={budget}"] = _mean(float(row.calls) for row in here)
+        sides = [necessity_sums(row.calls, row.correct, row.error) for row in here]
+        metrics[f"tng/K={budget}"] = float(necessity_gap(np.sum(sides, axis=0)))
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def necessity_sums(calls: int, score: float, error: str) -> tuple[float, float, float, float]:
+    """What one row adds to the Tool Necessity Gap: score and count if it called, or if it did not.
+
+    A row that could not be scored says nothing about calling and adds to neither side.
+
+    >>> necessity_sums(2, 0.5, ""), necessity_sums(0, 1.0, ""), necessity_sums(0, 0.0, "no video")
+    ((0.5, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0))
+    """
+    if error:
+        return 0.0, 0.0, 0.0, 0.0
+    return (score, 1.0, 0.0, 0.0) if calls else (0.0, 0.0, score, 1.0)
+
+
+def necessity_gap(sums: np.ndarray) -> np.ndarray:
+    """TNG = E[score | called] - E[score | skipped] at one frame budget; NaN if one side is empty.
+
+    Args:
+        sums: (..., 4) totals of `necessity_sums`.
+    """
+    with np.errstate(invalid="ignore"):
+        return sums[..., 0] / sums[..., 1] - sums[..., 2] / sums[..., 3]
+
+
+def _correct(row: Rollout) -> float:
+    return 0.0 if row.error else float(row.correct)
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return math.fsum(listed) / len(listed) if listed else math.nan
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The steps logged in a run's folder; a line cut short by a crash is left out."""
+    path = folder / FILE
+    if not path.is_file():
+        return []
+    steps = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            steps.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return steps
+
+
+class MetricsLogger:
+    """Writes each step to `metrics.jsonl` (flushed to disk), to the console and to W&B.
+
+    Args:
+        folder: The run's folder.
+        wandb: `auto`, `online`, `offline` or `disabled`; see `start_wandb`.
+        total_steps: Steps of the whole run, for the progress display.
+        first_step: Step that a resumed run continues from; what was logged from there on is
+            dropped, so that no step is there twice.
+        config: Resolved settings, stored with the W&B run.
+        console: Where lines go; a terminal gets a live display instead.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        wandb: str = "disabled",
+        total_steps: int = 0,
+        first_step: int = 0,
+        config: Mapping[str, Any] | None = None,
+        console: TextIO | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._wandb = start_wandb(wandb, self.folder, config or {})
+        self._keep(first_step)
+        self._file = (self.folder / FILE).open("a", encoding="utf-8")
+        stream = console or sys.stdout
+        self._console = Live(total_steps) if stream.isatty() else Plain(total_steps, stream)
+        self._console.start(first_step)
+
+    def _keep(self, first_step: int) -> None:
+        kept = [step for step in read_metrics(self.folder) if step["step"] < first_step]
+        write_whole(self.folder / FILE, "".join(json.dumps(step) + "\n" for step in kept))
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record one step; a number that is not finite is written as null, visibly."""
+        finite = {
+            name: float(value) if math.isfinite(value) else None for name, value in metrics.items()
+        }
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        if self._wandb is not None:
+            self._wandb.log({name: float(value) for name, value in metrics.items()}, step=step)
+        self._console.show(step, metrics)
+
+    def close(self) -> None:
+        """End the display and the W&B run."""
+        self._console.stop()
+        self._file.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def __enter__(self) -> MetricsLogger:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
+    """A W&B run, or None where it is `disabled`. Never asks for a key.
+
+    `auto` is online where the environment has `WANDB_API_KEY` and offline elsewhere; offline runs
+    stay in the run's folder until `wandb sync` is called. A resumed run keeps its id.
+
+    Raises:
+        ConfigError: wandb is not installed, or `online` without a key.
+    """
+    if mode == "disabled":
+        return None
+    key = bool(os.environ.get("WANDB_API_KEY"))
+    if mode == "online" and not key:
+        raise ConfigError("run.wandb=online needs WANDB_API_KEY; offline and disabled need none")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")  # it mistakes our `agents`
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError(
+            f"run.wandb={mode} needs wandb: pip install 'paravt[train]', or --run.wandb=disabled"
+        ) from error
+    identity = folder / "wandb-id.txt"
+    if not identity.is_file():
+        identity.write_text(uuid4().hex[:8], encoding="utf-8")
+    return wandb.init(
+        project="paravt",
+        name=folder.name,
+        id=identity.read_text(encoding="utf-8").strip(),
+        resume="allow",
+        dir=str(folder),
+        config=dict(config),
+        mode="online" if key and mode != "offline" else "offline",
+        settings=wandb.Settings(silent=True, console="off", disable_git=True),
+    )

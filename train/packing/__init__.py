@@ -1,0 +1,1 @@
+"""Packing: samples that share a prompt become one sequence."""

@@ -1,0 +1,216 @@
+"""The report of a run: one HTML file that needs nothing else, made from what the run left behind.
+
+Last stop of the journey: `before.json`, `after.json`, `metrics.jsonl` and the settings in a run's
+folder become a page with the comparison, the curves, and rollouts with their frames. Whatever a
+model wrote is hostile text: everything is escaped, and the page holds no script. Write it again
+with `paravt report runs/demo`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from train.common.files import write_whole
+from train.evaluation.bootstrap import Interval
+from train.evaluation.scores import EvalReport, EvalRow, mean, paired_difference
+from train.loop.metrics import read_metrics
+from train.report.charts import frames_chart, interval_chart, line_chart
+from train.report.rollouts import Overview, choose, read_overview, rollout_section
+from train.report.tables import accuracy_table, in_percent, in_points, measures_table
+
+CURVES = (
+    "evidence_recall",
+    "entropy",
+    "kl",
+    "clip_fraction",
+    "ratio",
+    "behaviour_mismatch",
+    "grad_norm",
+    "frames_seen",
+)
+"""Metrics with a chart of their own, where the run logged them."""
+MANY_BUDGETS = 5
+"""From so many K on, accuracy is drawn as a curve over a logarithmic axis."""
+LOW_BUDGET = 8
+"""Up to this K the overview alone seldom suffices: calls must not disappear there."""
+
+SETTINGS = ("after.yaml", "config.yaml")
+"""Files of settings that the page shows: those of the evaluation, and of the training."""
+STYLE = Path(__file__).with_name("report.css")
+
+
+def write_report(
+    folder: Path, examples: int = 6, overview: Callable[[str, int], Overview] | None = None
+) -> Path:
+    """Write `report.html` into a run's folder.
+
+    Args:
+        folder: Run folder with `after.json` and, as far as they exist, `before.json`,
+            `metrics.jsonl`, and `SETTINGS`.
+        examples: Rollouts that are shown.
+        overview: Reads K overview frames of a video; the default decodes them again.
+
+    Raises:
+        FileNotFoundError: The folder holds no evaluation.
+    """
+    folder = Path(folder)
+    if not (folder / "after.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no after.json: run `paravt eval` or `paravt demo` first"
+        )
+    after = EvalReport.load(folder / "after.json")
+    before = EvalReport.load(folder / "before.json") if (folder / "before.json").is_file() else None
+    settings = [folder / name for name in SETTINGS]
+    page = render(
+        folder.name,
+        before,
+        after,
+        read_metrics(folder),
+        {path.name: path.read_text(encoding="utf-8") for path in settings if path.is_file()},
+        overview or read_overview,
+        examples,
+    )
+    path = folder / "report.html"
+    write_whole(path, page)
+    return path
+
+
+def render(
+    name: str,
+    before: EvalReport | None,
+    after: EvalReport,
+    steps: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, str],
+    overview: Callable[[str, int], Overview],
+    examples: int,
+) -> str:
+    """The page as text; reads frames through `overview` and nothing else.
+
+    `settings` are texts by the names of their files.
+    """
+    sections = [
+        f'<h1>{escape(name)}</h1><p class="lead">{escape(learned(before, after))}</p>',
+        _cards(before, after),
+        "<h2>Test split</h2>",
+        accuracy_table(before, after),
+        measures_table(before, after),
+        f'<div class="charts">{_budget_charts(before, after)}</div>',
+        f'<h2>Training</h2><div class="charts">{_curves(steps)}</div>' if steps else "",
+        "<h2>Rollouts</h2>",
+        *(rollout_section(row, first, overview) for row, first in choose(before, after, examples)),
+        "<h2>Settings</h2>" if settings else "",
+        *(
+            f"<details><summary>{escape(file)}</summary><pre>{escape(text)}</pre></details>"
+            for file, text in settings.items()
+        ),
+    ]
+    style = STYLE.read_text(encoding="utf-8")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(name)}</title><style>{style}</style></head><body>"
+        f"{''.join(sections)}</body></html>\n"
+    )
+
+
+def of_low_budget(row: EvalRow) -> bool:
+    """Whether a row saw so few overview frames that looking should pay."""
+    return row.frame_budget <= LOW_BUDGET
+
+
+def learned(before: EvalReport | None, after: EvalReport) -> str:
+    """One line: what was learned, with the interval that says how sure it is."""
+    score = after.accuracy()
+    if before is None:
+        return f"Accuracy {in_percent(score)} over {score.rows} rows."
+    change = paired_difference(before, after)
+    sure = "excludes" if change.excludes_zero else "does not exclude"
+    both = (before, after)
+    fits = [f"{sum(row.compliant for row in one.rows)}/{len(one.rows)}" for one in both]
+    calls = [mean(row.calls for row in one.rows) for one in both]
+    low = [[row.calls for row in one.rows if of_low_budget(row)] for one in both]
+    few = f" ({mean(low[0]):.2f} -> {mean(low[1]):.2f} at K <= {LOW_BUDGET})" if all(low) else ""
+    return (
+        f"Test accuracy went from {100 * before.accuracy().mean:.1f} % to "
+        f"{100 * score.mean:.1f} %: {in_points(change)} points (the interval {sure} zero), "
+        f"with format compliance {fits[0]} -> {fits[1]} "
+        f"and {calls[0]:.2f} -> {calls[1]:.2f} calls per rollout{few}."
+    )
+
+
+def _cards(before: EvalReport | None, after: EvalReport) -> str:
+    def card(title: str, value: Callable[[EvalRow], float], rows: Callable[[EvalRow], bool]) -> str:
+        now = mean([value(row) for row in after.rows if rows(row)] or [math.nan])
+        if before is None:
+            return f"<div class=card><b>{now:.2f}</b><span>{title}</span></div>"
+        first = mean([value(row) for row in before.rows if rows(row)] or [math.nan])
+        return f"<div class=card><b>{first:.2f} → {now:.2f}</b><span>{title}</span></div>"
+
+    def every(row: EvalRow) -> bool:
+        return True
+
+    cards = [
+        card("accuracy", lambda row: row.score, every),
+        card("format compliance", lambda row: float(row.compliant), every),
+        card("calls per rollout", lambda row: float(row.calls), every),
+    ]
+    if any(of_low_budget(row) for row in after.rows):
+        cards.append(
+            card(
+                f"calls per rollout at K ≤ {LOW_BUDGET}",
+                lambda row: float(row.calls),
+                of_low_budget,
+            )
+        )
+    return f"<div class=cards>{''.join(cards)}</div>"
+
+
+def _budget_charts(before: EvalReport | None, after: EvalReport) -> str:
+    reports = {name: report for name, report in (("before", before), ("after", after)) if report}
+    charts = []
+    for title, value in (
+        ("Accuracy at K", lambda row: row.score),
+        ("Calls per rollout at K", lambda row: float(row.calls)),
+        ("Format compliance at K", lambda row: float(row.compliant)),
+    ):
+        groups: dict[str, dict[str, Interval]] = {}
+        for name, report in reports.items():
+            for budget, rows in report.groups("frame_budget").items():
+                groups.setdefault(f"K={budget}", {})[name] = report.interval(rows, value)
+        charts.append(interval_chart(title, groups))
+    if len(after.groups("frame_budget")) >= MANY_BUDGETS:
+        curves = {
+            name: {k: report.accuracy(rows) for k, rows in report.groups("frame_budget").items()}
+            for name, report in reports.items()
+        }
+        charts[0] = frames_chart("Accuracy over overview frames", curves)
+    return "".join(charts)
+
+
+def _curves(steps: Sequence[Mapping[str, Any]]) -> str:
+    def points(key: str) -> list[tuple[float, float]]:
+        return [(s["step"] + 1, s[key]) for s in steps if s.get(key) is not None]
+
+    keys = list(dict.fromkeys(key for step in steps for key in step))
+
+    def family(prefix: str) -> dict[str, list[tuple[float, float]]]:
+        return {k.removeprefix(prefix): points(k) for k in keys if k.startswith(prefix)}
+
+    charts = [
+        line_chart("Reward", {"reward": points("reward")}),
+        line_chart("Reward terms", family("reward/")),
+        line_chart("Accuracy and compliance", {k: points(k) for k in ("accuracy", "compliance")}),
+        line_chart("Calls", {"per rollout": points("calls"), "per turn": points("parallel_calls")}),
+        line_chart("Validation", family("validation/")),
+        line_chart("Accuracy at K", family("accuracy/")),
+        line_chart("Calls at K", family("calls/")),
+        line_chart("Tool Necessity Gap at K", family("tng/")),
+    ]
+    for key in CURVES:
+        charts.append(line_chart(key.replace("_", " ").capitalize(), {key: points(key)}))
+    charts.append(line_chart("Seconds of each stage", family("time/")))
+    return "".join(charts)

@@ -1,0 +1,169 @@
+"""Recorded episodes again: as text for the terminal, and as an HTML page beside the recording.
+
+After the journey, for a folder that `paravt_env.show.recording` wrote. The page shows the
+recording's own picture files, so it moves with the folder; whatever a model wrote is escaped, and
+there is no script. Run `paravt replay FOLDER`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import webbrowser
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from paravt_env.show.recording import RecordingError, load_episodes
+from paravt_env.show.render import clock
+from paravt_env.spaces import OVERVIEW
+from train.common.console import printable
+from train.common.errors import ConfigError
+from train.report.charts import Span, timeline
+from train.report.page import STYLE
+
+PAGE = "replay.html"
+
+Episode = Mapping[str, Any]
+
+
+def replay(args: argparse.Namespace) -> Path:
+    """Print the chosen episodes, write the page, open it if asked; returns the page's path.
+
+    Raises:
+        ConfigError: The folder holds no recording, or no such episode.
+    """
+    folder = Path(args.folder)
+    try:
+        episodes = load_episodes(folder)
+    except RecordingError as error:
+        raise ConfigError(str(error)) from error
+    if args.episode is not None:
+        chosen = [episode for episode in episodes if episode["episode"] == args.episode]
+        if not chosen:
+            raise ConfigError(f"{folder} holds episodes 0 to {len(episodes) - 1}: {args.episode}?")
+        episodes = chosen
+    for episode in episodes:
+        print(printable(as_text(episode)))
+    path = folder / PAGE
+    draft = path.with_suffix(".tmp")
+    page = as_page(folder.resolve().name, episodes)
+    draft.write_bytes(page.encode("utf-8", "replace"))  # a model may write half a surrogate pair
+    draft.replace(path)
+    if args.open and not webbrowser.open(path.resolve().as_uri()):
+        raise ConfigError(f"no browser can be started here: open {path} yourself")
+    return path
+
+
+def as_text(episode: Episode) -> str:
+    """One episode, turn by turn."""
+    lines = [_title(episode), *_indent(episode["task"]["question"])]
+    for number, turn in enumerate(episode["turns"], 1):
+        seen = _seen(turn)
+        lines += [f"  turn {number}: {text}" for text in seen]
+        lines += [f"  turn {number}: {line}" for line in turn["feedback"].splitlines()]
+        action = turn["action"]
+        if action is not None:
+            lines += _indent(action["completion"], "    > ")
+            lines += [f"    crop {_crop(crop)}" for crop in action["crops"]]
+            if action["answer"]:
+                lines.append(f"    answer {action['answer']!r}")
+    return "\n".join([*lines, f"  {_verdict(episode)}", ""])
+
+
+def as_page(name: str, episodes: Sequence[Episode]) -> str:
+    """The episodes as an HTML page for the recording's own folder."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(name)}</title><style>{STYLE.read_text(encoding='utf-8')}</style></head>"
+        f"<body><h1>{escape(name)}</h1><p class=lead>{len(episodes)} episodes</p>"
+        f"{''.join(map(_section, episodes))}</body></html>\n"
+    )
+
+
+def _section(episode: Episode) -> str:
+    task = episode["task"]
+    parts = [f"<div class=rollout><h3>{escape(_title(episode))}</h3>"]
+    parts.append(f"<pre>{escape(task['question'])}</pre>{_timeline(episode)}")
+    for number, turn in enumerate(episode["turns"], 1):
+        if not turn["frames"] and not turn["feedback"] and turn["action"] is None:
+            continue
+        forced = " (must answer)" if turn["must_answer"] else ""
+        parts.append(f'<p class="soft">turn {number}{forced}: {escape("; ".join(_seen(turn)))}</p>')
+        parts.append(f"<div class=frames>{''.join(map(_figure, turn['frames']))}</div>")
+        if turn["feedback"]:
+            parts.append(f"<p class=wrong>{escape(turn['feedback'])}</p>")
+        action = turn["action"]
+        if action is not None:
+            if action["completion"]:
+                parts.append(f"<pre>{escape(action['completion'])}</pre>")
+            parts += [f'<p class="soft">crop {escape(_crop(crop))}</p>' for crop in action["crops"]]
+            if action["answer"]:
+                parts.append(f"<p>answer {escape(action['answer'])}</p>")
+    return "".join([*parts, f"<p>{escape(_verdict(episode))}</p></div>"])
+
+
+def _figure(frame: Mapping[str, Any]) -> str:
+    where = "" if frame["window"] == OVERVIEW else f" · call {frame['window']}"
+    return (
+        f'<figure><img alt="" loading="lazy" src="{escape(frame["file"])}">'
+        f"<figcaption>{clock(frame['time'])}{where}</figcaption></figure>"
+    )
+
+
+def _timeline(episode: Episode) -> str:
+    duration = episode["video"].get("duration")
+    if not duration:
+        return ""
+    turns = episode["turns"]
+    instants = [f["time"] for f in turns[0]["frames"] if f["window"] == OVERVIEW]
+    lanes = {"gold": [Span(a, b, "gold evidence") for a, b in episode["task"]["evidence"]]}
+    for number, turn in enumerate(turns, 1):
+        crops = turn["action"]["crops"] if turn["action"] else []
+        spans = [
+            Span(start, end, crop["status"], crop["status"] == "ok")
+            for crop in crops
+            for start, end in [crop["window"]]
+            if None not in (start, end)
+        ]
+        if spans:
+            lanes[f"turn {number}"] = spans
+    return timeline(duration, instants, lanes)
+
+
+def _title(episode: Episode) -> str:
+    task = episode["task"]
+    parts = [f"episode {episode['episode']}", f"task {task['id']}", f"gold {task['answer']}"]
+    return " · ".join([*parts, f"K = {episode['frame_budget']}"])
+
+
+def _seen(turn: Mapping[str, Any]) -> list[str]:
+    """Which frames a turn showed: the overview, then each call's."""
+    times: dict[int, list[float]] = {}
+    for frame in turn["frames"]:
+        times.setdefault(int(frame["window"]), []).append(float(frame["time"]))
+    return [
+        f"{'overview' if window == OVERVIEW else f'call {window}'}: {len(inside)} frames, "
+        f"{clock(min(inside))} to {clock(max(inside))}"
+        for window, inside in sorted(times.items())
+    ]
+
+
+def _crop(crop: Mapping[str, Any]) -> str:
+    start, end = crop["window"]
+    where = "no window" if None in (start, end) else f"{start:.1f}-{end:.1f} s"
+    message = f" ({crop['message']})" if crop.get("message") else ""
+    return f"{where}: {crop['status']}, {crop['frames']} frames{message}"
+
+
+def _verdict(episode: Episode) -> str:
+    if not episode["finished"]:
+        return "unfinished"
+    if episode.get("error"):
+        return f"{episode['stop_reason']}: {episode['error']}"
+    terms = ", ".join(f"{name} {value:.2f}" for name, value in episode["reward_terms"].items())
+    return f"answer {episode['answer']!r}, {episode['stop_reason']}, reward: {terms}"
+
+
+def _indent(text: str, start: str = "  ") -> list[str]:
+    return [f"{start}{line}" for line in text.splitlines() if line.strip()]

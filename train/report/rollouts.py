@@ -1,0 +1,124 @@
+"""The report's rollouts: which are worth reading, their frames, crops on the time line, and text.
+
+Last stop of the journey, beside `train.report.page`. Whatever a model wrote is hostile text and is
+escaped here. Run the tests with `pytest tests/report/test_report.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+import numpy as np
+
+from paravt_env.common.images import data_uri
+from paravt_env.video import FrameStore, VideoError, overview_times
+from train.evaluation.scores import EvalReport, EvalRow
+from train.report.charts import Span, timeline
+
+SHOWN_FRAMES = 12
+FRAME_HEIGHT = 72
+"""Pixels of a frame in the report."""
+
+Overview = tuple[np.ndarray, np.ndarray, float]
+"""Pixels uint8 (N, H, W, 3), timestamps (N,) in seconds, duration of the video in seconds."""
+
+
+def choose(
+    before: EvalReport | None, after: EvalReport, count: int
+) -> list[tuple[EvalRow, EvalRow | None]]:
+    """Rows worth reading, each with its row of `before`: learned, lost, without a call, others."""
+    first = {(row.task_id, row.frame_budget): row for row in before.rows} if before else {}
+    pairs = [(row, first.get((row.task_id, row.frame_budget))) for row in after.rows]
+
+    def gained(pair: tuple[EvalRow, EvalRow | None]) -> float:
+        return pair[0].score - pair[1].score if pair[1] else pair[0].score
+
+    wanted: list[Callable[[tuple[EvalRow, EvalRow | None]], bool]] = [
+        lambda pair: gained(pair) > 0 and pair[0].parallel > 1,
+        lambda pair: gained(pair) > 0 and pair[0].parallel == 1,
+        lambda pair: pair[0].score > 0 and pair[0].calls == 0,
+        lambda pair: gained(pair) < 0,
+        lambda pair: pair[0].score == 0,
+        lambda pair: True,
+    ]
+    chosen: list[tuple[EvalRow, EvalRow | None]] = []
+    for rule in wanted * count:
+        families = {pair[0].family for pair in chosen}
+        fresh = [pair for pair in pairs if pair not in chosen and rule(pair)]
+        fresh.sort(key=lambda pair: pair[0].family in families)
+        chosen += fresh[:1]
+    return chosen[:count]
+
+
+def read_overview(video: str, budget: int) -> Overview:
+    """Decode the overview of K frames again, small, and at most `SHOWN_FRAMES` of them."""
+    store = FrameStore()
+    try:
+        info = store.info(video)
+        size = (FRAME_HEIGHT, max(2, round(FRAME_HEIGHT * info.width / info.height / 2) * 2))
+        times = overview_times(info.duration, budget)
+        shown = np.unique(np.linspace(0, budget - 1, min(budget, SHOWN_FRAMES)).round().astype(int))
+        frames = store.frames(video, times[shown], size)
+        return frames.pixels, frames.timestamps, info.duration
+    finally:
+        store.close()
+
+
+def rollout_section(
+    row: EvalRow, before: EvalRow | None, overview: Callable[[str, int], Overview]
+) -> str:
+    """One rollout as HTML: question, overview frames, time line, transcripts before and after."""
+    try:
+        pixels, times, duration = overview(row.video, row.frame_budget)
+        strip = "".join(
+            f'<figure><img alt="" src="{data_uri(image)}">'
+            f"<figcaption>{t:.1f} s</figcaption></figure>"
+            for image, t in zip(pixels, times, strict=True)
+        )
+        shown = f"{len(times)} of {row.frame_budget} overview frames"
+        lanes = {"gold": [Span(a, b, "gold evidence") for a, b in row.evidence]}
+        lanes |= {"before": _spans(before)} if before else {}
+        instants = overview_times(duration, row.frame_budget).tolist()
+        line = timeline(duration, instants, lanes | {"after": _spans(row)})
+        look = f"<div class=frames>{strip}</div>{line}"
+    except VideoError as error:
+        shown, look = f"frames not available: {error}", ""
+    sides = [("Before", before)] if before else []
+    columns = "".join(_transcript(title, side) for title, side in [*sides, ("After", row)])
+    return (
+        f"<div class=rollout><h3>{escape(row.family or row.kind)} · K = {row.frame_budget} · "
+        f"gold {escape(row.gold)}</h3><pre>{escape(row.question)}</pre>"
+        f'{look}<p class="soft">{escape(shown)} · {escape(row.task_id)}</p>'
+        f"<div class=two>{columns}</div></div>"
+    )
+
+
+def _spans(row: EvalRow) -> list[Span]:
+    crops = [crop for turn in row.turns for crop in turn.get("crops", ())]
+    return [
+        Span(crop["window"][0], crop["window"][1], crop["status"], crop["status"] == "ok")
+        for crop in crops
+        if None not in crop["window"]
+    ]
+
+
+def _transcript(title: str, row: EvalRow | None) -> str:
+    if row is None:
+        return ""
+    verdict = f"<span class={'right' if row.score > 0.5 else 'wrong'}>{row.score:.2f}</span>"
+    parts = [f"<div><h3>{title}: {verdict} · answer {escape(row.answer or '(none)')}</h3>"]
+    if row.error:
+        parts.append(f"<p class=wrong>{escape(row.error)}</p>")
+    for number, turn in enumerate(row.turns, 1):
+        if turn.get("completion"):
+            parts.append(f"<pre>{escape(turn['completion'])}</pre>")
+        for crop in turn.get("crops", ()):
+            start, end = crop["window"]
+            where = "no window" if start is None or end is None else f"{start:.1f}-{end:.1f} s"
+            reading = f": {crop['evidence']}" if crop.get("evidence") else ""
+            text = (
+                f"turn {number}, crop {where}, {crop['status']}, {crop['frames']} frames{reading}"
+            )
+            parts.append(f'<p class="soft">{escape(text)}</p>')
+    return "".join([*parts, "</div>"])

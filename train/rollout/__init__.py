@@ -1,0 +1,1 @@
+"""Rollouts: played, selected, and the tasks that are worth playing."""

@@ -1,0 +1,1 @@
+"""The cold start: supervised fine-tuning on traces or published conversations."""

@@ -1,0 +1,392 @@
+"""Oracle-written traces: the conversations that a cold start imitates.
+
+A :class:`TraceAgent` plays through the real environment and builds the same token contexts as any
+text agent, but its turns are written from what a perfect reader would know at that point. So the
+cold start sees exactly the tokens, frames, statuses and messages that rollouts will see. Traces
+hold answers from the overview, single and parallel calls, guesses without a call (the share is a
+dial: the tool prior), mistakes and their recovery. Used by ``paravt sft``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from agents.base import AgentConfig, Limits
+from agents.text.conversation import ConversationAgent, Reading, Sampled, Turn
+from paravt_env.crop import CropStatus
+from paravt_env.protocol import render_completion
+from paravt_env.protocol.parts import (
+    COMPACT,
+    REACH,
+    FrameRef,
+    Part,
+    PromptStyle,
+    forced_answer_text,
+    frame_times,
+)
+from paravt_env.task import OPTION_LETTERS, Task, TaskSet
+from paravt_env.tasksets.made.synthetic import oracle
+from paravt_env.tasksets.made.synthetic.oracle import Cue
+from paravt_env.tasksets.made.synthetic.world import COLOURS, CORNERS, GREYS, SYMBOLS
+
+Window = tuple[float, float]
+SIDES = ("left", "right")
+GUESS, UNSEEN, BLIND = "no look, a guess", "unseen, a guess", "unseen, try"
+
+
+@dataclass
+class TraceConfig:
+    """How often a trace does what, where it has the choice (probabilities)."""
+
+    call: float = 0.45
+    """Call when the overview does not suffice; otherwise guess: the strength of the tool prior."""
+    direct: float = 0.7
+    """Answer from the overview where it suffices."""
+    blind: float = 0.2
+    """Crop next to the last frame when no frame shows the asked scene."""
+    single: float = 0.1
+    """Ask for one window where several are needed."""
+    mistake: float = 0.1
+    """First write a call that cannot run."""
+    retry: float = 0.5
+    """Look on the other side when a crop did not show the event."""
+    weigh: float = 0.0
+    """Weigh the options one by one and answer with a letter; otherwise answer in words."""
+
+
+@dataclass
+class Notes:
+    """What a trace knows of its row."""
+
+    task: Task
+    overview: np.ndarray
+    cues: tuple[Cue, ...]
+    asked: tuple[int | None, ...]
+    seen: list[oracle.Reading] = field(default_factory=list)
+    windows: dict[int, Window] = field(default_factory=dict)
+    """Window next to the frame nearest noon of each asked scene; after a retry it is gone."""
+    pending: tuple[str, list[Window]] | None = None
+    """Plan and windows to ask for after a mistake."""
+    weigh: bool = False
+    """Whether this trace weighs the options."""
+
+
+def describe(task: Task, readings: Sequence[oracle.Reading]) -> str:
+    """What one scene's readings say about the question, in two or three words.
+
+    Args:
+        task: The task; its family says which fact is asked for.
+        readings: Symbols seen in one scene; empty if none was.
+    """
+    if not readings:
+        return "none"
+    first = readings[0]
+    if task.family == "where":
+        return f"{first.colour} {first.corner}"
+    if task.family == "count":
+        return f"{first.colour} {len({r.corner for r in readings})}"
+    if task.family == "when":
+        return f"{first.colour} {spanned(readings)}"
+    return f"{first.colour} {first.symbol}"
+
+
+def spanned(readings: Sequence[oracle.Reading]) -> str:
+    """From the frame before an event to the one after it, in seconds: times that prompts name."""
+    before = min(2 * r.start - r.first for r in readings)
+    after = max(2 * r.end - r.last for r in readings)
+    return f"{np.floor(before + 0.5):.0f} - {np.floor(after + 0.5):.0f}"
+
+
+def facts(task: Task, readings: Sequence[oracle.Reading], asked: Sequence[int | None]) -> str:
+    """What is known of each scene that the question seems to be about."""
+    known = (
+        describe(task, [r for r in readings if r.scene == scene])
+        for scene in asked
+        if scene is not None
+    )
+    return f"it is {'; '.join(known) or 'none'}"
+
+
+def weighed(task: Task, possible: Sequence[str]) -> str:
+    """Each option with whether it agrees with what was read: practice in comparing words.
+
+    Args:
+        task: A multiple-choice task.
+        possible: Letters of the options that do.
+    """
+    return ";".join(
+        f"{letter} {option} {'yes' if letter in possible else 'no'}"
+        for letter, option in zip(OPTION_LETTERS, task.options, strict=False)
+    )
+
+
+def in_words(task: Task, answer: str) -> str:
+    """An answer by the words of its option, which a reading holds, not by its letter.
+
+    Graders take either; a model of a few million parameters copies words long before it learns to
+    look up what letter stands before them.
+    """
+    return task.options[OPTION_LETTERS.index(answer)] if task.options else answer
+
+
+def side_of(cue: Cue) -> str:
+    """Where a frame says that its scene's noon is: `left` is still ahead, `right` is over."""
+    return "left" if cue.sun_left else "right"
+
+
+def describe_frame(cue: Cue) -> str:
+    """What a single frame shows: scene, side of the sun, symbols.
+
+    >>> describe_frame(Cue(12.0, 3, "red", 0.2, ()))
+    'red left none'
+    """
+    if not cue.symbols:
+        what = "none"
+    else:
+        symbol, corner = cue.symbols[0]
+        what = f"{symbol} {corner}" if len(cue.symbols) == 1 else f"{len(cue.symbols)} {symbol}"
+    return f"{cue.colour} {side_of(cue)} {what}"
+
+
+def window_of(style: PromptStyle, cue: Cue) -> Window:
+    """The seconds after a frame of the morning, or before one of the afternoon."""
+    time = float(frame_times(style, np.array([cue.time]))[0])
+    return (time, time + REACH) if cue.sun_left else (max(0.0, time - REACH), time)
+
+
+def listed(style: PromptStyle, number: int, cue: Cue, asked: bool) -> str:
+    """A frame as plans name it: number, scene, the sun's side and the window that follows from it.
+
+    The side is in capitals if the question asks for the scene: that is where to look.
+
+    >>> listed(COMPACT, 3, Cue(104.0, 5, "red", 0.7, ()), True)
+    '3 red RIGHT 64 104'
+    """
+    start, end = window_of(style, cue)
+    side = side_of(cue).upper() if asked else side_of(cue)
+    return f"{number} {cue.colour} {side} {start:.0f} {end:.0f}"
+
+
+def report(task: Task, timestamps: np.ndarray) -> str:
+    """The reading of one crop: the asked scene if it is there, else the one on screen longest."""
+    by_scene: dict[int, list[oracle.Reading]] = {}
+    for reading in oracle.read_window(task, timestamps):
+        by_scene.setdefault(reading.scene, []).append(reading)
+    if not by_scene:
+        return "none"
+    asked = [scene for scene in task.metadata["asked"] if scene in by_scene]
+    longest = max(by_scene, key=lambda scene: max(r.last - r.first for r in by_scene[scene]))
+    return describe(task, by_scene[asked[0] if asked else longest])
+
+
+def corpus(tasks: TaskSet) -> list[str]:
+    """Texts for a tokenizer: what a policy of this task set will read and write."""
+    words = [
+        *(
+            f"{colour} {symbol} {corner}"
+            for colour in COLOURS
+            for symbol in SYMBOLS
+            for corner in CORNERS
+        ),
+        *(
+            f"look {colour} {side}; {colour} {side} none\n {side.upper()}"
+            for colour in (*COLOURS, *GREYS)
+            for side in SIDES
+        ),
+        *(status.value for status in CropStatus),
+    ]
+    phrases = [
+        "seen: it is none?A red no;B top left yes;C 3 no",
+        GUESS,
+        UNSEEN,
+        f"{BLIND} 64 104",
+        "retry red before; blue after",
+        forced_answer_text(COMPACT),
+    ]
+    completions = [render_completion(phrase, [(1, 2)], "A") for phrase in phrases]
+    return [*(tasks[i].prompt for i in range(len(tasks))), *words * 4, *completions * 40]
+
+
+class TraceAgent(ConversationAgent):
+    """Writes oracle traces through the same contexts as a sampled policy.
+
+    The opening ``<think>`` is written like everything else, so that the policy learns it: it can
+    then be trained with a forced prefix or without one.
+
+    Args:
+        vlm: Tokenizer and image geometry.
+        config: How the policy will play.
+        limits: What the environment allows.
+        task_of: The task of a row (privileged).
+        trace: Dials.
+        words: Share of the overview's frames in whose place words say what they show.
+        seed: Seed of the choices.
+    """
+
+    def __init__(
+        self,
+        vlm: Any,
+        config: AgentConfig,
+        limits: Limits,
+        task_of: Callable[[int], Task],
+        trace: TraceConfig,
+        words: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(vlm, replace(config, forced_prefix=""), limits)
+        self.task_of = task_of
+        self.trace, self.words = trace, words
+        self.rng = np.random.default_rng(seed)
+        self._notes: dict[int, Notes] = {}
+
+    def begin(self, rows: Sequence[int]) -> None:
+        """Forget the episodes of ``rows``."""
+        super().begin(rows)
+        for row in rows:
+            self._notes.pop(row, None)
+
+    def overview(self, row: int, view: Mapping[str, Any]) -> list[Part]:
+        """Frames of the overview, some of them in words."""
+        cues = oracle.visible_cues(self.task_of(row), _times(view, 0))
+        return [
+            f" {describe_frame(cues[part.index])}\n"
+            if isinstance(part, FrameRef) and self._chance(self.words)
+            else part
+            for part in super().overview(row, view)
+        ]
+
+    def draw(self, turns: Sequence[Turn]) -> list[Sampled]:
+        """Write each turn."""
+        return [self._tokens(self._write(turn)) for turn in turns]
+
+    def read(self, readings: Sequence[Reading]) -> list[Sampled]:
+        """Write each reading from what its crop's frames show."""
+        return [
+            self._tokens(report(self.task_of(r.row), _times(r.view, r.call + 1))) for r in readings
+        ]
+
+    def _tokens(self, text: str) -> Sampled:
+        ids = [*self.vlm.tokenizer(text, add_special_tokens=False)["input_ids"], self.stop_id]
+        return Sampled(ids, [0.0] * len(ids))
+
+    def _write(self, turn: Turn) -> str:
+        notes = self._notes.get(turn.row)
+        if notes is None:
+            notes = self._notes[turn.row] = self._look(turn)
+            return self._first_turn(notes)
+        for call in range(1, self.limits.max_crops + 1):
+            times = _times(turn.view, call)
+            if len(times):
+                notes.seen += oracle.read_window(notes.task, times)
+        if notes.pending is not None and not turn.view["must_answer"]:
+            (plan, windows), notes.pending = notes.pending, None
+            return render_completion(plan, windows)
+        return self._later_turn(notes, bool(turn.view["must_answer"]))
+
+    def _look(self, turn: Turn) -> Notes:
+        task, overview = self.task_of(turn.row), _times(turn.view, 0)
+        cues = oracle.visible_cues(task, overview)
+        asked, weigh = oracle.asked_scenes(task, cues), self._chance(self.trace.weigh)
+        notes = Notes(task, overview, cues, asked, weigh=weigh)
+        for scene in notes.asked:
+            if scene is not None:
+                notes.windows[scene] = window_of(self.style, self._cue(notes, scene))
+        return notes
+
+    def _chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def _first_turn(self, notes: Notes) -> str:
+        task, trace = notes.task, self.trace
+        shown = oracle.read_window(task, notes.overview)
+        answer = oracle.answer_from_readings(task, shown, notes.asked)
+        if answer is not None and task.kind != "grounding" and self._chance(trace.direct):
+            return self._answer(notes, f"seen: {self._judge(notes, shown)}", answer)
+        if not self._chance(trace.call):
+            return self._guess(notes, shown, GUESS)
+        if not notes.windows:
+            if not self._chance(trace.blind):
+                return self._guess(notes, shown, f"{self._plan(notes)}: {UNSEEN}")
+            window = window_of(self.style, notes.cues[-1])
+            thought = f"{self._plan(notes)}: {BLIND} {window[0]:.0f} {window[1]:.0f}"
+            return render_completion(thought, [window])
+        frames = [cue for cue in notes.cues if cue.scene in notes.windows]
+        frames = frames[: 1 if self._chance(trace.single) else self.limits.max_crops]
+        plan, windows = self._plan(notes, frames), [window_of(self.style, cue) for cue in frames]
+        if self._chance(trace.mistake):
+            notes.pending = plan, windows
+            start, end = windows[0]
+            wrong = [(end, start), (start, end + 20.0)][int(self.rng.integers(2))]
+            return render_completion(plan, [wrong])
+        return render_completion(plan, windows)
+
+    def _later_turn(self, notes: Notes, must_answer: bool) -> str:
+        task, trace = notes.task, self.trace
+        answer = oracle.answer_from_readings(task, notes.seen, notes.asked)
+        if answer is not None:
+            if task.kind == "grounding":
+                asked = [r for r in notes.seen if r.scene in notes.asked]
+                answer = f" {spanned(asked)}"  # numbers as the reading writes them
+            return self._answer(notes, self._judge(notes, notes.seen), answer)
+        found = {reading.scene for reading in notes.seen}
+        missing = {s: w for s, w in notes.windows.items() if s not in found}
+        if missing and not must_answer and self._chance(trace.retry):
+            sides, windows = [], []
+            for scene, (start, end) in missing.items():
+                left = self._cue(notes, scene).sun_left
+                span = end - start
+                other = (max(0.0, start - span), start) if left else (end, end + span)
+                notes.windows.pop(scene)
+                sides.append(f"{self._cue(notes, scene).colour} {'before' if left else 'after'}")
+                windows.append(other)
+            return render_completion(f"retry {'; '.join(sides)}", windows)
+        return self._guess(notes, notes.seen, f"{self._judge(notes, notes.seen)}, a guess")
+
+    def _guess(self, notes: Notes, readings: Sequence[oracle.Reading], thought: str) -> str:
+        if notes.task.kind == "grounding":
+            span = oracle.guess_span(notes.task, notes.overview) or "0-10"
+            answer = " " + " - ".join(f"{float(time):.0f}" for time in span.split("-"))
+        else:
+            task = notes.task
+            possible = oracle.possible_answers(task, readings, notes.asked)
+            unread = oracle.possible_answers(task, ())  # `after` may have read the wrong scene
+            answer = str(self.rng.choice(possible or unread))
+        return self._answer(notes, thought, answer)
+
+    def _judge(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:
+        """The facts, and where options are weighed, what each is worth by them."""
+        text = facts(notes.task, readings, notes.asked)
+        if not notes.weigh:
+            return text
+        possible = oracle.possible_answers(notes.task, readings, notes.asked)
+        some = 0 < len(possible) < len(notes.task.options)
+        return f"{text}?{weighed(notes.task, possible)}" if some else text
+
+    def _answer(self, notes: Notes, thought: str, answer: str) -> str:
+        return render_completion(
+            thought, answer=answer if notes.weigh else in_words(notes.task, answer)
+        )
+
+    def _cue(self, notes: Notes, scene: int) -> Cue:
+        """The frame that the window of a scene was chosen by."""
+        frames = [cue for cue in notes.cues if cue.scene == scene]
+        shown = [cue for cue in frames if cue.symbols]
+        return min(shown or frames, key=lambda cue: abs(cue.phase - 0.5))
+
+    def _plan(self, notes: Notes, asked: Sequence[Cue] = ()) -> str:
+        """All frames in their order with their windows, those that are asked for in capitals.
+
+        A small model reads frames in their order within minutes, and sees at each one whether the
+        question names its colour; to find a colour among frames it needs far longer.
+        """
+        frames = enumerate(notes.cues, 1)
+        return "look " + "; ".join(listed(self.style, i, cue, cue in asked) for i, cue in frames)
+
+
+def _times(view: Any, window: int) -> np.ndarray:
+    """Timestamps of the overview (0) or of the i-th crop (from 1) of an observation."""
+    return view["timestamps"][view["window"] == window]

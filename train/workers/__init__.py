@@ -1,0 +1,1 @@
+"""Rollout workers: who plays for the trainer, how far ahead, with which weights."""
