@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from videos import TICKS, write_cut, write_video
+from support.videos import TICKS, write_cut, write_video
 
 FPS, SIZE = 24, (360, 640)
 

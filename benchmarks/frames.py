@@ -45,7 +45,7 @@ import av
 import numpy as np
 from films import Film, make_film, make_truths
 from readers import BASELINE, QUICK, READERS, SCALED, SNAPPED, Session, Window
-from videos import read_index
+from support.videos import read_index
 
 CROP_SECONDS, CROP_FRAMES, CHECKED = 20.0, 16, 16
 WINDOWS: tuple[Window, ...] = ((0.0, 60.0), (21.0, 31.0), (3.0, 23.0), (38.0, 58.0))

@@ -46,12 +46,13 @@ import numpy as np
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from agents.algorithm.config import PARAGRPOConfig
 from agents.base import Trajectory
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
-from agents.paragrpo import PARAGRPOConfig
 from paravt_env.common.files import atomic_path
-from train.config.run import LoraConfig, ParallelConfig
+from train.config.parallel import ParallelConfig
+from train.config.run import LoraConfig
 from train.distributed.processes import Parallel
 from train.lab.plan.costs import SHAPES, Setting, Shape, update_flops, vision_flops
 from train.lab.plan.plan import Constants

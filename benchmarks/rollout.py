@@ -47,11 +47,12 @@ from transformers import AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
 
 import paravt_env
-from agents.base import AgentConfig, VLLMConfig
+from agents.algorithm.config import PARAGRPOConfig
+from agents.algorithm.credit import Batch
+from agents.config import AgentConfig, VLLMConfig
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.sampling import TransformersSampler
 from agents.model.vlm import VisionLanguageModel
-from agents.paragrpo import Batch, PARAGRPOConfig
 from agents.text.context import TokenContext
 from paravt_env.protocol import render_completion
 from paravt_env.protocol.tags import Role

@@ -35,10 +35,10 @@ import numpy as np
 import torch
 
 import paravt_env
+from agents.algorithm.config import PARAGRPOConfig
 from agents.base import Trajectory
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
-from agents.paragrpo import PARAGRPOConfig
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.packing.samples import Sample

@@ -18,8 +18,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from train.config.env import EnvConfig
 from train.config.recipe import load
-from train.config.run import EnvConfig, SFTConfig, StageConfig, TrainConfig
+from train.config.run import TrainConfig
+from train.config.sft import SFTConfig, StageConfig
 from train.evaluation.measure import evaluated_agent, measure
 from train.learner.learner import Learner
 from train.loop.launch import train

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from agents.base import AgentConfig, Completion, Decision, Limits
+from agents.base import Completion, Decision
 from agents.chat.client import ChatClient, ChatConfig, ChatRequest, ChatUsage
 from agents.chat.text import Message, completion_text, native_calls, one_call
+from agents.config import AgentConfig, Limits
 from agents.text.conversation import row_of
 from paravt_env.common.http.endpoint import EndpointError, Reply
 from paravt_env.common.images import data_uri

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agents.base import AgentConfig, Limits
+from agents.config import AgentConfig, Limits
 from agents.model.sampling import Session, TransformersSampler
 from agents.model.vlm import VisionLanguageModel
 from agents.text.conversation import ConversationAgent, Reading, Sampled, Turn

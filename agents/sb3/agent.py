@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import Tensor, nn
 
 from agents.base import Decision
+from paravt_env.common.files import write_whole
 from paravt_env.spaces import unbatch
 from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.wrappers.arrays import ArrayCodec, choices_to_action
@@ -143,9 +144,7 @@ class SB3Agent:
             "choices": self.policy.action_space.nvec.tolist(),
         }
         for name, data in ((WEIGHTS, save(state)), (ABOUT, json.dumps(about, indent=1).encode())):
-            draft = folder / f"{name}.tmp"
-            draft.write_bytes(data)
-            draft.replace(folder / name)
+            write_whole(folder / name, data)
 
     @classmethod
     def load(cls, folder: Path, env: LongVideoVectorEnv) -> SB3Agent:

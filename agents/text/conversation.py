@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from agents.base import AgentConfig, Completion, Decision, Limits, Trajectory
+from agents.base import Completion, Decision, Trajectory
+from agents.config import AgentConfig, Limits
 from agents.text.context import (
     ASSISTANT_OPEN,
     NEXT_TURN,

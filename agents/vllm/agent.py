@@ -14,7 +14,8 @@ from threading import Lock
 import numpy as np
 import torch
 
-from agents.base import AgentConfig, AgentStats, Limits, image_key
+from agents.base import AgentStats, image_key
+from agents.config import AgentConfig, Limits
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext
 from agents.text.conversation import ConversationAgent, Reading, Sampled, Turn

@@ -21,7 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from agents.base import AgentConfig, AgentError, AgentStats
+from agents.base import AgentError, AgentStats
+from agents.config import AgentConfig
 from agents.model.vlm import CHECKPOINTS, VisionLanguageModel
 from agents.text.context import TokenContext
 

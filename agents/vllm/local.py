@@ -21,7 +21,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from agents.base import AgentConfig, AgentStats, image_key
+from agents.base import AgentStats, image_key
+from agents.config import AgentConfig
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.engine import (
     INITIAL,

@@ -24,7 +24,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from agents.base import AgentConfig, AgentStats, image_key
+from agents.base import AgentStats, image_key
+from agents.config import AgentConfig
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.engine import (
     INITIAL,

@@ -1,7 +1,7 @@
-"""The cache folder on disk, and files in it that are whole or absent.
+"""Files that are whole or absent, and the folder that is kept between runs.
 
-Under everything that keeps what was made or decoded: task sets that make their videos
-(`tasksets.made`) and decoded frames (`video.disk`). Run `pytest tests/tasksets/test_synthetic.py`.
+Under everything that writes: made videos, reports, metrics, settings, checkpoints. A process that
+is killed while it writes leaves what was there before. Tests: `pytest tests/env/test_files.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
 
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary file is taken for the remains of a crash."""
@@ -45,25 +49,42 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
         ) from error
 
 
+MADE_AGAIN = (
+    "free some space or choose another folder with PARAVT_CACHE, then run again: finished videos "
+    "are kept"
+)
+"""What to do where a file of the cache cannot be written."""
+
+
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, advice: str = "") -> Iterator[Path]:
     """Yield a temporary neighbour of `path`, renamed on success and removed on any failure.
 
     Raises:
-        OSError: Writing failed, with the folder and what to do in its message.
+        OSError: Writing failed, with the file and the advice, if there is one, in its message;
+            what was there before stays.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
+        hint = f" ({advice})" if advice else ""
         raise OSError(
-            error.errno,
-            f"cannot write {path}: {error.strerror or error} (free some space or choose another "
-            "folder with PARAVT_CACHE, then run again: finished videos are kept)",
+            error.errno, f"cannot write {path}: {error.strerror or error}{hint}"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Put `content` at `path` in one stroke; text as UTF-8. The folder must exist.
+
+    Raises:
+        OSError: It could not be written; what was there before stays.
+    """
+    with atomic_path(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def sweep(folder: Path) -> None:
@@ -73,3 +94,18 @@ def sweep(folder: Path) -> None:
         with contextlib.suppress(OSError):  # another process sweeps, too
             if path.stat().st_mtime < old:
                 path.unlink()
+
+
+def flush(folder: Path) -> None:
+    """Make sure that a folder and all that lies in it is on disk."""
+    for path in [*folder.rglob("*"), folder]:
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file, or a folder's list of names, is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from paravt_env.budget import make_budget
-from paravt_env.crop import CropRequest, CropResult, run_crops
+from paravt_env.crop import CropRequest, CropResult
 from paravt_env.episode.actions import read_turn
+from paravt_env.episode.decode_crops import run_crops
 from paravt_env.episode.episode import Episode, StopReason
 from paravt_env.episode.overview import TaskVideoError, open_overviews
 from paravt_env.rewards import Scored, compliance, make_preset, score_all, transcript_recall

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paravt_env.common.names import known_name
-from paravt_env.rewards.terms.answer import parse_span
+from paravt_env.span import parse_span
 from paravt_env.task import TASK_KINDS, Subtitle, Task, TaskError, task_problems
 from paravt_env.tasksets.base import TaskList
 from paravt_env.tasksets.files import open_folder, resolve_file

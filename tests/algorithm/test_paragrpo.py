@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 import pytest
 
+from agents.algorithm.config import PARAGRPOConfig
+from agents.algorithm.credit import PARAGRPO
 from agents.base import Trajectory
-from agents.paragrpo import PARAGRPO, PARAGRPOConfig
 from paravt_env.protocol import Role
 
 WEIGHTS = {"answer": 1.0, "format_anchor": 0.5, "tool_gain": 1.0}

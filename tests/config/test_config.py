@@ -7,8 +7,11 @@ from typing import Any, Literal
 import pytest
 
 from train.common.errors import ConfigError
+from train.config.env import EnvConfig
+from train.config.evaluation import EvalConfig
 from train.config.recipe import as_yaml, load, recipe_names, save
-from train.config.run import EnvConfig, EvalConfig, RunConfig, SFTConfig, StageConfig, TrainConfig
+from train.config.run import RunConfig, TrainConfig
+from train.config.sft import SFTConfig, StageConfig
 
 
 @dataclass

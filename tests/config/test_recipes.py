@@ -14,15 +14,16 @@ from agents.model.mini import MiniConfig, build_mini
 from paravt_env.budget import make_budget
 from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.rewards.presets import PRESETS
+from train.common.metrics_file import read_metrics
 from train.config.recipe import load, recipe_names
-from train.config.run import SFTConfig, TrainConfig
+from train.config.run import TrainConfig
+from train.config.sft import SFTConfig
 from train.distributed.processes import Group, Parallel
 from train.evaluation.agents import load_agent
 from train.lab.plan.costs import SHAPES, kv_bytes
 from train.lab.plan.plan import Constants, of_recipe
 from train.loop import launch
 from train.loop.launch import train
-from train.loop.metrics import read_metrics
 from train.rollout import play as rollout
 from train.workers import rollout_workers as players
 

@@ -12,7 +12,8 @@ from test_learner import MANY_TURNS, ONE_TURN, SHAPE, TEMPERATURE, config, make_
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.common.errors import ConfigError
-from train.config.run import LoraConfig, ParallelConfig
+from train.config.parallel import ParallelConfig
+from train.config.run import LoraConfig
 from train.distributed.processes import ALONE, Group, Parallel, layout, start
 from train.learner import lora
 from train.learner.learner import Learner

@@ -13,14 +13,14 @@ from support.processes import run
 from support.tiny_runs import tiny_settings, with_run
 from test_checkpoint import SHAPE
 
-from agents.base import VLLMConfig
+from agents.config import VLLMConfig
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.server import TORCHRUN, server_environment
 from train.common.errors import ConfigError
-from train.config.run import ParallelConfig
+from train.common.metrics_file import read_metrics
+from train.config.parallel import ParallelConfig
 from train.distributed.processes import ALONE, Group, Parallel
 from train.loop import launch
-from train.loop.metrics import read_metrics
 from train.rollout import play as rollout
 from train.workers import ahead as asynchronous
 from train.workers import rollout_workers as players

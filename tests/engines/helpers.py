@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from support.builders import make_task, write_manifest
 
-from agents.base import AgentConfig, Trajectory, VLLMConfig
+from agents.algorithm.config import PARAGRPOConfig
+from agents.base import Trajectory
+from agents.config import AgentConfig, VLLMConfig
 from agents.model.mini import MiniConfig
 from agents.model.vlm import VisionLanguageModel
-from agents.paragrpo import PARAGRPOConfig
 from agents.text.context import TokenContext
 from paravt_env.protocol.tags import Role
-from train.config.run import EnvConfig, RunConfig, TrainConfig
+from train.config.env import EnvConfig
+from train.config.run import RunConfig, TrainConfig
 
 SHAPE = MiniConfig(64, 2, 2, 128, 64, 2, 2, 128, vocabulary=400, numbers=64)
 SMALL = VLLMConfig(

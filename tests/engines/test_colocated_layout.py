@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from helpers import SMALL, settings, training
 
+from train.common.metrics_file import read_metrics
 from train.config import recipe
-from train.config.run import ParallelConfig
-from train.loop.metrics import read_metrics
+from train.config.parallel import ParallelConfig
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
 

@@ -14,8 +14,8 @@ import pytest
 from helpers import settings
 from support.builders import ListTasks, make_task
 
-from agents.base import AgentConfig, Limits
 from agents.chat.agent import OpenAIAgent
+from agents.config import AgentConfig, Limits
 from agents.model.agent import TransformersAgent
 from agents.text.conversation import Sampled
 from agents.vllm.engine import prepare_environment

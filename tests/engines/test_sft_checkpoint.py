@@ -21,7 +21,10 @@ from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.agent import EngineSampler
 from agents.vllm.local import InProcessEngine
-from train.config.run import EnvConfig, LoraConfig, ParallelConfig, SFTConfig, StageConfig
+from train.config.env import EnvConfig
+from train.config.parallel import ParallelConfig
+from train.config.run import LoraConfig
+from train.config.sft import SFTConfig, StageConfig
 from train.sft.sft import run
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")

@@ -10,8 +10,8 @@ from helpers import SMALL, settings, training
 from support.processes import run
 from test_split import process
 
-from train.config.run import ParallelConfig
-from train.loop.metrics import read_metrics
+from train.common.metrics_file import read_metrics
+from train.config.parallel import ParallelConfig
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
 

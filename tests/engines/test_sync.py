@@ -13,9 +13,10 @@ import torch
 from helpers import conversation, disagreement, frames, logprobs, settings
 from support.builders import ListTasks, make_task
 
-from agents.base import AgentConfig, Limits
+from agents.algorithm.config import PARAGRPOConfig
+from agents.algorithm.credit import Batch
+from agents.config import AgentConfig, Limits
 from agents.model.vlm import VisionLanguageModel
-from agents.paragrpo import Batch, PARAGRPOConfig
 from agents.vllm.agent import VLLMAgent
 from agents.vllm.engine import EngineError, Prompt
 from agents.vllm.local import InProcessEngine

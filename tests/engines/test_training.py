@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from helpers import settings, training
 
+from train.common.metrics_file import read_metrics
 from train.loop.launch import train
-from train.loop.metrics import read_metrics
 from train.rollout import play as rollout
 from train.workers import ahead as asynchronous
 from train.workers import rollout_workers as players

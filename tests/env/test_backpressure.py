@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support.fake_vllm import VLM, FakeLLM, install, prompts
 
-from agents.base import AgentConfig, Decision, VLLMConfig
+from agents.base import Decision
+from agents.config import AgentConfig, VLLMConfig
 from agents.vllm.engine import EngineError, Generated, Prompt
 from agents.vllm.local import InProcessEngine
 from agents.vllm.server import ServerEngine

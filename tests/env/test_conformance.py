@@ -23,7 +23,7 @@ from support.builders import ListTasks, act, make_task, same, write_manifest
 
 import envs_registry
 import paravt_env
-from agents.base import AgentConfig, Limits
+from agents.config import AgentConfig, Limits
 from paravt_env.env import LongVideoEnv
 from paravt_env.protocol import render_completion
 from paravt_env.spaces import UnicodeText, batch_actions, empty_action, unbatch

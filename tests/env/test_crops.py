@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from support.videos import read_index, write_video
 
-from paravt_env.crop import CROP_STATUSES, CropRequest, CropStatus, check_window, run_crops
+from paravt_env.crop import CROP_STATUSES, CropRequest, CropStatus, check_window
+from paravt_env.episode.decode_crops import run_crops
 from paravt_env.video import Frames, FrameStore, VideoError, VideoInfo
 
 OPTIONS = {"size": (32, 64), "fps": 2.0, "max_frames": 4, "timeout": 10.0}

@@ -12,15 +12,19 @@ from support.videos import read_index
 
 torch = pytest.importorskip("torch")
 
-from agents.base import AgentConfig, Completion, Decision, Limits  # noqa: E402
+from agents.algorithm.config import PARAGRPOConfig  # noqa: E402
+from agents.algorithm.credit import PARAGRPO  # noqa: E402
+from agents.base import Completion, Decision  # noqa: E402
+from agents.config import AgentConfig, Limits  # noqa: E402
 from agents.model.mini import MiniConfig, build_mini  # noqa: E402
 from agents.model.vlm import VisionLanguageModel  # noqa: E402
-from agents.paragrpo import PARAGRPO, PARAGRPOConfig  # noqa: E402
 from agents.text.conversation import ConversationAgent, Sampled  # noqa: E402
 from paravt_env.protocol import Role, action_from_completion, render_completion  # noqa: E402
 from paravt_env.protocol.parts import PROMPTS, forced_answer_text  # noqa: E402
 from train.config import recipe  # noqa: E402
-from train.config.run import EvalConfig, ParallelConfig, TrainConfig  # noqa: E402
+from train.config.evaluation import EvalConfig  # noqa: E402
+from train.config.parallel import ParallelConfig  # noqa: E402
+from train.config.run import TrainConfig  # noqa: E402
 from train.distributed.processes import Group, start  # noqa: E402
 from train.evaluation import measure  # noqa: E402
 from train.learner.logprobs import Scorer  # noqa: E402

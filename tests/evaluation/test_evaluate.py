@@ -9,7 +9,7 @@ import pytest
 from support.builders import ListTasks, make_task
 
 import train.evaluation.evaluate as evaluation
-from train.config.run import EvalConfig
+from train.config.evaluation import EvalConfig
 from train.evaluation.bootstrap import interval, video_clusters
 from train.evaluation.evaluate import evaluate, majority_answers, plan
 from train.evaluation.scores import EvalReport, EvalRow, paired_difference

@@ -10,13 +10,16 @@ import yaml
 from support.builders import make_task, write_manifest
 from test_evaluate import report, row
 
-from agents.base import AgentConfig, ClosableAgent, VLLMConfig
+from agents.base import ClosableAgent
+from agents.config import AgentConfig, VLLMConfig
 from agents.scripted import MajorityAgent
 from agents.vllm.agent import VLLMAgent
 from train import cli
 from train.common.errors import ConfigError
+from train.config.env import EnvConfig
+from train.config.evaluation import EvalConfig
 from train.config.recipe import load
-from train.config.run import EnvConfig, EvalConfig, TrainConfig
+from train.config.run import TrainConfig
 from train.evaluation.compare import compare
 from train.evaluation.evaluate import plan
 from train.evaluation.measure import evaluated_agent, in_mode, measure
@@ -24,7 +27,7 @@ from train.evaluation.scores import EvalReport
 from train.evaluation.tables import comparison_table, print_progress, table
 
 PLUG_IN = '''
-from players import Always
+from support.players import Always
 
 
 class Teller(Always):

@@ -15,8 +15,9 @@ from support.players import HEADER, Always, Settings
 from test_evaluate import row
 
 from train.common.errors import ConfigError
+from train.config.evaluation import Shard
 from train.evaluation.evaluate import evaluate, plan
-from train.evaluation.row_file import MemoryRows, RowFile, Shard, rows_path
+from train.evaluation.row_file import MemoryRows, RowFile, rows_path
 from train.evaluation.scores import EvalReport
 from train.evaluation.shards import merge
 

@@ -11,10 +11,13 @@ from agents.base import AgentError
 from paravt_env.task import TaskError
 from paravt_env.tasksets import TASKSETS
 from train import cli
+from train.config.env import EnvConfig
+from train.config.evaluation import EvalConfig
 from train.config.recipe import load
-from train.config.run import EnvConfig, EvalConfig, TrainConfig
+from train.config.run import TrainConfig
+from train.config.suites import BASELINE, PARAVT, SUITES
 from train.evaluation import measure
-from train.evaluation.suite import BASELINE, PARAVT, SUITES, Outcome, SuiteReport, differences
+from train.evaluation.suite import Outcome, SuiteReport, differences
 
 SEVEN = SUITES["paravt7"]
 

@@ -18,15 +18,19 @@ from test_learner import plain_logprobs, tokens, trajectory
 from test_recipes import SHAPE
 
 from agents.algorithm.advantages import Scores, decomposed
-from agents.base import AgentConfig
+from agents.algorithm.config import PARAGRPOConfig
+from agents.algorithm.credit import PARAGRPO
+from agents.config import AgentConfig
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
-from agents.paragrpo import PARAGRPO, PARAGRPOConfig
 from paravt_env.protocol import Role
 from train import cli
 from train.common.errors import ConfigError
+from train.common.metrics_file import read_metrics
 from train.config import recipe
-from train.config.run import DiagnosticsConfig, EnvConfig, RunConfig, SelectionConfig, TrainConfig
+from train.config.env import EnvConfig
+from train.config.run import DiagnosticsConfig, RunConfig, TrainConfig
+from train.config.selection import SelectionConfig
 from train.lab.diagnose.diagnose import (
     moved_square,
     probe_starts,
@@ -47,7 +51,6 @@ from train.lab.diagnose.terms import (
 )
 from train.learner.learner import Learner
 from train.loop.launch import train
-from train.loop.metrics import read_metrics
 from train.rollout import play as rollout
 from train.workers import rollout_workers as players
 

@@ -8,7 +8,8 @@ import pytest
 
 from train.cli import main
 from train.config.recipe import load, recipe_names
-from train.config.run import SFTConfig, TrainConfig
+from train.config.run import TrainConfig
+from train.config.sft import SFTConfig
 from train.lab.plan.costs import (
     SHAPES,
     Setting,

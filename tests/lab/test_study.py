@@ -16,7 +16,8 @@ from test_recipes import MECHANISMS, SHAPE, differences
 from paravt_env.rewards.presets import make_preset
 from train.common.errors import ConfigError
 from train.config import recipe
-from train.config.run import EvalConfig, SFTConfig
+from train.config.evaluation import EvalConfig
+from train.config.sft import SFTConfig
 from train.evaluation.measure import measure
 from train.lab.study import cells as study_cells
 from train.lab.study import study

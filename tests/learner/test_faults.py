@@ -20,14 +20,16 @@ from test_selection import rollout as played
 import train.distributed.processes
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
-from train.config.run import FaultConfig, ParallelConfig, RunConfig, SelectionConfig, TrainConfig
+from train.common.metrics_file import read_metrics
+from train.config.parallel import ParallelConfig
+from train.config.run import FaultConfig, RunConfig, TrainConfig
+from train.config.selection import SelectionConfig
 from train.distributed.processes import ALONE, GRACE, start
 from train.distributed.watchdog import EXIT, Watch
 from train.learner.guard import FaultGuard, TooManyFaults, load, why_stopped
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.loop import checkpoint, launch
-from train.loop.metrics import read_metrics
 from train.loop.trainer import TaskOrder, Trainer
 from train.packing.samples import Sample
 from train.rollout import difficulty

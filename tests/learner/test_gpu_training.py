@@ -11,7 +11,7 @@ from test_learner import MANY_TURNS, SHAPE, TEMPERATURE, config, relative_differ
 
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
-from train.config.run import ParallelConfig
+from train.config.parallel import ParallelConfig
 from train.distributed.processes import ALONE, Group, Parallel
 from train.learner.learner import Learner
 from train.learner.meter import Meter

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from agents.algorithm.config import PARAGRPOConfig
+from agents.algorithm.credit import Batch
 from agents.base import Trajectory
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
-from agents.paragrpo import Batch, PARAGRPOConfig
 from train.common.errors import ConfigError
-from train.config.run import FaultConfig, ParallelConfig
+from train.config.parallel import ParallelConfig
+from train.config.run import FaultConfig
 from train.distributed.processes import Parallel
 from train.learner import learner as learner_module
 from train.learner.attention import block_mask, choose, tree_attention

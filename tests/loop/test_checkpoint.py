@@ -14,18 +14,20 @@ import torch
 from safetensors.torch import save_file
 from support.builders import SIZE, make_task, write_manifest
 
-from agents.base import AgentConfig
+from agents.algorithm.config import PARAGRPOConfig
+from agents.config import AgentConfig
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
-from agents.paragrpo import PARAGRPOConfig
 from train.common.errors import ConfigError
-from train.config.run import EnvConfig, EvalConfig, FaultConfig, LoraConfig, RunConfig, TrainConfig
+from train.common.metrics_file import read_metrics
+from train.config.env import EnvConfig
+from train.config.evaluation import EvalConfig
+from train.config.run import FaultConfig, LoraConfig, RunConfig, TrainConfig
 from train.distributed.processes import Group, Parallel
 from train.learner.guard import MARK, TooManyFaults
 from train.loop import checkpoint, launch
 from train.loop.interrupt import Interrupt
 from train.loop.launch import train
-from train.loop.metrics import read_metrics
 from train.loop.trainer import TaskOrder, Trainer
 from train.rollout import play as rollout
 from train.rollout.difficulty import FILE

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from train.common.errors import ConfigError
-from train.loop.metrics import MetricsLogger, aggregate_rollouts, read_metrics, start_wandb
+from train.common.metrics_file import read_metrics
+from train.loop.metrics import MetricsLogger, aggregate_rollouts, start_wandb
 
 
 def rollout(**changes):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_learner import ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
 
-from agents.base import AgentConfig
+from agents.config import AgentConfig
 from agents.model.agent import TransformersAgent
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel

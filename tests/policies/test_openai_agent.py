@@ -17,9 +17,9 @@ import pytest
 from support.builders import ListTasks, act, make_task, write_manifest
 from support.players import Settings
 
-from agents.base import AgentConfig, Limits
 from agents.chat.agent import OpenAIAgent
 from agents.chat.client import ChatConfig
+from agents.config import AgentConfig, Limits
 from paravt_env.protocol import render_completion
 from paravt_env.protocol.parts import PROMPTS, overview_parts, system_text
 from train.evaluation.evaluate import evaluate

@@ -19,8 +19,9 @@ from agents.sb3.agent import POLICY, QUESTION, FrameExtractor, SB3Agent, _arrays
 from agents.sb3.training import SB3Config, learn, predecode, training_envs  # noqa: E402
 from paravt_env.settings import EnvSettings  # noqa: E402
 from paravt_env.wrappers.text import ArrayAction, ArrayCodec, ArrayObservation  # noqa: E402
+from train.config.evaluation import EvalConfig  # noqa: E402
 from train.config.recipe import load  # noqa: E402
-from train.config.run import EvalConfig, TrainConfig  # noqa: E402
+from train.config.run import TrainConfig  # noqa: E402
 from train.evaluation.evaluate import evaluate  # noqa: E402
 from train.evaluation.measure import evaluated_agent  # noqa: E402
 from train.rollout.play import Start, play  # noqa: E402

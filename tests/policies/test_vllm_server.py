@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.fake_vllm import VLM, prompts
 
-from agents.base import AgentConfig, VLLMConfig
+from agents.config import AgentConfig, VLLMConfig
 from agents.model.vlm import CHECKPOINTS
 from agents.vllm import server as vllm_server
 from agents.vllm.agent import VLLMAgent

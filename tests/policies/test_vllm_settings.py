@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 from support.builders import ListTasks, make_task
 
-from agents.base import AgentConfig, AgentError, AgentStats, Limits, VLLMConfig
+from agents.base import AgentError, AgentStats
+from agents.config import AgentConfig, Limits, VLLMConfig
 from agents.model.agent import TransformersAgent
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
@@ -19,8 +20,9 @@ from agents.vllm.engine import EngineError, Generated, check_shared_memory, engi
 from paravt_env.protocol import render_completion
 from paravt_env.settings import EnvSettings
 from train.common.errors import ConfigError
+from train.config.evaluation import EvalConfig
 from train.config.recipe import load
-from train.config.run import EvalConfig, TrainConfig
+from train.config.run import TrainConfig
 from train.evaluation.agents import load_agent
 from train.evaluation.evaluate import evaluate
 from train.rollout.play import AGENT_ERROR, Start, play

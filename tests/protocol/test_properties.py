@@ -22,9 +22,10 @@ from paravt_env.rewards import (
     make_preset,
     score,
 )
-from paravt_env.rewards.terms.answer import parse_span, temporal_iou, token_f1
+from paravt_env.rewards.terms.answer import token_f1
 from paravt_env.rewards.terms.choice import named_options
 from paravt_env.rewards.terms.format_anchor import format_anchor
+from paravt_env.span import parse_span, temporal_iou
 from paravt_env.task import Task
 
 GOLD = ((0.0, 1.5), (4.0, 6.0))

@@ -607,7 +607,8 @@ def grade(body):
 
 def test_training_masks_a_judge_error_out_and_counts_it(make_vector):
     pytest.importorskip("torch")
-    from agents.paragrpo import PARAGRPO, PARAGRPOConfig
+    from agents.algorithm.config import PARAGRPOConfig
+    from agents.algorithm.credit import PARAGRPO
     from train.loop.metrics import aggregate_rollouts
     from train.rollout.play import Start, play
 
@@ -635,7 +636,7 @@ def test_training_masks_a_judge_error_out_and_counts_it(make_vector):
 
 def test_defect_16_evaluation_keeps_a_judge_error_in_the_denominator(make_vector, tmp_path):
     pytest.importorskip("torch")
-    from train.config.run import EvalConfig
+    from train.config.evaluation import EvalConfig
     from train.evaluation.evaluate import evaluate
 
     with serving(grade) as endpoint:

@@ -20,8 +20,9 @@ from paravt_env.rewards import (
     score,
     transcript_recall,
 )
-from paravt_env.rewards.terms.answer import parse_span, score_answer, temporal_iou, token_f1, tokens
+from paravt_env.rewards.terms.answer import score_answer, token_f1, tokens
 from paravt_env.rewards.terms.choice import named_options
+from paravt_env.span import parse_span, temporal_iou
 from paravt_env.task import Task, TaskError
 
 THINK = "<think>\nI look at the frames.\n</think>\n"

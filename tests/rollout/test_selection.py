@@ -9,7 +9,8 @@ import pytest
 
 from agents.base import Trajectory
 from train.common.errors import ConfigError
-from train.config.run import RunConfig, SelectionConfig, TrainConfig
+from train.config.run import RunConfig, TrainConfig
+from train.config.selection import SelectionConfig
 from train.rollout.difficulty import (
     FILE,
     Pool,

@@ -20,22 +20,17 @@ from support.builders import SIZE, make_task, write_manifest
 from support.videos import read_index
 from transformers import AutoModelForImageTextToText
 
+from agents.algorithm.config import PARAGRPOConfig
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
-from agents.paragrpo import PARAGRPOConfig
 from paravt_env.protocol.tags import Role
 from train.common.errors import ConfigError
 from train.config import recipe
-from train.config.run import (
-    EnvConfig,
-    LoraConfig,
-    ParallelConfig,
-    PublishedConfig,
-    RunConfig,
-    SFTConfig,
-    TrainConfig,
-)
-from train.config.run import StageConfig as Stage
+from train.config.env import EnvConfig
+from train.config.parallel import ParallelConfig
+from train.config.run import LoraConfig, RunConfig, TrainConfig
+from train.config.sft import PublishedConfig, SFTConfig
+from train.config.sft import StageConfig as Stage
 from train.evaluation.agents import load_agent
 from train.learner import weights as train_weights
 from train.loop.launch import train

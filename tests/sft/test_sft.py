@@ -12,7 +12,8 @@ from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
 from paravt_env.protocol.parts import COMPACT
 from paravt_env.tasksets.made.synthetic.oracle import Cue
-from train.config.run import EnvConfig, SFTConfig, StageConfig
+from train.config.env import EnvConfig
+from train.config.sft import SFTConfig, StageConfig
 from train.sft.sft import _replace, describe, run, single_frames, trace_trajectories
 from train.sft.traces import describe_frame, listed, window_of
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.base import AgentConfig, Limits
+from agents.config import AgentConfig, Limits
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
 from paravt_env.protocol.tags import Role
 from paravt_env.task import Task
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
+from train.config.sft import TraceConfig
 from train.rollout.play import Rollout, Start, play
-from train.sft.traces import TraceAgent, TraceConfig, facts, in_words, report, weighed
+from train.sft.traces import TraceAgent, facts, in_words, report, weighed
 
 SCENES = [
     {"start": 0.0, "end": 60.0, "colour": "red", "events": [("star", "top left", 24.0, 36.0)]},

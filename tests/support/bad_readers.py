@@ -1,4 +1,4 @@
-"""Back ends that misbehave inside C, for `isolation="process"`: named by "support.bad_readers:Class".
+"""Back ends that misbehave inside C, for `isolation="process"`: named "support.bad_readers:X".
 
 A window's start in whole seconds says what to do: the frames of other windows are 10 x the second.
 """

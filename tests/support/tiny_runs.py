@@ -6,10 +6,11 @@ from pathlib import Path
 
 from support.builders import SIZE, make_task, write_manifest
 
-from agents.base import AgentConfig
+from agents.algorithm.config import PARAGRPOConfig
+from agents.config import AgentConfig
 from agents.model.mini import MiniConfig, build_mini
-from agents.paragrpo import PARAGRPOConfig
-from train.config.run import EnvConfig, RunConfig, TrainConfig
+from train.config.env import EnvConfig
+from train.config.run import RunConfig, TrainConfig
 
 
 def tiny_settings(folder: Path, clips: tuple[str, str], shape: MiniConfig) -> TrainConfig:

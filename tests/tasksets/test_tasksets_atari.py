@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from paravt_env.rewards.terms.answer import parse_span
+from paravt_env.span import parse_span
 from paravt_env.task import Task, TaskError
 from paravt_env.tasksets import load_tasks
 from paravt_env.tasksets.made.atari import AtariTasks, generate, happenings, interruptions

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from support.videos import read_index, write_video
 
-from paravt_env.crop import CropRequest, CropStatus, run_crops
+from paravt_env.crop import CropRequest, CropStatus
+from paravt_env.episode.decode_crops import run_crops
 from paravt_env.video import FrameStore, VideoError, VideoInfo, VideoTimeoutError
 from paravt_env.video.readers import isolation
 from paravt_env.video.readers.backends import BACKENDS, Backend, isolated

@@ -13,15 +13,16 @@ from support.tiny_runs import tiny_settings, with_run
 from test_checkpoint import SHAPE
 from test_vllm_settings import FakeEngine
 
-from agents.base import AgentConfig, VLLMConfig
+from agents.config import AgentConfig, VLLMConfig
 from agents.vllm import agent as vllm_agent
 from agents.vllm import local as vllm_local
 from agents.vllm.engine import EngineError
 from agents.vllm.local import InProcessEngine
 from agents.vllm.server import ServerEngine
 from train.common.errors import ConfigError
+from train.config.parallel import ParallelConfig
 from train.config.recipe import load
-from train.config.run import ParallelConfig, TrainConfig
+from train.config.run import TrainConfig
 from train.distributed.processes import ALONE, Group, Parallel
 from train.learner.learner import Learner
 from train.loop import launch

@@ -10,11 +10,11 @@ from support.tiny_runs import tiny_settings, with_run
 from test_checkpoint import SHAPE
 from test_split import varied
 
-from train.config.run import ParallelConfig
+from train.common.metrics_file import read_metrics
+from train.config.parallel import ParallelConfig
 from train.distributed.processes import ALONE, Group, Parallel
 from train.learner.learner import Learner
 from train.loop import launch
-from train.loop.metrics import read_metrics
 from train.workers import ahead as asynchronous
 from train.workers import rollout_workers as players
 from train.workers.pipeline import Pipeline

@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.builders import ListTasks, make_task
 
-from agents.base import AgentConfig, Limits
+from agents.config import AgentConfig, Limits
 from agents.model.agent import TransformersAgent
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.base import AgentConfig
+from agents.config import AgentConfig
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.workers.weight_sync import CopySync, EngineSync, ServerSync, SyncError, Weights, within

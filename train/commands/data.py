@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paravt_env.rewards.terms.answer import parse_span
+from paravt_env.span import parse_span
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
 from paravt_env.tasksets.base import TaskList, missing_videos

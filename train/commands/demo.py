@@ -16,6 +16,7 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
+from paravt_env.common.files import write_whole
 from train.common.errors import ConfigError
 from train.config.recipe import save
 from train.config.run import TrainConfig
@@ -90,7 +91,7 @@ def run(config: TrainConfig) -> Path:
         after = measure(config, trained, folder / "after.json", print_progress)
     with stage("report"):
         path = write_report(folder)
-    (folder / "seconds.json").write_text(json.dumps(stage.seconds, indent=1), encoding="utf-8")
+    write_whole(folder / "seconds.json", json.dumps(stage.seconds, indent=1))
     total = sum(stage.seconds.values())
     print(f"{learned(before, after)}\n{path} ({total:.0f} s in all)")
     return path

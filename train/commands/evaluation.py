@@ -13,14 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from paravt_env.common.files import write_whole
+from train.config.evaluation import Shard
 from train.config.recipe import load
 from train.config.run import TrainConfig
+from train.config.suites import SUITES
 from train.evaluation.compare import compare, find_report
 from train.evaluation.measure import evaluated_agent, measure, measure_suite, save_settings
-from train.evaluation.row_file import Shard
 from train.evaluation.scores import EvalReport
 from train.evaluation.shards import merge
-from train.evaluation.suite import SUITES, Outcome, SuiteReport, differences
+from train.evaluation.suite import Outcome, SuiteReport, differences
 from train.evaluation.tables import comparison_table, print_progress, table
 from train.report.charts import frames_chart, grid
 from train.report.page import read_overview, render, write_report
@@ -117,7 +119,7 @@ def run_compare(args: argparse.Namespace) -> int:
     if args.html:
         title = f"{args.first} and {args.second}"
         page = render(title, first, second, [], {}, read_overview, args.examples)
-        Path(args.html).write_text(page, encoding="utf-8")
+        write_whole(Path(args.html), page)
     return 0
 
 
@@ -139,10 +141,10 @@ def _write_curve(report: EvalReport, folder: Path) -> Path:
     }
     path = folder / "frames.svg"
     chart = frames_chart("Accuracy over overview frames", {"accuracy": points})
-    path.write_text(grid([chart], 1), encoding="utf-8")
+    write_whole(path, grid([chart], 1))
     return path
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    write_whole(path, json.dumps(content, indent=1, allow_nan=False))

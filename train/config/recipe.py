@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import jsonargparse
 import yaml
 
+from paravt_env.common.files import write_whole
 from paravt_env.common.names import known_name
 from train.common.errors import ConfigError
 
@@ -228,5 +229,5 @@ def save(config: Any, folder: Path) -> Path:
     """Write the resolved settings as `config.yaml` into a run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.yaml"
-    path.write_text(as_yaml(config), encoding="utf-8")
+    write_whole(path, as_yaml(config))
     return path

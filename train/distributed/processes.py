@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from train.common.errors import ConfigError
-from train.config.run import ParallelConfig
+from train.config.parallel import ParallelConfig
 
 GRACE = 15.0
 """Seconds by which torch's own time-out comes after ours, which says more (`watchdog.py`)."""

@@ -10,7 +10,8 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from agents.base import Agent, AgentConfig, Limits
+from agents.base import Agent
+from agents.config import AgentConfig, Limits
 from agents.scripted import SCRIPTED
 from paravt_env.common.names import known_name
 from paravt_env.settings import EnvSettings

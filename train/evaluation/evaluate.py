@@ -19,15 +19,17 @@ import numpy as np
 
 from agents.base import Agent
 from paravt_env.common.infos import plain
-from paravt_env.rewards.terms.answer import parse_span, score_answer, temporal_iou
+from paravt_env.rewards.terms.answer import score_answer
+from paravt_env.span import parse_span, temporal_iou
 from paravt_env.task import Task, TaskSet
 from paravt_env.vector import LongVideoVectorEnv
-from train.evaluation.row_file import MemoryRows, Rows, Shard, key_of
+from train.config.evaluation import Shard
+from train.evaluation.row_file import MemoryRows, Rows, key_of
 from train.evaluation.scores import EvalReport, EvalRow
 from train.rollout.play import Rollout, Start, play
 
 if TYPE_CHECKING:
-    from train.config.run import EvalConfig
+    from train.config.evaluation import EvalConfig
 
 Progress = Callable[[int, int, float, int], None]
 """Called with (rows done, rows in all, accuracy so far, errors so far)."""

@@ -17,21 +17,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.base import Agent, AgentError, ClosableAgent
+from paravt_env.common.files import write_whole
 from paravt_env.common.infos import plain
 from paravt_env.task import TaskSet
 from paravt_env.vector import LongVideoVectorEnv
 from train.common.errors import ConfigError
-from train.common.files import write_whole
+from train.config.evaluation import Shard
+from train.config.suites import SUITES
 from train.evaluation.agents import load_agent, scripted_agent
 from train.evaluation.digests import code_digest, samples_digest, weights_digest
 from train.evaluation.evaluate import Progress, evaluate, plan
-from train.evaluation.row_file import RowFile, Shard, rows_path
+from train.evaluation.row_file import RowFile, rows_path
 from train.evaluation.scores import EvalReport, with_blind
 from train.evaluation.shards import BLIND
-from train.evaluation.suite import SUITES, Outcome, SuiteReport, differences
+from train.evaluation.suite import Outcome, SuiteReport, differences
 
 if TYPE_CHECKING:
-    from train.config.run import EnvConfig, EvalConfig, SFTConfig, TrainConfig
+    from train.config.env import EnvConfig
+    from train.config.evaluation import EvalConfig
+    from train.config.run import TrainConfig
+    from train.config.sft import SFTConfig
 
 FREE = {
     "env": (
@@ -100,8 +105,8 @@ class AgentSource:
         if limits.max_turns == 0:  # the only turn may think as long as any other
             agent = replace(agent, answer_tokens=agent.max_new_tokens)
         if settings.policy == "openai":
-            from agents.base import Limits
             from agents.chat.agent import OpenAIAgent
+            from agents.config import Limits
 
             try:
                 return OpenAIAgent(config=agent, limits=Limits.of(limits), **asdict(settings.chat))

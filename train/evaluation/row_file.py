@@ -13,12 +13,13 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from paravt_env.common.infos import plain
 from train.common.errors import ConfigError
+from train.config.evaluation import Shard
 from train.evaluation.scores import EvalRow
 from train.rollout.play import Start
 
@@ -26,36 +27,6 @@ FORMAT = 1
 ROWS = ".rows"
 Key = tuple[str, int | None]
 """A sample: the task and the frame budget that was asked for (None: drawn by the environment)."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part `index` (from 1) of `count` parts."""
-
-    index: int
-    count: int
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read "1/4"; "" is the whole.
-
-        Raises:
-            ValueError: Anything else.
-
-        >>> Shard.parse("2/4")
-        Shard(index=2, count=4)
-        """
-        if not text:
-            return cls(1, 1)
-        index, _, count = text.partition("/")
-        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            last = f"{count}/{count}" if count.isdecimal() and int(count) else "4/4"
-            raise ValueError(f"shard {text!r}: write i/n, from 1/{last.split('/')[1]} to {last}")
-        return cls(int(index), int(count))
-
-    def suffix(self) -> str:
-        """What the name of its file ends with."""
-        return "" if self.count == 1 else f"-{self.index}of{self.count}"
 
 
 class Rows(Protocol):

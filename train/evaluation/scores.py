@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from paravt_env.common.files import write_whole
 from train.common.errors import ConfigError
-from train.common.files import write_whole
 from train.evaluation.bootstrap import Interval, interval, macro_interval, video_clusters
 
 BREAKDOWNS = ("family", "category", "kind", "frame_budget", "duration_group")

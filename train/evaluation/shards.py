@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from train.common.errors import ConfigError
-from train.evaluation.row_file import ROWS, Shard, differences, read_rows
+from train.config.evaluation import Shard
+from train.evaluation.row_file import ROWS, differences, read_rows
 from train.evaluation.scores import EvalReport, EvalRow, with_blind
 
 BLIND = ".blind"

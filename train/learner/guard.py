@@ -21,6 +21,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from agents.base import Trajectory
+from paravt_env.common.files import write_whole
 from train.config.run import FaultConfig
 from train.packing.samples import ImageKeys, Sample
 
@@ -80,7 +81,7 @@ class FaultGuard:
                 "Try a lower algorithm.learning_rate or algorithm.max_grad_norm"
             )
             if self.folder is not None:
-                (self.folder / MARK).write_text(said, encoding="utf-8")
+                write_whole(self.folder / MARK, said)
             raise TooManyFaults(said)
         print(f"paravt: step skipped: {why}{kept}", flush=True)
 
@@ -120,7 +121,7 @@ def dump(samples: Sequence[Sample], run: Path, why: str, keep: int) -> Path:
         rows.append(row)
     save_file(tensors, folder / "samples.safetensors")
     text = json.dumps({"why": why, "samples": rows}, indent=1)
-    (folder / "samples.json").write_text(text, encoding="utf-8")
+    write_whole(folder / "samples.json", text)
     for old in [*before, folder][:-keep]:
         for path in old.iterdir():
             path.unlink()

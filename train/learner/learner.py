@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from agents.algorithm.config import PARAGRPOConfig
+from agents.algorithm.credit import Batch
 from agents.algorithm.losses import (
     AGGREGATIONS,
     LOSSES,
@@ -33,7 +35,6 @@ from agents.algorithm.losses import (
 )
 from agents.base import Trajectory
 from agents.model.vlm import VisionLanguageModel
-from agents.paragrpo import Batch, PARAGRPOConfig
 from train.config.run import FaultConfig
 from train.distributed.processes import ALONE, Parallel
 from train.distributed.sequence_parallel import check_heads

@@ -16,7 +16,6 @@ Command: `pytest tests/loop/test_checkpoint.py`.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from paravt_env.common.files import _flush, flush
 from train.learner.weights import like, whole
 
 FOLDER = "checkpoints"
@@ -195,18 +195,3 @@ def _clean(parent: Path) -> None:
     for kind in (_DRAFT, _RETIRED):
         for folder in parent.glob(f".{_PREFIX}*{kind}"):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def flush(folder: Path) -> None:
-    """Make sure that a folder and all that lies in it is on disk."""
-    for path in [*folder.rglob("*"), folder]:
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    """Make sure that a file, or a folder's list of names, is on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

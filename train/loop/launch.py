@@ -18,9 +18,10 @@ from pathlib import Path
 
 import torch
 
-from agents.base import AgentConfig, Limits
+from agents.config import AgentConfig, Limits
 from agents.model.agent import TransformersAgent
 from agents.model.vlm import VisionLanguageModel
+from paravt_env.common.files import write_whole
 from paravt_env.vector import LongVideoVectorEnv
 from train.common.errors import ConfigError
 from train.config import recipe
@@ -267,7 +268,7 @@ def _train(config: TrainConfig, processes: Parallel) -> Path:
         (folder / MARK).unlink(missing_ok=True)
         recipe.save(config, folder)
         if agents:
-            (folder / AGENTS).write_text(json.dumps(agents), encoding="utf-8")
+            write_whole(folder / AGENTS, json.dumps(agents))
     learner = _learner(config, processes, saved)
     envs: list[LongVideoVectorEnv] = []
     players: Players | None = None

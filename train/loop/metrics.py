@@ -18,14 +18,13 @@ from uuid import uuid4
 
 import numpy as np
 
+from paravt_env.common.files import write_whole
 from train.common.console import Live, Plain
 from train.common.errors import ConfigError
-from train.common.files import write_whole
+from train.common.metrics_file import FILE, read_metrics
 
 if TYPE_CHECKING:
     from train.rollout.play import Rollout
-
-FILE = "metrics.jsonl"
 
 
 def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -99,20 +98,6 @@ def _correct(row: Rollout) -> float:
 def _mean(values: Iterable[float]) -> float:
     listed = list(values)
     return math.fsum(listed) / len(listed) if listed else math.nan
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The steps logged in a run's folder; a line cut short by a crash is left out."""
-    path = folder / FILE
-    if not path.is_file():
-        return []
-    steps = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            steps.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return steps
 
 
 class MetricsLogger:
@@ -201,7 +186,7 @@ def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
         ) from error
     identity = folder / "wandb-id.txt"
     if not identity.is_file():
-        identity.write_text(uuid4().hex[:8], encoding="utf-8")
+        write_whole(identity, uuid4().hex[:8])
     return wandb.init(
         project="paravt",
         name=folder.name,

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.paragrpo import PARAGRPO, Batch
+from agents.algorithm.credit import PARAGRPO, Batch
 from train.common.errors import ConfigError
 from train.config.run import TrainConfig
 from train.distributed.processes import HAND_OVER, Parallel

@@ -14,10 +14,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from train.common.files import write_whole
+from paravt_env.common.files import write_whole
+from train.common.metrics_file import read_metrics
 from train.evaluation.bootstrap import Interval
 from train.evaluation.scores import EvalReport, EvalRow, mean, paired_difference
-from train.loop.metrics import read_metrics
 from train.report.charts import frames_chart, interval_chart, line_chart
 from train.report.rollouts import Overview, choose, read_overview, rollout_section
 from train.report.tables import accuracy_table, in_percent, in_points, measures_table

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paravt_env.common.files import atomic_path
+from paravt_env.common.files import write_whole
 from train.common.errors import ConfigError
 from train.config.run import TrainConfig
 from train.distributed.processes import ALONE, Parallel
@@ -81,8 +81,7 @@ def task_pool(
         print(f"playing {len(ids)} tasks {times} times for their difficulty", flush=True)
     rates = measure_pass_rates(play, ids, times, rows, seed, processes)
     if processes.leads:
-        with atomic_path(path) as whole:
-            whole.write_text(json.dumps(rates, indent=0), encoding="utf-8")
+        write_whole(path, json.dumps(rates, indent=0))
     return teachable(rates)
 
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from agents.algorithm.advantages import ZERO_VARIANCE
-from train.config.run import SelectionConfig
+from train.config.selection import SelectionConfig
 from train.rollout.play import Rollout
 
 Group = list[Rollout]

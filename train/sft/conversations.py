@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agents.base import Limits, Trajectory
+from agents.base import Trajectory
+from agents.config import Limits
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import (
     ASSISTANT_OPEN,
@@ -55,7 +56,7 @@ from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.video.sampler import window_times
 from paravt_env.video.types import VideoError
 from train.common.errors import ConfigError
-from train.config.run import SFTConfig
+from train.config.sft import SFTConfig
 from train.distributed.processes import ALONE, Parallel
 
 MALFORMED, MEDIUM, OPENING, TOO_LONG = "malformed", "media", "opening", "too_long"

@@ -23,11 +23,13 @@ import numpy as np
 import torch
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from agents.base import Limits, Trajectory, image_key
+from agents.algorithm.config import PARAGRPOConfig
+from agents.base import Trajectory, image_key
+from agents.config import Limits
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
-from agents.paragrpo import PARAGRPOConfig
 from agents.text.context import TokenContext
+from paravt_env.common.files import flush
 from paravt_env.protocol.parts import PROMPTS, PromptStyle, subagent_parts
 from paravt_env.protocol.tags import Role
 from paravt_env.tasksets.made.synthetic import oracle
@@ -35,14 +37,13 @@ from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.video.store.store import FrameStore
 from train.common.errors import ConfigError
 from train.config import recipe
-from train.config.run import SFTConfig, StageConfig
+from train.config.sft import SFTConfig, StageConfig
 from train.distributed import processes as parallel
 from train.distributed.processes import ALONE, Parallel
 from train.distributed.watchdog import Watch
 from train.learner import lora
 from train.learner.learner import Learner
 from train.learner.meter import Meter
-from train.loop.checkpoint import flush
 from train.packing.samples import Sample
 from train.rollout.play import Start, play
 from train.sft.conversations import RECORD, PublishedConversations, make_env

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.base import AgentConfig, Limits
+from agents.config import AgentConfig, Limits
 from agents.text.conversation import ConversationAgent, Reading, Sampled, Turn
 from paravt_env.crop import CropStatus
 from paravt_env.protocol import render_completion
@@ -32,30 +32,11 @@ from paravt_env.task import OPTION_LETTERS, Task, TaskSet
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.tasksets.made.synthetic.oracle import Cue
 from paravt_env.tasksets.made.synthetic.world import COLOURS, CORNERS, GREYS, SYMBOLS
+from train.config.sft import TraceConfig
 
 Window = tuple[float, float]
 SIDES = ("left", "right")
 GUESS, UNSEEN, BLIND = "no look, a guess", "unseen, a guess", "unseen, try"
-
-
-@dataclass
-class TraceConfig:
-    """How often a trace does what, where it has the choice (probabilities)."""
-
-    call: float = 0.45
-    """Call when the overview does not suffice; otherwise guess: the strength of the tool prior."""
-    direct: float = 0.7
-    """Answer from the overview where it suffices."""
-    blind: float = 0.2
-    """Crop next to the last frame when no frame shows the asked scene."""
-    single: float = 0.1
-    """Ask for one window where several are needed."""
-    mistake: float = 0.1
-    """First write a call that cannot run."""
-    retry: float = 0.5
-    """Look on the other side when a crop did not show the event."""
-    weigh: float = 0.0
-    """Weigh the options one by one and answer with a letter; otherwise answer in words."""
 
 
 @dataclass

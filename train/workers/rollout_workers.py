@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from agents.base import AgentConfig, AgentStats, Limits
+from agents.base import AgentStats
+from agents.config import AgentConfig, Limits
 from agents.model.agent import TransformersAgent
 from agents.model.vlm import VisionLanguageModel
 from agents.text.conversation import ConversationAgent, Reading, Sampled, Turn

@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from agents.base import AgentConfig
+from agents.config import AgentConfig
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.local import InProcessEngine
 from agents.vllm.server import ServerEngine

@@ -7,20 +7,15 @@ match; mcq: option; grounding: temporal IoU; open: token F1 or exact match). Tes
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 
 from paravt_env.rewards.options import RewardOptions
 from paravt_env.rewards.terms.choice import named_options
 from paravt_env.rewards.transcript import Transcript
+from paravt_env.span import parse_span, temporal_iou
 from paravt_env.task import Task, TaskError
 
-Span = tuple[float, float]
-
-_NUMBER = re.compile(r"(?<![\w.:])[0-9][\w.:]*", re.ASCII)
-_PLAIN = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:s|secs?|seconds?)?")
-_CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-5]?[0-9](?:\.[0-9]+)?)")
 _PUNCTUATION = re.compile(r"(?!(?<=\d)[.:/-]\d)[^\w\s]")
 _ARTICLES = frozenset({"a", "an", "the"})
 
@@ -63,42 +58,6 @@ def score_answer(task: Task, text: str, exact: bool = False) -> float:
         return temporal_iou(parse_span(text), gold)
     predicted, gold_tokens = tokens(text), tokens(task.answer)
     return float(predicted == gold_tokens) if exact else token_f1(predicted, gold_tokens)
-
-
-def parse_span(text: str) -> Span | None:
-    """Read a time span in seconds: exactly two numbers, plain, with "s", or as (hh:)mm:ss.
-
-    Returns:
-        (start, end), or None: anything else, as a text with three times is no answer.
-
-    >>> parse_span("from 1:05 to 70.5 s"), parse_span("1.2.3 - 5")
-    ((65.0, 70.5), None)
-    """
-    times = [_seconds(match.rstrip(".:")) for match in _NUMBER.findall(text)]
-    if len(times) != 2 or times[0] is None or times[1] is None:
-        return None
-    return times[0], times[1]
-
-
-def _seconds(word: str) -> float | None:
-    if plain := _PLAIN.fullmatch(word):
-        return float(plain[1])
-    if clock := _CLOCK.fullmatch(word):
-        hours, minutes, seconds = (float(part or 0) for part in clock.groups())
-        return 3600 * hours + 60 * minutes + seconds
-    return None
-
-
-def temporal_iou(predicted: Span | None, gold: Span) -> float:
-    """Intersection over union of two spans in seconds; 0 for none, an empty or a reversed one.
-
-    >>> temporal_iou((0.0, 10.0), (5.0, 20.0))
-    0.25
-    """
-    if predicted is None or not predicted[0] < predicted[1] < math.inf:
-        return 0.0
-    overlap = max(0.0, min(predicted[1], gold[1]) - max(predicted[0], gold[0]))
-    return overlap / ((predicted[1] - predicted[0]) + (gold[1] - gold[0]) - overlap)
 
 
 def tokens(text: str) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from paravt_env.common.files import atomic_path, cache_root, make_folder, sweep
+from paravt_env.common.files import MADE_AGAIN, atomic_path, cache_root, make_folder, sweep
 from paravt_env.common.names import known_name
 from paravt_env.task import Task, TaskError
 from paravt_env.tasksets.jsonl import JsonlTasks
@@ -103,7 +103,7 @@ def open_dials_folder(folder: Path, settings: Dials) -> None:
     for place in (folder, folder / "videos"):
         sweep(place)
     if not (folder / "settings.json").exists():
-        with atomic_path(folder / "settings.json") as path:
+        with atomic_path(folder / "settings.json", MADE_AGAIN) as path:
             path.write_text(json.dumps(settings.as_dict(), indent=2) + "\n")
 
 
@@ -116,7 +116,7 @@ def write_manifest(folder: Path, split: str, videos: int, tasks: Iterable[Task])
     manifest = folder / f"{split}-{videos}.jsonl"
     text = "".join(json.dumps({**asdict(task), "split": split}) + "\n" for task in tasks)
     if not manifest.exists() or manifest.read_text() != text:
-        with atomic_path(manifest) as path:
+        with atomic_path(manifest, MADE_AGAIN) as path:
             path.write_text(text)
     return manifest
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from paravt_env.rewards.terms.answer import Span
+from paravt_env.span import Span
 from paravt_env.task import Task
 from paravt_env.tasksets.published.base import PublishedTasks
 from paravt_env.tasksets.published.options import split_options

@@ -10,13 +10,13 @@ tests/tasksets/test_tasksets_paravt.py`.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paravt_env.common.files import atomic_path
 from paravt_env.task import TaskError
 from paravt_env.tasksets.files import open_folder, resolve_file
 from paravt_env.tasksets.published.paravt_parquet import FILE_SCHEME, as_json, media_parts
@@ -88,33 +88,37 @@ def _rewrite(source: Path, target: Path, root: Path, done: Materialized) -> None
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    partial = target.with_name(f"{target.name}.partial")
     try:
-        with pq.ParquetFile(source) as file:
-            schema = file.schema_arrow
-            columns = [name for name in COLUMNS if name in schema.names]
-            if not columns:
-                names = ", ".join(schema.names)
-                raise TaskError(f"{source}: neither videos nor messages among {names}")
-            with pq.ParquetWriter(partial, schema) as writer:
-                number = 0
-                for batch in file.iter_batches(batch_size=256):
-                    for name in columns:
-                        values = [
-                            _value(name, value, Place(str(source), "row", number + i), root, done)
-                            for i, value in enumerate(batch.column(name).to_pylist(), 1)
-                        ]
-                        place = schema.get_field_index(name)
-                        array = pa.array(values, type=schema.field(name).type)
-                        batch = batch.set_column(place, schema.field(name), array)
-                    number += batch.num_rows
-                    writer.write_batch(batch)
-        done.rows += number
-        os.replace(partial, target)
+        with atomic_path(target) as partial, pq.ParquetFile(source) as file:
+            done.rows += _write(file, partial, source, root, done)
     except (OSError, pa.ArrowException) as error:
         raise TaskError(f"{source}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def _write(file: Any, partial: Path, source: Path, root: Path, done: Materialized) -> int:
+    """Write the rows of `file` with absolute paths to `partial`; returns how many there are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = file.schema_arrow
+    columns = [name for name in COLUMNS if name in schema.names]
+    if not columns:
+        names = ", ".join(schema.names)
+        raise TaskError(f"{source}: neither videos nor messages among {names}")
+    number = 0
+    with pq.ParquetWriter(partial, schema) as writer:
+        for batch in file.iter_batches(batch_size=256):
+            for name in columns:
+                values = [
+                    _value(name, value, Place(str(source), "row", number + i), root, done)
+                    for i, value in enumerate(batch.column(name).to_pylist(), 1)
+                ]
+                place = schema.get_field_index(name)
+                array = pa.array(values, type=schema.field(name).type)
+                batch = batch.set_column(place, schema.field(name), array)
+            number += batch.num_rows
+            writer.write_batch(batch)
+    return number
 
 
 def _value(name: str, value: Any, place: Place, root: Path, done: Materialized) -> Any:

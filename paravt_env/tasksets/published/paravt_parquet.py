@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from paravt_env.protocol.parser import parse
-from paravt_env.rewards.terms.answer import parse_span
+from paravt_env.span import parse_span
 from paravt_env.task import Task
 from paravt_env.tasksets.published.base import PublishedTasks
 from paravt_env.tasksets.published.options import gold_letter, split_options

@@ -20,10 +20,10 @@ from contextlib import closing
 import decord
 import numpy as np
 
+from paravt_env.video.deadline import check_deadline
 from paravt_env.video.files import FileId, identify
 from paravt_env.video.readers.pyav import PyAVReader
 from paravt_env.video.readers.table import FrameTable
-from paravt_env.video.store.decoding import check_deadline
 from paravt_env.video.types import Frames, Size, VideoError, VideoInfo
 
 UNIT = 16

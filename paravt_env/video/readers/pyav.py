@@ -23,11 +23,11 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from paravt_env.video.deadline import check_deadline
 from paravt_env.video.files import identify, refuse_playlist
 from paravt_env.video.readers.packets import KeyFrames, find_key_frames
 from paravt_env.video.readers.table import FrameTable, read_frame_table
 from paravt_env.video.sampler import mark_wanted
-from paravt_env.video.store.decoding import check_deadline
 from paravt_env.video.types import Frames, Size, VideoError, VideoInfo
 
 SKIPPABLE = frozenset({"h264", "hevc", "mpeg2video", "mpeg4"})

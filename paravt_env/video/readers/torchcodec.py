@@ -20,8 +20,8 @@ import torch
 from torch.nn.functional import interpolate
 from torchcodec.decoders import AudioDecoder, VideoDecoder, VideoStreamMetadata
 
+from paravt_env.video.deadline import check_deadline
 from paravt_env.video.files import identify, refuse_playlist
-from paravt_env.video.store.decoding import check_deadline
 from paravt_env.video.types import Frames, Size, VideoError, VideoInfo
 
 UNIT = 16

@@ -6,7 +6,6 @@ Between `store.py`, which makes these, and a back end, which they open and close
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -15,12 +14,11 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from paravt_env.video.deadline import LATE, check_deadline
 from paravt_env.video.store.cache import FrameCache, Key, Shown
 from paravt_env.video.store.disk import DiskFrames
 from paravt_env.video.store.pool import DecodePool, Job
 from paravt_env.video.types import Size, VideoError, VideoReader, VideoTimeoutError
-
-LATE = "was not decoded in time: raise the timeout, or check the disk and the file"
 
 Opener = Callable[[str, float | None], VideoReader]
 """Opens a path before a deadline, an instant of `time.monotonic()`.
@@ -29,12 +27,6 @@ A back end in a thread cannot be interrupted while it opens, and ignores it.
 """
 
 T = TypeVar("T")
-
-
-def check_deadline(path: str, deadline: float | None) -> None:
-    """Raise `VideoTimeoutError` once `deadline`, an instant of `time.monotonic()`, has passed."""
-    if deadline is not None and time.monotonic() > deadline:
-        raise VideoTimeoutError(path, LATE)
 
 
 class Inspection(Generic[T]):

@@ -17,21 +17,23 @@ from typing import TypeVar
 
 import numpy as np
 
+from paravt_env.video.deadline import check_deadline
 from paravt_env.video.files import FileId, identify
 from paravt_env.video.readers.backends import BACKENDS, isolated, resolve_backend
 from paravt_env.video.readers.isolation import WorkerPool
 from paravt_env.video.sampler import snap_times
 from paravt_env.video.store.cache import Claim, FrameCache, Shown
-from paravt_env.video.store.decoding import Decoding, Inspection, Opener, check_deadline
+from paravt_env.video.store.decoding import Decoding, Inspection, Opener
 from paravt_env.video.store.disk import DiskFrames
-from paravt_env.video.store.pending import PendingFrames
 from paravt_env.video.store.pool import DecodePool, Job
 from paravt_env.video.types import (
     Frames,
     KeyFrameReader,
     Size,
+    VideoError,
     VideoInfo,
     VideoReader,
+    VideoTimeoutError,
 )
 
 __all__ = ["BACKENDS", "FrameStore", "PendingFrames"]
@@ -238,3 +240,66 @@ def _without_deadline(opener: Callable[[str], VideoReader]) -> Opener:
 
 def _key_times(reader: VideoReader, times: np.ndarray) -> np.ndarray | None:
     return reader.key_times(times) if isinstance(reader, KeyFrameReader) else None
+
+
+class PendingFrames:
+    """Frames on their way: a kept frame, or a future shared with whoever asked for it as well."""
+
+    def __init__(
+        self,
+        store: FrameStore,
+        path: str,
+        times: np.ndarray,
+        size: Size,
+        deadline: float | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self._times = np.asarray(times, float).reshape(-1)
+        if not np.isfinite(self._times).all():
+            raise ValueError("frames were asked for at times that are not finite: validate windows")
+        self._store, self._path = store, path
+        self._size = (int(size[0]), int(size[1]))
+        self._deadline, self._timeout = deadline, timeout
+        self._claims: list[Claim] = []
+        self._own: set[Future[Shown]] = set()
+        self._error: VideoError | None = None
+        try:
+            self._claims, self._own = self._claim(self._times)
+        except VideoError as error:
+            self._error = error
+
+    def result(self) -> Frames:
+        """Wait for the frames.
+
+        Raises:
+            VideoError: some of them cannot be decoded.
+            VideoTimeoutError: the deadline of this request passed.
+        """
+        if self._error is not None:
+            raise self._error
+        while True:
+            coming = {i: one for i, one in enumerate(self._claims) if isinstance(one, Future)}
+            self._store.wait(coming.values(), self._path, self._deadline)
+            errors = [future.exception() for future in coming.values()]
+            foreign = [
+                i
+                for (i, future), error in zip(coming.items(), errors, strict=True)
+                if isinstance(error, VideoTimeoutError) and future not in self._own
+            ]
+            if not foreign:
+                break
+            # another request's deadline, not ours: those frames are decoded on our own time
+            claims, own = self._claim(self._times[foreign])
+            self._own |= own
+            for i, claim in zip(foreign, claims, strict=True):
+                self._claims[i] = claim
+        # a damaged file is the better explanation when there is also a timeout
+        for error in sorted(filter(None, errors), key=lambda e: isinstance(e, VideoTimeoutError)):
+            raise error
+        if not self._claims:
+            return Frames.empty(self._size)
+        shown = [one.result() if isinstance(one, Future) else one for one in self._claims]
+        return Frames([pixels for _, pixels in shown], np.array([t for t, _ in shown], float))
+
+    def _claim(self, times: np.ndarray) -> tuple[list[Claim], set[Future[Shown]]]:
+        return self._store.claim(self._path, times, self._size, self._deadline, self._timeout)

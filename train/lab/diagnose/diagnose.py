@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.base import Limits
+from agents.algorithm.credit import PARAGRPO
+from agents.config import Limits
 from agents.model.agent import TransformersAgent
 from agents.model.vlm import VisionLanguageModel
-from agents.paragrpo import PARAGRPO
+from paravt_env.common.files import write_whole
 from train.common.errors import ConfigError
+from train.common.metrics_file import read_metrics
 from train.config import recipe
 from train.config.run import TrainConfig
 from train.evaluation.compare import find_report
@@ -54,7 +56,6 @@ from train.lab.diagnose.terms import (
 from train.learner import lora
 from train.learner.learner import Learner
 from train.loop import checkpoint
-from train.loop.metrics import read_metrics
 from train.rollout.difficulty import FILE as PASS_RATES
 from train.rollout.difficulty import read_pass_rates, teachable
 from train.rollout.play import Rollout, Start, play
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace) -> str:
         "transfer": [as_plain(one) for one in transfers],
     }
     text = json.dumps(content, indent=1, allow_nan=False)
-    (folder / FILE).write_text(text, encoding="utf-8")
+    write_whole(folder / FILE, text)
     parts = [
         *(describe_probe(probe) if probe else ["no probe (--groups 0): the log alone"]),
         *describe_training(training),

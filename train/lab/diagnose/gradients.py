@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from agents.algorithm.advantages import FORMAT_TERM, Scores
-from agents.paragrpo import PARAGRPO, Batch, PARAGRPOConfig
+from agents.algorithm.config import PARAGRPOConfig
+from agents.algorithm.credit import PARAGRPO, Batch
 from train.lab.diagnose.terms import (
     CHOICES,
     PREFIX,

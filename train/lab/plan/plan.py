@@ -23,7 +23,8 @@ from train.common.errors import ConfigError
 from train.lab.plan.costs import SHAPES, Setting, Shape, group_flops, kv_bytes, trees, update_flops
 
 if TYPE_CHECKING:
-    from train.config.run import SFTConfig, TrainConfig
+    from train.config.run import TrainConfig
+    from train.config.sft import SFTConfig
 
 GIB = 2**30
 _Kind = TypeVar("_Kind")
@@ -250,7 +251,7 @@ def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
     Text is counted from its characters (`CHARACTERS` a token) with room for a question; subtitles
     are not.
     """
-    from train.config.run import SFTConfig
+    from train.config.sft import SFTConfig
 
     env, agent, parallel = config.env, config.agent, config.parallel
     style = PROMPTS[agent.prompt_style]

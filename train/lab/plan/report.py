@@ -166,7 +166,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def _read(recipe: str) -> Setting:
     from train.config.recipe import load
-    from train.config.run import SFTConfig, TrainConfig
+    from train.config.run import TrainConfig
+    from train.config.sft import SFTConfig
 
     if Path(recipe).stem.startswith("sft"):
         return of_recipe(load(SFTConfig, recipe))

@@ -20,7 +20,8 @@ from typing import Any
 from paravt_env.common.infos import plain
 from train.common.errors import ConfigError
 from train.config import recipe
-from train.config.run import SFTConfig, TrainConfig
+from train.config.run import TrainConfig
+from train.config.sft import SFTConfig
 from train.evaluation.measure import FREE, evaluated_agent, measure
 from train.loop import checkpoint
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paravt_env.common.files import write_whole
+from train.common.metrics_file import read_metrics
 from train.evaluation.scores import EvalReport, mean
 from train.lab.study.statistics import (
     Estimate,
@@ -26,7 +28,6 @@ from train.lab.study.statistics import (
     tool_gap,
 )
 from train.lab.study.study import GREEDY, SAMPLED, Cell, Goal, Measure, StudyConfig
-from train.loop.metrics import read_metrics
 from train.report.charts import SMOOTHING, grid, seeds_chart
 from train.report.page import LOW_BUDGET, of_low_budget
 from train.report.tables import in_percent, in_points
@@ -252,5 +253,5 @@ def write(study: StudyConfig, cells: Sequence[Cell], folder: Path) -> tuple[Path
     text = table(study, found) + NOTE + way_there(found) + goals(study, found)
     paths = folder / "table.md", folder / "figure.svg"
     for path, content in zip(paths, (text, figure(study, found)), strict=True):
-        path.write_text(content, encoding="utf-8")
+        write_whole(path, content)
     return *paths, text

@@ -21,7 +21,8 @@ from typing import Any, Literal
 from paravt_env.common.names import known_name
 from train.common.errors import ConfigError
 from train.config import recipe
-from train.config.run import SFTConfig, TrainConfig
+from train.config.run import TrainConfig
+from train.config.sft import SFTConfig
 from train.lab.study.cells import GREEDY, LOG, SAMPLED, Cell, check_start, cold_start, run_cell
 
 STUDIES = Path(__file__).parents[2] / "studies"

@@ -12,7 +12,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from paravt_env.common.files import atomic_path
+from paravt_env.common.files import MADE_AGAIN, atomic_path
 from paravt_env.task import Task
 from paravt_env.tasksets.made.atari.plan import AtariSettings, VideoPlan, plan_video
 from paravt_env.tasksets.made.atari.questions import make_tasks
@@ -52,9 +52,9 @@ def make_split(
     for plan in missing:
         video, log = _files(folder, plan)
         bar = partial(_show, split, total, progress, done)
-        with atomic_path(video) as path:
+        with atomic_path(video, MADE_AGAIN) as path:
             recording = record(plan, settings.fps, path, bar)
-        with atomic_path(log) as path:
+        with atomic_path(log, MADE_AGAIN) as path:
             path.write_text(json.dumps(recording.as_dict()) + "\n")
         done += plan.duration
     if missing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paravt_env.common.files import atomic_path
+from paravt_env.common.files import MADE_AGAIN, atomic_path
 from paravt_env.task import Task
 from paravt_env.tasksets.made.base import (
     dials_folder,
@@ -57,7 +57,7 @@ def make_split(
     total, what = len(missing), f"synthetic {split}: making videos"
     for done, plan in enumerate(missing):
         show_progress(what, done, total, f"{done}/{total}", progress)
-        with atomic_path(folder / "videos" / f"{plan.name}.mp4") as path:
+        with atomic_path(folder / "videos" / f"{plan.name}.mp4", MADE_AGAIN) as path:
             encode(plan, settings, path)
     if missing:
         show_progress(what, total, total, f"{total}/{total}", progress)

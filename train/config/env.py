@@ -1,0 +1,41 @@
+"""The `env` group of a recipe: the environment's own settings, as far as a YAML file holds them.
+
+Read by whoever makes an environment: the workers, the evaluation, the cold start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from paravt_env.settings import EnvSettings
+from paravt_env.vector import LongVideoVectorEnv
+
+
+@dataclass(frozen=True)
+class EnvConfig(EnvSettings):
+    """The environment's own settings, narrowed to what a YAML file can hold."""
+
+    tasks: str = "synthetic"
+    tasks_kwargs: dict[str, Any] | None = None
+    frame_budget: int | dict[str, Any] | None = None
+    reward: str | dict[str, Any] = "paravt"
+    scorer: None = None
+
+    def make(
+        self, num_envs: int, split: str | None = None, budgets: tuple[int, ...] = ()
+    ) -> LongVideoVectorEnv:
+        """A vector environment of `num_envs` rows.
+
+        Args:
+            num_envs: Rows (B).
+            split: Replaces the configured split.
+            budgets: Frame budgets that will be asked for by reset options; the observation has room
+                for them.
+        """
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        if split:
+            settings["split"] = split
+        if budgets:
+            settings["frame_budget"] = {"kind": "choice", "values": list(budgets)}
+        return LongVideoVectorEnv(num_envs, **settings)

@@ -1,0 +1,41 @@
+"""The `parallel` group of a recipe: how the processes of `torchrun` share a run.
+
+Read by `train/distributed/processes.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from paravt_env.common.names import known_name
+from train.config.checks import at_least
+
+
+@dataclass
+class ParallelConfig:
+    """How the processes of `torchrun` share a run, and what is traded for memory."""
+
+    sequence: int = 1
+    """Processes that share one packed sequence and its frames; the rest divides the groups."""
+    layout: Literal["colocated", "split"] = "colocated"
+    """colocated: all processes play and train; split: the first `servers` play, the rest train."""
+    servers: int = 1
+    """split: processes that only play."""
+    reshard: bool = True
+    """Free a block's gathered weights between forward and backward pass (ZeRO-3); else ZeRO-2."""
+    recompute: bool = False
+    """Activation checkpointing: keep only the inputs of each block; also on one process."""
+    offload: bool = False
+    """Keep sharded weights, gradients and optimizer moments in the memory of the CPU."""
+    timeout: float = 600.0
+    """Seconds after which processes that wait for another one give up and say for whom."""
+    long_timeout: float = 3600.0
+    """The same where others have long work meanwhile: they play, one writes a checkpoint, pass
+    rates are measured; split: some update. Never less than `timeout`. In an asynchronous run of one
+    process: seconds after which rollouts that make no turn are given up."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 1, "sequence", "servers", "timeout", "long_timeout")
+        known_name("ParallelConfig.layout", self.layout, ("colocated", "split"))
