@@ -51,9 +51,9 @@ from agents.base import Trajectory
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
 from paravt_env.common.files import atomic_path
+from train.config.learner import LoraConfig
 from train.config.parallel import ParallelConfig
-from train.config.run import LoraConfig
-from train.distributed.processes import Parallel
+from train.distributed.processes import Processes
 from train.lab.plan.costs import SHAPES, Setting, Shape, update_flops, vision_flops
 from train.lab.plan.plan import Constants
 from train.lab.plan.report import check, fit
@@ -225,7 +225,7 @@ def learner_for(vlm: VisionLanguageModel, rank: int) -> Learner:
     config = PARAGRPOConfig(
         kl_coefficient=0.0, loss="clipped", learning_rate=1e-6, micro_batch_tokens=10**9
     )
-    one = Parallel(config=ParallelConfig(recompute=True))
+    one = Processes(config=ParallelConfig(recompute=True))
     return Learner(vlm, config, 0.7, parallel=one)
 
 

@@ -59,7 +59,8 @@ from paravt_env.protocol.tags import Role
 from paravt_env.task import Task
 from paravt_env.vector import LongVideoVectorEnv
 from train.learner.learner import Learner
-from train.rollout.play import Rollout, Start
+from train.rollout.play import Rollout
+from train.rollout.starts import Start
 from train.workers.ahead import Ahead, Progress
 from train.workers.rollout_workers import Players, make_players
 

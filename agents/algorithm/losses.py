@@ -4,8 +4,9 @@ The last stretch before the optimizer. A loss is a pure function of `LossInputs`
 trained token, flat over the batch) and returns `LossOutputs`: the loss of every token, still
 differentiable, and what to log. Which tokens weigh how much is the aggregation's business, and is a
 weight for each sequence that sums to one over all tokens; so micro-batches add up to the same
-gradient in any order. A new loss is one function and one entry in `LOSSES`; a new aggregation is
-one function and one entry in `AGGREGATIONS`.
+gradient in any order. A new loss is one function, and one entry in `LOSSES` or a door
+(`algorithm.loss: "mine.py:loss"`); what it needs of the learner is a field of its entry. The same
+goes for an aggregation.
 
 Shapes: `_T` trained tokens, `_N` sequences. Command: `pytest tests/algorithm/test_losses.py`.
 """
@@ -14,9 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+from paravt_env.common.doors import chosen
+
+if TYPE_CHECKING:
+    import torch  # settings know the names of the losses, and need no torch for it
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,23 @@ class LossOutputs:
     metrics: dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A loss and what it needs of the learner; called like its function."""
+
+    function: Callable[[LossInputs], LossOutputs]
+    own_proximal: bool = False
+    """It corrects for the sampler by a weight of its own, pi_prox / pi_behave: its pi_prox is the
+    trainer's own value also where the recorded one would do."""
+    trusts_versions: bool = False
+    """It corrects for older weights alone: what the policy of the update drew itself has the
+    recorded log-probabilities as its pi_prox."""
+
+    def __call__(self, inputs: LossInputs) -> LossOutputs:
+        """The loss of every token."""
+        return self.function(inputs)
+
+
 def _clipped(ratio_T: torch.Tensor, inputs: LossInputs) -> LossOutputs:
     """-min(r A, clip(r, 1 - low, 1 + high) A) of any ratio r."""
     bounded_T = ratio_T.clamp(1 - inputs.clip_low, 1 + inputs.clip_high)
@@ -56,7 +79,7 @@ def _clipped(ratio_T: torch.Tensor, inputs: LossInputs) -> LossOutputs:
         "clip_fraction": (bounded_objective_T < objective_T).float().detach(),
         "ratio": ratio_T.detach(),
     }
-    return LossOutputs(-torch.minimum(objective_T, bounded_objective_T), metrics)
+    return LossOutputs(-objective_T.minimum(bounded_objective_T), metrics)
 
 
 def clipped(inputs: LossInputs) -> LossOutputs:
@@ -64,7 +87,7 @@ def clipped(inputs: LossInputs) -> LossOutputs:
 
     PPO (arXiv 1707.06347); unequal bounds as in DAPO (arXiv 2503.14476).
     """
-    return _clipped(torch.exp(inputs.logprobs - inputs.proximal), inputs)
+    return _clipped((inputs.logprobs - inputs.proximal).exp(), inputs)
 
 
 def gspo(inputs: LossInputs) -> LossOutputs:
@@ -75,12 +98,12 @@ def gspo(inputs: LossInputs) -> LossOutputs:
     `aggregation=sequence_mean` and one advantage a sequence it is the sequence form exactly. The
     paper clips at 3e-4 below and 4e-4 above.
     """
-    _, sequence_T = torch.unique(inputs.sequence, return_inverse=True)
-    lengths_N = torch.bincount(sequence_T)
+    _, sequence_T = inputs.sequence.unique(return_inverse=True)
+    lengths_N = sequence_T.bincount()
     difference_T = (inputs.logprobs - inputs.proximal).detach()
     sums_N = difference_T.new_zeros(len(lengths_N)).index_add(0, sequence_T, difference_T)
-    ratio_T = torch.exp(sums_N / lengths_N)[sequence_T]
-    return _clipped(ratio_T * torch.exp(inputs.logprobs - inputs.logprobs.detach()), inputs)
+    ratio_T = (sums_N / lengths_N).exp()[sequence_T]
+    return _clipped(ratio_T * (inputs.logprobs - inputs.logprobs.detach()).exp(), inputs)
 
 
 def cispo(inputs: LossInputs) -> LossOutputs:
@@ -88,7 +111,7 @@ def cispo(inputs: LossInputs) -> LossOutputs:
 
     The weight is clipped and not the objective, so that every token keeps a gradient.
     """
-    ratio_T = torch.exp(inputs.logprobs - inputs.proximal).detach()
+    ratio_T = (inputs.logprobs - inputs.proximal).exp().detach()
     metrics = {"clip_fraction": (ratio_T > inputs.ratio_cap).float(), "ratio": ratio_T}
     weight_T = ratio_T.clamp(max=inputs.ratio_cap)
     return LossOutputs(-weight_T * inputs.advantages * inputs.logprobs, metrics)
@@ -100,12 +123,12 @@ def decoupled(inputs: LossInputs) -> LossOutputs:
     Decoupled PPO (arXiv 2110.00641) with the mask of AReaL (arXiv 2505.24298), which ParaVT trains
     with (cap 5). A dropped token still counts where the loss is averaged. For a token that the
     policy of this update drew, pi_prox is pi_behave and the loss is the clipped one
-    (`TRUSTS_VERSIONS`).
+    (`Loss.trusts_versions`).
     """
     outputs = clipped(inputs)
-    weight_T = torch.exp(inputs.proximal - inputs.behaviour)
+    weight_T = (inputs.proximal - inputs.behaviour).exp()
     kept_T = weight_T <= inputs.behaviour_cap
-    weight_T = torch.where(kept_T, weight_T, 0.0)
+    weight_T = weight_T.where(kept_T, 0.0)
     metrics = {"behaviour_weight": weight_T, "behaviour_dropped": (~kept_T).float()}
     return LossOutputs(outputs.loss * weight_T, outputs.metrics | metrics)
 
@@ -117,7 +140,7 @@ def tis(inputs: LossInputs) -> LossOutputs:
     al., "Your efficient RL framework secretly brings you off-policy RL training", 2025; cap 2).
     """
     outputs = clipped(inputs)
-    weight_T = torch.exp(inputs.proximal - inputs.behaviour)
+    weight_T = (inputs.proximal - inputs.behaviour).exp()
     truncated_T = weight_T > inputs.behaviour_cap
     weight_T = weight_T.clamp(max=inputs.behaviour_cap)
     metrics = {"behaviour_weight": weight_T, "behaviour_truncated": truncated_T.float()}
@@ -130,7 +153,7 @@ def k3(logprobs_T: torch.Tensor, reference_T: torch.Tensor) -> torch.Tensor:
     Source: J. Schulman, "Approximating KL divergence" (2020); the KL term of GRPO.
     """
     d = reference_T - logprobs_T
-    return torch.exp(d) - d - 1
+    return d.exp() - d - 1
 
 
 def likelihood(inputs: LossInputs) -> LossOutputs:
@@ -138,19 +161,24 @@ def likelihood(inputs: LossInputs) -> LossOutputs:
     return LossOutputs(-inputs.advantages * inputs.logprobs, {})
 
 
-LOSSES: dict[str, Callable[[LossInputs], LossOutputs]] = {
-    "likelihood": likelihood,
-    "clipped": clipped,
-    "gspo": gspo,
-    "cispo": cispo,
-    "decoupled": decoupled,
-    "tis": tis,
+LOSSES: dict[str, Loss] = {
+    "likelihood": Loss(likelihood),
+    "clipped": Loss(clipped),
+    "gspo": Loss(gspo),
+    "cispo": Loss(cispo),
+    "decoupled": Loss(decoupled, own_proximal=True, trusts_versions=True),
+    "tis": Loss(tis, own_proximal=True),  # and for the sampler's rounding: it trusts no record
 }
-WEIGH_BY_BEHAVIOUR = ("decoupled", "tis")
-"""Losses that correct for the sampler by a weight of their own: their pi_prox is the trainer's."""
-TRUSTS_VERSIONS = ("decoupled",)
-"""Losses that correct for older weights alone: what the policy of the update drew itself has the
-recorded log-probabilities as its pi_prox. (`tis` corrects for the sampler's rounding too.)"""
+
+
+def loss_named(name: str) -> Loss:
+    """An entry of `LOSSES`, or the function or `Loss` behind `module:name` or `file.py:name`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = chosen("algorithm.loss", name, LOSSES)
+    return found if isinstance(found, Loss) else Loss(found)
 
 
 def token_mean(lengths_N: np.ndarray, limit: int) -> np.ndarray:
@@ -191,8 +219,20 @@ def dr_grpo(lengths_N: np.ndarray, limit: int) -> np.ndarray:
     return np.full(len(lengths_N), 1 / (len(lengths_N) * limit))
 
 
-AGGREGATIONS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+Aggregation = Callable[[np.ndarray, int], np.ndarray]
+"""Trained tokens (N,) and the length limit -> what a token of each sequence weighs, (N,)."""
+
+AGGREGATIONS: dict[str, Aggregation] = {
     "token_mean": token_mean,
     "sequence_mean": sequence_mean,
     "dr_grpo": dr_grpo,
 }
+
+
+def aggregation_named(name: str) -> Aggregation:
+    """An entry of `AGGREGATIONS`, or the function behind `module:name` or `file.py:name`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return chosen("algorithm.aggregation", name, AGGREGATIONS)

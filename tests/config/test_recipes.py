@@ -18,7 +18,7 @@ from train.common.metrics_file import read_metrics
 from train.config.recipe import load, recipe_names
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
-from train.distributed.processes import Group, Parallel
+from train.distributed.processes import Group, Processes
 from train.evaluation.agents import load_agent
 from train.lab.plan.costs import SHAPES, kv_bytes
 from train.lab.plan.plan import Constants, of_recipe
@@ -57,7 +57,7 @@ def test_every_method_has_a_recipe_in_both_sizes(method, size):
 def test_the_published_division_of_eight_gpus_is_the_same_method():
     split = settings("paragrpo_8b_split")
     assert differences(split, settings("paragrpo_8b")) == {"agent.engine"}
-    launch._check(split, Parallel(Group(0, 8)), None)
+    launch._check(split, Processes(Group(0, 8)), None)
     assert split.parallel.layout == "split" and split.parallel.servers == 1
     assert split.run.asynchronous and split.run.staleness == 2
     assert split.algorithm.loss == "decoupled", "what is played ahead needs a correction"
@@ -110,7 +110,7 @@ def test_longvt_holds_the_published_numbers():
     assert (env.max_turns, env.max_crops, env.crop_fps, env.frames_per_crop) == (5, 1, 1.0, 128)
     assert env.frame_size[0] * env.frame_size[1] <= 224**2
     assert (env.reward, config.agent.evidence) == ("longvt", "frames")
-    assert (algorithm.group_size, algorithm.learning_rate) == (16, 1e-6)
+    assert (algorithm.group_size, optimizer.learning_rate) == (16, 1e-6)
     assert (algorithm.kl_coefficient, algorithm.kl_in) == (1e-3, "loss")
     assert config.agent.prompt_style == "longvt"
 
@@ -129,7 +129,7 @@ def test_pyvision_holds_the_published_numbers():
     config = settings("pyvision_8b")
     env, algorithm, selection = config.env, config.algorithm, config.selection
     assert (env.frame_budget, env.force_answer, env.max_turns) == (0, False, 5)
-    assert (algorithm.groups, algorithm.group_size, algorithm.learning_rate) == (16, 8, 1e-6)
+    assert (algorithm.groups, algorithm.group_size, optimizer.learning_rate) == (16, 8, 1e-6)
     assert (algorithm.advantage, algorithm.batch_normalise) == ("centered", False)
     assert algorithm.kl_coefficient == 0.0
     assert selection.oversample * algorithm.groups == 32
@@ -170,7 +170,7 @@ def test_gdpo_and_dapo_hold_the_published_numbers():
     algorithm, selection = dapo.algorithm, dapo.selection
     assert (algorithm.clip_low, algorithm.clip_high) == (0.2, 0.28)
     assert (algorithm.aggregation, algorithm.kl_coefficient) == ("token_mean", 0.0)
-    assert (algorithm.group_size, algorithm.learning_rate) == (16, 1e-6)
+    assert (algorithm.group_size, optimizer.learning_rate) == (16, 1e-6)
     assert (selection.oversample, selection.rounds) == (3.0, 10)
     assert selection.drop_zero_variance
     assert selection.over_long_limit == 5 * selection.over_long_buffer

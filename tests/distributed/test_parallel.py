@@ -12,9 +12,9 @@ from test_learner import MANY_TURNS, ONE_TURN, SHAPE, TEMPERATURE, config, make_
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.common.errors import ConfigError
+from train.config.learner import LoraConfig
 from train.config.parallel import ParallelConfig
-from train.config.run import LoraConfig
-from train.distributed.processes import ALONE, Group, Parallel, layout, start
+from train.distributed.processes import ALONE, Group, Processes, layout, start
 from train.learner import lora
 from train.learner.learner import Learner
 from train.learner.meter import Meter
@@ -497,7 +497,7 @@ def test_layouts_that_do_not_fit_the_processes_are_refused():
 
 
 def test_one_process_needs_nobody():
-    assert start(ParallelConfig()) == Parallel()
+    assert start(ParallelConfig()) == Processes()
     assert ALONE.leads and ALONE.total(2.5) == 2.5 and ALONE.gather("x") == ["x"]
     ALONE.barrier()
 

@@ -19,7 +19,7 @@ from agents.vllm.server import TORCHRUN, server_environment
 from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
 from train.config.parallel import ParallelConfig
-from train.distributed.processes import ALONE, Group, Parallel
+from train.distributed.processes import ALONE, Group, Processes
 from train.loop import launch
 from train.rollout import play as rollout
 from train.workers import ahead as asynchronous
@@ -40,7 +40,7 @@ def test_a_process_that_only_plays_loads_no_reference_policy(make, monkeypatch, 
     monkeypatch.setattr(
         VisionLanguageModel, "load", lambda *given: [loaded.append(given), load(*given)][1]
     )
-    alone = Parallel(config=ParallelConfig(layout="split"))
+    alone = Processes(config=ParallelConfig(layout="split"))
     player = replace(alone, world=Group(0, 2), training=Group(0, 0), trains=False)
     learner = launch._learner(make("reference"), alone if trains else player, None)
     assert len(loaded) == 1 + trains and (learner.reference is not None) == trains
@@ -93,7 +93,7 @@ def test_one_that_plays_and_one_that_trains_are_one_process_that_does_both(make,
         assert torch.allclose(tensor, weights[1][name], atol=1e-4)
 
 
-ON_ITS_OWN = Parallel(Group(0, 2), plays=True, trains=False)
+ON_ITS_OWN = Processes(Group(0, 2), plays=True, trains=False)
 
 
 def check(config, processes=ON_ITS_OWN):

@@ -22,8 +22,8 @@ from agents.model.vlm import VisionLanguageModel
 from agents.vllm.agent import EngineSampler
 from agents.vllm.local import InProcessEngine
 from train.config.env import EnvConfig
+from train.config.learner import LoraConfig
 from train.config.parallel import ParallelConfig
-from train.config.run import LoraConfig
 from train.config.sft import SFTConfig, StageConfig
 from train.sft.sft import run
 

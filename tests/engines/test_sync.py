@@ -21,10 +21,11 @@ from agents.vllm.agent import VLLMAgent
 from agents.vllm.engine import EngineError, Prompt
 from agents.vllm.local import InProcessEngine
 from agents.vllm.server import ServerEngine
-from train.config.run import LoraConfig
+from train.config.learner import LoraConfig
 from train.learner import lora
 from train.learner.learner import Learner
-from train.rollout.play import Start, play
+from train.rollout.play import play
+from train.rollout.starts import Start
 from train.workers.weight_sync import ServerSync, SyncError, WeightSync, connect
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")

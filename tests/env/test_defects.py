@@ -27,11 +27,12 @@ from train.config.parallel import ParallelConfig  # noqa: E402
 from train.config.run import TrainConfig  # noqa: E402
 from train.distributed.processes import Group, start  # noqa: E402
 from train.evaluation import measure  # noqa: E402
-from train.learner.logprobs import Scorer  # noqa: E402
+from train.learner.logprobs import TokenLogprobs  # noqa: E402
 from train.learner.meter import Meter  # noqa: E402
 from train.loop import launch  # noqa: E402
 from train.packing.shares import idle  # noqa: E402
-from train.rollout.play import Start, play  # noqa: E402
+from train.rollout.play import play  # noqa: E402
+from train.rollout.starts import Start
 
 SHAPE = MiniConfig(32, 1, 2, 64, 32, 1, 2, 64, vocabulary=300)
 CALLS = render_completion("Both ends, please.", [(10.0, 12.0), (20.0, 22.0)])
@@ -200,7 +201,7 @@ def encode_together(folder, counts):
             vlm = VisionLanguageModel.load(folder, "float64")
             batch = replace(idle(vlm), images=frames, image_order=tuple(range(count))[::-1])
             meter = Meter()
-            rows = Scorer(vlm, 1.0, 8, "dense", group)._features(batch, meter)
+            rows = TokenLogprobs(vlm, 1.0, 8, "dense", group)._features(batch, meter)
             order = np.random.default_rng(0).permutation(rows.numel())
             weights = torch.from_numpy(order.reshape(rows.shape)) / rows.numel()
             (rows * weights / group.size).sum().backward()

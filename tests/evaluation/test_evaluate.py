@@ -13,7 +13,7 @@ from train.config.evaluation import EvalConfig
 from train.evaluation.bootstrap import interval, video_clusters
 from train.evaluation.evaluate import evaluate, majority_answers, plan
 from train.evaluation.scores import EvalReport, EvalRow, paired_difference
-from train.rollout.play import Start
+from train.rollout.starts import Start
 
 
 def row(task_id="a", score=1.0, **changes):

@@ -12,7 +12,7 @@ from paravt_env.task import Task
 from train.evaluation.bootstrap import macro_interval
 from train.evaluation.evaluate import MAX_COMPLETION, duration_group, make_row
 from train.evaluation.scores import EvalReport, with_blind
-from train.rollout.play import Start
+from train.rollout.starts import Start
 
 
 def grounding(task_id, iou, **changes):

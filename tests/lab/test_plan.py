@@ -344,7 +344,7 @@ def test_the_scorer_holds_as_many_copies_of_the_logits_as_the_plan_says():
     torch = pytest.importorskip("torch")
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from train.learner.logprobs import Scorer
+    from train.learner.logprobs import TokenLogprobs
 
     class Live(TorchDispatchMode):
         """Counts the bytes of tensors that are made inside."""
@@ -374,7 +374,7 @@ def test_the_scorer_holds_as_many_copies_of_the_logits_as_the_plan_says():
     known, tokens, words = set(), 64, 5000
     head = torch.randn(words, 4, dtype=torch.bfloat16, requires_grad=True)
     hidden = torch.randn(2 * tokens, 4, dtype=torch.bfloat16, requires_grad=True)
-    scorer = Scorer.__new__(Scorer)
+    scorer = TokenLogprobs.__new__(TokenLogprobs)
     torch.nn.Module.__init__(scorer)
     scorer.vlm, scorer.temperature, scorer.logit_chunk = Policy(), 0.7, tokens
     with Live() as live:

@@ -55,7 +55,7 @@ def test_where_the_form_is_lost_the_search_has_each_mechanism_alone_and_both(tmp
     plain, anchored = ("vanilla", "trajectory"), ("paravt", "token")
     assert mechanisms == [(*kind, gated) for gated in (False, True) for kind in (plain, anchored)]
     assert [bool(c.agent.forced_prefix) for c in found] == [False, True, False, True]
-    same = {(c.agent.temperature, c.algorithm.learning_rate, c.evaluation.split) for c in found}
+    same = {(c.agent.temperature, c.optimizer.learning_rate, c.evaluation.split) for c in found}
     assert same == {(1.6, 3.0e-4, "val")}
 
 

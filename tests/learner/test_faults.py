@@ -21,11 +21,12 @@ import train.distributed.processes
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.common.metrics_file import read_metrics
+from train.config.learner import FaultConfig
 from train.config.parallel import ParallelConfig
-from train.config.run import FaultConfig, RunConfig, TrainConfig
+from train.config.run import RunConfig, TrainConfig
 from train.config.selection import SelectionConfig
 from train.distributed.processes import ALONE, GRACE, start
-from train.distributed.watchdog import EXIT, Watch
+from train.distributed.watchdog import EXIT, Watchdog
 from train.learner.guard import FaultGuard, TooManyFaults, load, why_stopped
 from train.learner.learner import Learner
 from train.learner.meter import Meter
@@ -127,7 +128,7 @@ def _watched(rank, world, port, folder, act, limits):
     os.dup2(os.open(folder / f"{rank}.txt", os.O_WRONLY | os.O_CREAT), 2)
     train.distributed.processes.GRACE = 1.0
     parallel = start(ParallelConfig(timeout=PATIENCE, **limits))
-    with Watch(parallel, lambda: "Go on so.", beat=0.25):
+    with Watchdog(parallel, lambda: "Go on so.", beat=0.25):
         parallel.progress.at("collect", 3)
         parallel.barrier()
         act(parallel)
@@ -360,7 +361,7 @@ def _of_several_nodes(folder, layout):
     dist.all_gather_object = None  # which makes room for the largest value of all, for each
     if not parallel.leads:
         difficulty.atomic_path = None
-    heard = parallel.from_players(f"of {parallel.world.rank}")
+    heard = parallel.from_workers(f"of {parallel.world.rank}")
     parallel.barrier(patient=True)
     return (default, patient), heard, _pool(folder, parallel)
 
@@ -381,6 +382,6 @@ def test_players_divide_the_tasks_and_tell_all_others(tmp_path, layout, limits, 
 
 
 def test_nothing_is_watched_on_one_process():
-    with Watch(start(ParallelConfig())) as watch:
+    with Watchdog(start(ParallelConfig())) as watch:
         assert not dist.is_initialized()
     assert not hasattr(watch, "_thread")

@@ -12,7 +12,7 @@ from test_learner import MANY_TURNS, SHAPE, TEMPERATURE, config, relative_differ
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.config.parallel import ParallelConfig
-from train.distributed.processes import ALONE, Group, Parallel
+from train.distributed.processes import ALONE, Group, Processes
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.learner.weights import ShardedWeights, whole
@@ -43,7 +43,7 @@ def learner_of(folder, device, attention="auto", parallel=ALONE):
 @pytest.mark.parametrize("device", DEVICES)
 def test_recomputed_blocks_have_the_gradients_of_the_dense_mask(folder, device):
     """On CUDA in FlexAttention, whose second forward pass runs in the backward pass's thread."""
-    again = Parallel(config=ParallelConfig(recompute=True))
+    again = Processes(config=ParallelConfig(recompute=True))
     batch = batch_of(folder, MANY_TURNS)
     found = gradients(learner_of(folder, device, parallel=again), batch)
     dense = gradients(learner_of(folder, device, "dense"), batch)
@@ -63,7 +63,7 @@ def offloaded(folder, device, batch, port):
     )  # fmt: skip
     mesh = dist.init_device_mesh(device, (1,), mesh_dim_names=("training",))
     settings = ParallelConfig(offload=True, recompute=True)
-    alone = Parallel(training=Group(0, 1, mesh.get_group()), mesh=mesh, config=settings)
+    alone = Processes(training=Group(0, 1, mesh.get_group()), mesh=mesh, config=settings)
     learner = learner_of(folder, device, parallel=alone)
     found = {name: g.numpy() for name, g in gradients(learner, batch).items()}
     played = list(learner.vlm.model.parameters())

@@ -13,9 +13,9 @@ from agents.base import Trajectory
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.common.errors import ConfigError
+from train.config.learner import FaultConfig
 from train.config.parallel import ParallelConfig
-from train.config.run import FaultConfig
-from train.distributed.processes import Parallel
+from train.distributed.processes import Processes
 from train.learner import learner as learner_module
 from train.learner.attention import block_mask, choose, tree_attention
 from train.learner.learner import Learner
@@ -489,7 +489,7 @@ def test_no_gradient_is_held_until_the_next_update(vlm):
 
 
 def test_processes_that_cannot_share_the_heads_are_refused_as_the_learner_is_made(vlm):
-    three = Parallel(config=ParallelConfig(sequence=3))
+    three = Processes(config=ParallelConfig(sequence=3))
     with pytest.raises(ConfigError, match="3 processes cannot share 4 attention heads: set para"):
         Learner(vlm, config(), TEMPERATURE, parallel=three)
 

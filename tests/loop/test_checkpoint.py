@@ -22,8 +22,9 @@ from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
 from train.config.env import EnvConfig
 from train.config.evaluation import EvalConfig
-from train.config.run import FaultConfig, LoraConfig, RunConfig, TrainConfig
-from train.distributed.processes import Group, Parallel
+from train.config.learner import FaultConfig, LoraConfig
+from train.config.run import RunConfig, TrainConfig
+from train.distributed.processes import Group, Processes
 from train.learner.guard import MARK, TooManyFaults
 from train.loop import checkpoint, launch
 from train.loop.interrupt import Interrupt
@@ -460,7 +461,7 @@ def test_a_resumed_run_does_not_hold_the_tensors_of_its_checkpoint(copied, monke
 
 def test_the_others_wait_patiently_for_a_checkpoint(copied, monkeypatch):
     waits = []
-    monkeypatch.setattr(Parallel, "barrier", lambda self, patient=False: waits.append(patient))
+    monkeypatch.setattr(Processes, "barrier", lambda self, patient=False: waits.append(patient))
     config = copied[0]
     train(replace(config, run=replace(config.run, steps=5)))
     assert waits == [False, True, False]  # to begin, for the checkpoint, to end
@@ -530,11 +531,11 @@ def test_a_run_that_faults_ended_is_started_again_by_a_person_only(settings, mon
 
 def test_more_lanes_than_groups_are_refused(settings):
     with pytest.raises(ConfigError, match=r"run\.lanes=3: each process plays 2 of algorithm"):
-        launch._check(settings("lanes", lanes=3), Parallel(), None)
-    two = Parallel(Group(0, 2))
+        launch._check(settings("lanes", lanes=3), Processes(), None)
+    two = Processes(Group(0, 2))
     with pytest.raises(ConfigError, match=r"run\.lanes=2: each process plays 1 of .* at most 1"):
         launch._check(settings("lanes", lanes=2), two, None)
-    launch._check(settings("lanes", lanes=2), Parallel(), None)
+    launch._check(settings("lanes", lanes=2), Processes(), None)
 
 
 def test_one_agent_that_was_let_in_is_enough(tmp_path):
@@ -547,7 +548,7 @@ def test_one_agent_that_was_let_in_is_enough(tmp_path):
 
 
 def test_processes_that_see_different_checkpoints_stop(tmp_path):
-    class Told(Parallel):
+    class Told(Processes):
         """Hears from two others that have seen nothing."""
 
         def gather(self, value):

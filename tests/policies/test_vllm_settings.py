@@ -25,7 +25,8 @@ from train.config.recipe import load
 from train.config.run import TrainConfig
 from train.evaluation.agents import load_agent
 from train.evaluation.evaluate import evaluate
-from train.rollout.play import AGENT_ERROR, Start, play
+from train.rollout.play import AGENT_ERROR, play
+from train.rollout.starts import Start
 from train.workers.rollout_workers import make_players
 
 SHAPE = MiniConfig(32, 2, 2, 64, 32, 1, 2, 64, vocabulary=300, numbers=12)

@@ -610,7 +610,8 @@ def test_training_masks_a_judge_error_out_and_counts_it(make_vector):
     from agents.algorithm.config import PARAGRPOConfig
     from agents.algorithm.credit import PARAGRPO
     from train.loop.metrics import aggregate_rollouts
-    from train.rollout.play import Start, play
+    from train.rollout.play import play
+    from train.rollout.starts import Start
 
     with serving(grade) as endpoint:
         env = make_vector(4, reward=judged(endpoint, "longvila"))

@@ -335,12 +335,12 @@ def test_pools_of_other_tasks_or_in_another_order_are_told_apart():
 
 def test_a_trainer_draws_oversampled_groups_in_batches_of_its_rows(monkeypatch):
     """Groups stay whole across batches, and only tasks of the pool are drawn."""
-    from train.distributed.processes import Parallel
+    from train.distributed.processes import Processes
     from train.loop.trainer import TaskOrder, Trainer
     from train.workers import rollout_workers as module
     from train.workers.ahead import Lane
 
-    class HearsPlayers(Parallel):
+    class HearsPlayers(Processes):
         """Rollouts are not gathered, which would make room for the most of all, for each."""
 
         gather = None

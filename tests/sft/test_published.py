@@ -27,8 +27,9 @@ from paravt_env.protocol.tags import Role
 from train.common.errors import ConfigError
 from train.config import recipe
 from train.config.env import EnvConfig
+from train.config.learner import LoraConfig
 from train.config.parallel import ParallelConfig
-from train.config.run import LoraConfig, RunConfig, TrainConfig
+from train.config.run import RunConfig, TrainConfig
 from train.config.sft import PublishedConfig, SFTConfig
 from train.config.sft import StageConfig as Stage
 from train.evaluation.agents import load_agent
@@ -453,10 +454,10 @@ def test_two_processes_learn_what_one_does(root, model):
 
 
 def test_what_several_processes_cannot_do(root, monkeypatch):
-    from train.distributed.processes import Group, Parallel
+    from train.distributed.processes import Group, Processes
     from train.sft.sft import _check
 
-    two = Parallel(world=Group(0, 2))
+    two = Processes(world=Group(0, 2))
     with pytest.raises(ConfigError, match="published conversations alone"):
         _check(SFTConfig(), two)
     split = SFTConfig(stages=(Stage(published=1),), parallel=ParallelConfig(layout="split"))

@@ -16,7 +16,8 @@ from paravt_env.task import Task
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
 from train.config.sft import TraceConfig
-from train.rollout.play import Rollout, Start, play
+from train.rollout.play import Rollout, play
+from train.rollout.starts import Start
 from train.sft.traces import TraceAgent, facts, in_words, report, weighed
 
 SCENES = [

@@ -10,7 +10,8 @@ import pytest
 
 from agents.base import Decision
 from paravt_env.protocol import action_from_completion, render_completion
-from train.rollout.play import Start, play
+from train.rollout.play import play
+from train.rollout.starts import Start
 from train.workers.ahead import Ahead, Cancelled, Lane, StalledError, divide, play_in_lanes
 
 

@@ -23,7 +23,7 @@ from train.common.errors import ConfigError
 from train.config.parallel import ParallelConfig
 from train.config.recipe import load
 from train.config.run import TrainConfig
-from train.distributed.processes import ALONE, Group, Parallel
+from train.distributed.processes import ALONE, Group, Processes
 from train.learner.learner import Learner
 from train.loop import launch
 from train.workers import rollout_workers as players
@@ -225,7 +225,7 @@ def test_the_levels_of_sleep() -> None:
             VLLMConfig(sleep=level)
 
 
-SECOND = Parallel(Group(1, 2), Group(1, 2))
+SECOND = Processes(Group(1, 2), Group(1, 2))
 
 
 def settings(engine: str, layout: str) -> TrainConfig:

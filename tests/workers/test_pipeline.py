@@ -12,7 +12,7 @@ from test_split import varied
 
 from train.common.metrics_file import read_metrics
 from train.config.parallel import ParallelConfig
-from train.distributed.processes import ALONE, Group, Parallel
+from train.distributed.processes import ALONE, Group, Processes
 from train.learner.learner import Learner
 from train.loop import launch
 from train.workers import ahead as asynchronous
@@ -66,7 +66,7 @@ def test_a_resumed_run_plays_again_what_was_played_ahead():
 
 
 def test_a_process_that_only_trains_takes_up_the_state_of_the_player():
-    class Told(Parallel):
+    class Told(Processes):
         def broadcast(self, value, source, among=None):
             assert value == (None, False) and source == 0
             return asynchronous.Played("batch", 7, 3), 4

@@ -18,7 +18,8 @@ from paravt_env.settings import EnvSettings
 from paravt_env.vector import LongVideoVectorEnv
 from train.common.console import printable
 from train.common.errors import ConfigError
-from train.rollout.play import Rollout, Start, play
+from train.rollout.play import Rollout, play
+from train.rollout.starts import Start
 
 if TYPE_CHECKING:
     from agents.text.conversation import ConversationAgent

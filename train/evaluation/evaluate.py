@@ -26,7 +26,8 @@ from paravt_env.vector import LongVideoVectorEnv
 from train.config.evaluation import Shard
 from train.evaluation.row_file import MemoryRows, Rows, key_of
 from train.evaluation.scores import EvalReport, EvalRow
-from train.rollout.play import Rollout, Start, play
+from train.rollout.play import Rollout, play
+from train.rollout.starts import Start
 
 if TYPE_CHECKING:
     from train.config.evaluation import EvalConfig

@@ -21,7 +21,7 @@ from paravt_env.common.infos import plain
 from train.common.errors import ConfigError
 from train.config.evaluation import Shard
 from train.evaluation.scores import EvalRow
-from train.rollout.play import Start
+from train.rollout.starts import Start
 
 FORMAT = 1
 ROWS = ".rows"

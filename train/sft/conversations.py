@@ -57,7 +57,7 @@ from paravt_env.video.sampler import window_times
 from paravt_env.video.types import VideoError
 from train.common.errors import ConfigError
 from train.config.sft import SFTConfig
-from train.distributed.processes import ALONE, Parallel
+from train.distributed.processes import ALONE, Processes
 
 MALFORMED, MEDIUM, OPENING, TOO_LONG = "malformed", "media", "opening", "too_long"
 """Why a conversation is left out: its structure; a file that cannot be read; messages before the
@@ -220,7 +220,7 @@ class PublishedConversations:
         config: SFTConfig,
         env: LongVideoVectorEnv,
         folder: Path | None = None,
-        parallel: Parallel = ALONE,
+        parallel: Processes = ALONE,
     ) -> None:
         self.vlm, self.config, self.parallel = vlm, config.published, parallel
         self.simulation = env.simulation

@@ -37,15 +37,16 @@ from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.video.store.store import FrameStore
 from train.common.errors import ConfigError
 from train.config import recipe
+from train.config.learner import LearnerConfig, OptimizerConfig, PackingConfig
 from train.config.sft import SFTConfig, StageConfig
-from train.distributed import processes as parallel
-from train.distributed.processes import ALONE, Parallel
-from train.distributed.watchdog import Watch
+from train.distributed.processes import ALONE, Processes, join, leave
+from train.distributed.watchdog import Watchdog
 from train.learner import lora
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.packing.samples import Sample
-from train.rollout.play import Start, play
+from train.rollout.play import play
+from train.rollout.starts import Start
 from train.sft.conversations import RECORD, PublishedConversations, make_env
 from train.sft.traces import TraceAgent, corpus, describe_frame
 
@@ -139,7 +140,7 @@ def fit(
     streams: Sequence[tuple[Iterator[Trajectory], int]],
     stage: StageConfig,
     log: Callable[[dict[str, Any]], None],
-    processes: Parallel = ALONE,
+    processes: Processes = ALONE,
     save: Callable[[], None] = lambda: None,
 ) -> None:
     """Train on batches drawn from streams; cosine learning rate with a warm-up.
@@ -158,18 +159,17 @@ def fit(
         return
     learner = Learner(
         vlm,
-        PARAGRPOConfig(
-            loss="likelihood",
-            aggregation="token_mean",
-            kl_coefficient=0.0,
-            learning_rate=stage.learning_rate or config.learning_rate,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.grad_clip,
-            micro_batch_tokens=config.micro_batch_tokens,
-            freeze_vision=stage.freeze_vision,
+        LearnerConfig(
+            PARAGRPOConfig(loss="likelihood", aggregation="token_mean", kl_coefficient=0.0),
+            OptimizerConfig(
+                learning_rate=stage.learning_rate or config.learning_rate,
+                weight_decay=config.weight_decay,
+                max_grad_norm=config.grad_clip,
+                freeze_vision=stage.freeze_vision,
+            ),
+            PackingConfig(micro_batch_tokens=config.micro_batch_tokens),
         ),
-        temperature=1.0,
-        parallel=processes,
+        processes=processes,
     )
     rising = max(1, round(config.warmup_fraction * steps))
     learner.scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -199,7 +199,7 @@ def fit(
 
 
 def _policy(
-    config: SFTConfig, folder: Path, env: LongVideoVectorEnv, processes: Parallel
+    config: SFTConfig, folder: Path, env: LongVideoVectorEnv, processes: Processes
 ) -> VisionLanguageModel:
     """The checkpoint to start from, or a fresh ParaVT-Mini whose tokenizer knows the task set."""
     source = config.agent.checkpoint
@@ -239,7 +239,7 @@ def _replace(folder: Path, vlm: VisionLanguageModel, records: Sequence[dict[str,
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _check(config: SFTConfig, processes: Parallel) -> None:
+def _check(config: SFTConfig, processes: Processes) -> None:
     """Refuse what cannot be run, before anything is loaded."""
     if processes.world.size == 1:
         return
@@ -263,15 +263,15 @@ def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
         ConfigError: Settings that cannot run, or no published conversation that could be used.
     """
     torch.set_num_threads(config.run.threads)
-    processes = parallel.start(config.parallel, config.agent.device)
+    processes = join(config.parallel, config.agent.device)
     try:
-        with Watch(processes):
+        with Watchdog(processes):
             return _run(config, processes, say if processes.leads else lambda line: None)
     finally:
-        parallel.stop()
+        leave()
 
 
-def _run(config: SFTConfig, processes: Parallel, say: Callable[[str], None]) -> Path:
+def _run(config: SFTConfig, processes: Processes, say: Callable[[str], None]) -> Path:
     _check(config, processes)
     rng = np.random.default_rng(config.run.seed)
     folder = Path(config.output or config.run.path)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.algorithm.credit import PARAGRPO
+from agents.algorithm.credit import credit
 from agents.config import Limits
 from agents.model.agent import TransformersAgent
 from agents.model.vlm import VisionLanguageModel
@@ -27,6 +27,7 @@ from paravt_env.common.files import write_whole
 from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
 from train.config import recipe
+from train.config.learner import LearnerConfig
 from train.config.run import TrainConfig
 from train.evaluation.compare import find_report
 from train.evaluation.scores import EvalReport, mean, paired_difference
@@ -58,8 +59,9 @@ from train.learner.learner import Learner
 from train.loop import checkpoint
 from train.rollout.difficulty import FILE as PASS_RATES
 from train.rollout.difficulty import read_pass_rates, teachable
-from train.rollout.play import Rollout, Start, play
+from train.rollout.play import Rollout, play
 from train.rollout.selection import penalised, reward_weights
+from train.rollout.starts import Start
 
 FILE = "diagnostics.json"
 
@@ -213,8 +215,7 @@ def play_probe(folder: Path, args: argparse.Namespace) -> Probe:
     scores = scores_of(groups, weights)
     if scores is None:
         raise ConfigError(f"the probe played nothing that could be scored: {played[0].error}")
-    method: PARAGRPO[Rollout] = PARAGRPO(algorithm, weights, lambda: groups, lambda batch: {})
-    batch, _ = method.credit(groups)
+    batch = credit(groups, algorithm, weights).batch
     chosen = list(range(len(groups)))
     gradients = measure_gradients(learner, algorithm, weights, groups, batch, chosen)
     terms = measure_terms(scores)
@@ -247,7 +248,15 @@ def _learner(config: TrainConfig, saved: Path) -> Learner:
     vlm = VisionLanguageModel.load(source, dtype, device)
     if config.lora.rank:
         vlm = lora.add(vlm, config.lora, config.run.seed)
-    learner = Learner(vlm, config.algorithm, config.agent.temperature)
+    learner = Learner(
+        vlm,
+        LearnerConfig(
+            algorithm=replace(config.algorithm, kl_coefficient=0.0),
+            optimizer=config.optimizer,
+            packing=config.packing,
+            temperature=config.agent.temperature,
+        ),
+    )
     learner.weights.restore(checkpoint.load(saved)[0])
     return learner
 

@@ -22,7 +22,8 @@ import torch
 
 from agents.algorithm.advantages import FORMAT_TERM, Scores
 from agents.algorithm.config import PARAGRPOConfig
-from agents.algorithm.credit import PARAGRPO, Batch
+from agents.algorithm.credit import Batch, credit
+from agents.algorithm.losses import loss_named
 from train.lab.diagnose.terms import (
     CHOICES,
     PREFIX,
@@ -141,11 +142,12 @@ def measure_gradients(
     """
     if len(chosen) < 2:
         raise ValueError("two halves of a probe need at least 2 groups")
-    if learner.parallel.world.size > 1:
+    if learner.processes.world.size > 1:
         raise ValueError("gradients of single terms need a run of one process")
     parts = [set(part.tolist()) for part in np.array_split(np.asarray(chosen), 2)]
     prober = copy.copy(learner)  # the same weights, another loss: -A log pi without a divergence
-    prober.config = replace(learner.config, loss="likelihood", kl_coefficient=0.0)
+    prober.method = replace(learner.method, kl_coefficient=0.0)
+    prober.loss = loss_named("likelihood")
 
     def halves(credited: Batch) -> list[Gradient]:
         return [_gradient(prober, _samples(credited, part)) for part in parts]
@@ -183,13 +185,12 @@ def cosine(left: Gradient, right: Gradient) -> float:
 
 def _alone(config: PARAGRPOConfig, groups: Sequence[Group], name: str) -> Batch:
     """Credit as if the reward were one term: standardised in the group, on the tokens it trains."""
-    credit = config.credit if name == FORMAT_TERM else "trajectory"
+    where = config.credit if name == FORMAT_TERM else "trajectory"
     alone = replace(
-        config, advantage="grpo", batch_normalise=False, kl_coefficient=0.0, credit=credit
+        config, advantage="grpo", batch_normalise=False, kl_coefficient=0.0, credit=where
     )
     only = [[_of_term(one, name) for one in group] for group in groups]
-    method: PARAGRPO[Rollout] = PARAGRPO(alone, {name: 1.0}, lambda: only, lambda batch: {})
-    return method.credit(only)[0]
+    return credit(only, alone, {name: 1.0}).batch
 
 
 def _of_term(rollout: Rollout, name: str) -> Rollout:

@@ -11,7 +11,8 @@ from agents.config import AgentConfig, Limits
 from agents.model.agent import TransformersAgent
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
-from train.rollout.play import Start, play
+from train.rollout.play import play
+from train.rollout.starts import Start
 from train.workers.rollout_workers import make_players
 
 SHAPE = MiniConfig(32, 2, 2, 64, 32, 1, 2, 64, vocabulary=300, numbers=12)
