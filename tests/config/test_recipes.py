@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.builders import SIZE, make_task, write_manifest
+from support.recipes import MECHANISMS, SHAPE, differences
 
 from agents.base import Decision
-from agents.model.mini import MiniConfig, build_mini
+from agents.model.mini import build_mini
 from paravt_env.budget import make_budget
 from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.rewards.presets import PRESETS
@@ -32,10 +33,6 @@ METHODS = (
     "gdpo", "dapo",
 )  # fmt: skip
 START = rollout.Start("colour", 4, 0)
-SHAPE = MiniConfig(
-    hidden_size=32, layers=1, heads=2, intermediate_size=32, vision_hidden_size=16, vision_layers=1,
-    vision_heads=2, vision_intermediate_size=16, patch_size=8, vocabulary=280,
-)  # fmt: skip
 
 
 def settings(recipe, *overrides):
@@ -68,24 +65,6 @@ def test_every_packaged_recipe_is_a_method_or_known():
     assert methods <= set(recipe_names())
     for name in set(recipe_names()) - methods:
         load(SFTConfig if name.startswith("sft") else TrainConfig, name)
-
-
-def differences(one, other):
-    """Dotted names of settings that differ."""
-    found = set()
-    for group in ("env", "agent", "algorithm", "selection"):
-        left, right = vars(getattr(one, group)), vars(getattr(other, group))
-        found |= {f"{group}.{name}" for name in left if left[name] != right[name]}
-    return found
-
-
-MECHANISMS = {
-    "vanilla_grpo": {
-        "env.frame_budget", "env.reward", "agent.forced_prefix", "algorithm.credit",
-    },
-    "anchoring_only": {"env.frame_budget"},
-    "gating_only": {"env.reward", "agent.forced_prefix", "algorithm.credit"},
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("method", MECHANISMS)

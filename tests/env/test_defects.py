@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.processes import run
+from support.gloo_processes import run
 from support.videos import read_index
 
 torch = pytest.importorskip("torch")

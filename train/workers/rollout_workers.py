@@ -4,7 +4,7 @@ The trainer asks for rollouts and says when the policy has changed; which engine
 in how many lanes, and how weights get there is decided here. With the default settings that is one
 lane over the learner's own weights.
 
-Command: `pytest tests/workers/test_players.py`.
+Command: `pytest tests/workers/test_rollout_workers.py`.
 """
 
 from __future__ import annotations
