@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.builders import SIZE, make_task, write_manifest
+from support.recipes import MECHANISMS, SHAPE, differences
 
 from agents.base import Decision
-from agents.model.mini import MiniConfig, build_mini
+from agents.model.mini import build_mini
 from paravt_env.budget import make_budget
 from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.rewards.presets import PRESETS
@@ -32,10 +33,6 @@ METHODS = (
     "gdpo", "dapo",
 )  # fmt: skip
 START = rollout.Start("colour", 4, 0)
-SHAPE = MiniConfig(
-    hidden_size=32, layers=1, heads=2, intermediate_size=32, vision_hidden_size=16, vision_layers=1,
-    vision_heads=2, vision_intermediate_size=16, patch_size=8, vocabulary=280,
-)  # fmt: skip
 
 
 def settings(recipe, *overrides):
@@ -70,24 +67,6 @@ def test_every_packaged_recipe_is_a_method_or_known():
         load(SFTConfig if name.startswith("sft") else TrainConfig, name)
 
 
-def differences(one, other):
-    """Dotted names of settings that differ."""
-    found = set()
-    for group in ("env", "agent", "algorithm", "selection"):
-        left, right = vars(getattr(one, group)), vars(getattr(other, group))
-        found |= {f"{group}.{name}" for name in left if left[name] != right[name]}
-    return found
-
-
-MECHANISMS = {
-    "vanilla_grpo": {
-        "env.frame_budget", "env.reward", "agent.forced_prefix", "algorithm.credit",
-    },
-    "anchoring_only": {"env.frame_budget"},
-    "gating_only": {"env.reward", "agent.forced_prefix", "algorithm.credit"},
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("method", MECHANISMS)
 def test_the_ablations_differ_from_paragrpo_by_their_mechanism_alone(method):
     """The published 8B credit is the trajectory's already."""
@@ -110,7 +89,7 @@ def test_longvt_holds_the_published_numbers():
     assert (env.max_turns, env.max_crops, env.crop_fps, env.frames_per_crop) == (5, 1, 1.0, 128)
     assert env.frame_size[0] * env.frame_size[1] <= 224**2
     assert (env.reward, config.agent.evidence) == ("longvt", "frames")
-    assert (algorithm.group_size, optimizer.learning_rate) == (16, 1e-6)
+    assert (algorithm.group_size, config.optimizer.learning_rate) == (16, 1e-6)
     assert (algorithm.kl_coefficient, algorithm.kl_in) == (1e-3, "loss")
     assert config.agent.prompt_style == "longvt"
 
@@ -129,7 +108,7 @@ def test_pyvision_holds_the_published_numbers():
     config = settings("pyvision_8b")
     env, algorithm, selection = config.env, config.algorithm, config.selection
     assert (env.frame_budget, env.force_answer, env.max_turns) == (0, False, 5)
-    assert (algorithm.groups, algorithm.group_size, optimizer.learning_rate) == (16, 8, 1e-6)
+    assert (algorithm.groups, algorithm.group_size, config.optimizer.learning_rate) == (16, 8, 1e-6)
     assert (algorithm.advantage, algorithm.batch_normalise) == ("centered", False)
     assert algorithm.kl_coefficient == 0.0
     assert selection.oversample * algorithm.groups == 32
@@ -170,7 +149,7 @@ def test_gdpo_and_dapo_hold_the_published_numbers():
     algorithm, selection = dapo.algorithm, dapo.selection
     assert (algorithm.clip_low, algorithm.clip_high) == (0.2, 0.28)
     assert (algorithm.aggregation, algorithm.kl_coefficient) == ("token_mean", 0.0)
-    assert (algorithm.group_size, optimizer.learning_rate) == (16, 1e-6)
+    assert (algorithm.group_size, config.optimizer.learning_rate) == (16, 1e-6)
     assert (selection.oversample, selection.rounds) == (3.0, 10)
     assert selection.drop_zero_variance
     assert selection.over_long_limit == 5 * selection.over_long_buffer

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.processes import run
-from test_learner import MANY_TURNS, ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
+from support.gloo_processes import run
+from support.learning import MANY_TURNS, ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
 
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.processes import run
-from support.tiny_runs import tiny_settings, with_run
-from test_checkpoint import SHAPE
+from support.gloo_processes import run
+from support.tiny_runs import SHAPE, process, tiny_settings, varied, with_run
 
 from agents.config import VLLMConfig
 from agents.model.vlm import VisionLanguageModel
@@ -21,17 +20,8 @@ from train.common.metrics_file import read_metrics
 from train.config.parallel import ParallelConfig
 from train.distributed.processes import ALONE, Group, Processes
 from train.loop import launch
-from train.rollout import play as rollout
 from train.workers import ahead as asynchronous
 from train.workers import rollout_workers as players
-
-
-def varied(env, agent, starts, progress=None):
-    """A random policy earns nothing; a reward made of its text gives every group a variance."""
-    rollouts = rollout.play(env, agent, starts, progress)
-    texts = ["".join(turn["completion"] for turn in one.turns) for one in rollouts]
-    rewards = [float(sum(map(ord, text)) % 101) for text in texts]
-    return [replace(one, reward=r) for one, r in zip(rollouts, rewards, strict=True)]
 
 
 @pytest.mark.parametrize("trains", [True, False])
@@ -45,19 +35,6 @@ def test_a_process_that_only_plays_loads_no_reference_policy(make, monkeypatch, 
     learner = launch._learner(make("reference"), alone if trains else player, None)
     assert len(loaded) == 1 + trains and (learner.reference is not None) == trains
     assert learner.divergence([]).tolist() == []
-
-
-def process(config):
-    """One process of a job: whom it plays with, and the policy that it is left with."""
-    torch.set_num_threads(1)
-    played = []
-
-    def play(env, agent, *args):
-        played.append(type(agent).__name__)
-        return varied(env, agent, *args)
-
-    players.play = asynchronous.play = play
-    return played, launch.train(config)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from helpers import conversation, frames, logprobs
-from test_split import varied
+from support.engines import conversation, frames, logprobs
+from support.tiny_runs import varied
 
 from agents.vllm.engine import Prompt
 from train.config.recipe import load

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import settings
 from support.builders import ListTasks, make_task
+from support.engines import settings
 
 from agents.chat.agent import OpenAIAgent
 from agents.config import AgentConfig, Limits

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import SHAPE, conversation, frames, logprobs, settings
-from support.published import PARAVT_SFT, write_rows
+from support.engines import SHAPE, conversation, frames, logprobs, settings
+from support.published_rows import PARAVT_SFT, write_rows
 
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel

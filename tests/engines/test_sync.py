@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import conversation, disagreement, frames, logprobs, settings
 from support.builders import ListTasks, make_task
+from support.engines import conversation, disagreement, frames, logprobs, settings
 
 from agents.algorithm.config import PARAGRPOConfig
 from agents.algorithm.credit import Batch

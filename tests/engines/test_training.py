@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import settings, training
+from support.engines import settings, training
 
 from train.common.metrics_file import read_metrics
 from train.loop.launch import train

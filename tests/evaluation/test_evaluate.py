@@ -7,66 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from support.builders import ListTasks, make_task
+from support.evaluations import report, rollout, row
 
 import train.evaluation.evaluate as evaluation
 from train.config.evaluation import EvalConfig
 from train.evaluation.bootstrap import interval, video_clusters
 from train.evaluation.evaluate import evaluate, majority_answers, plan
-from train.evaluation.scores import EvalReport, EvalRow, paired_difference
+from train.evaluation.scores import EvalReport, paired_difference
 from train.rollout.starts import Start
-
-
-def row(task_id="a", score=1.0, **changes):
-    base = EvalRow(
-        task_id=task_id,
-        video="/v.mp4",
-        family="colour",
-        category="spatial",
-        kind="mcq",
-        frame_budget=4,
-        question="Which?",
-        gold="B",
-        evidence=((1.0, 2.0),),
-        score=score,
-        majority=0.5,
-        reward=score,
-        compliant=True,
-        calls=1,
-        executed=1,
-        parallel=1,
-        frames_seen=4,
-        evidence_recall=None,
-        stop_reason="answered",
-        answer="B",
-        error="",
-    )
-    return replace(base, **changes)
-
-
-def report(*rows):
-    return EvalReport(rows, {"resamples": 200, "confidence": 0.95, "seed": 0})
-
-
-def rollout(start, **changes):
-    base = {
-        "task_id": start.task_id,
-        "frame_budget": start.frame_budget,
-        "reward": 1.0,
-        "stop_reason": "answered",
-        "answer": "B",
-        "correct": 1.0,
-        "compliant": True,
-        "calls": 2,
-        "executed": 1,
-        "parallel": 2,
-        "frames_seen": 7,
-        "evidence_recall": math.nan,
-        "turns": ({"completion": "x", "crops": [{"window": (math.nan, 1.0), "status": "ok"}]},),
-        "error": "",
-        "duration": 30.0,
-        "usage": {"frames": 7.0},
-    }
-    return SimpleNamespace(**(base | changes))
 
 
 def run(monkeypatch, tasks, settings, outcome=rollout, num_envs=2):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from support.builders import make_task, write_manifest
-from test_evaluate import report, row
+from support.evaluations import report, row
 
 from agents.base import ClosableAgent
 from agents.config import AgentConfig, VLLMConfig
@@ -27,7 +27,7 @@ from train.evaluation.scores import EvalReport
 from train.evaluation.tables import comparison_table, print_progress, table
 
 PLUG_IN = '''
-from support.players import Always
+from support.evaluations import Always
 
 
 class Teller(Always):

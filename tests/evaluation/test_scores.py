@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.builders import make_task
-from test_evaluate import report, rollout, row
+from support.evaluations import report, rollout, row
 
 from paravt_env.task import Task
 from train.evaluation.bootstrap import macro_interval

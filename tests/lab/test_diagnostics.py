@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from support.builders import SIZE, make_task, write_manifest
-from test_evaluate import report, row
-from test_learner import SHAPE as LEARNER_SHAPE
-from test_learner import plain_logprobs, tokens, trajectory
-from test_recipes import SHAPE
+from support.evaluations import report, row
+from support.learning import SHAPE as LEARNER_SHAPE
+from support.learning import plain_logprobs, tokens, trajectory
+from support.recipes import SHAPE
 
 from agents.algorithm.advantages import Scores, decomposed
 from agents.algorithm.config import PARAGRPOConfig

@@ -219,7 +219,7 @@ def test_a_small_micro_batch_repeats_the_prompt_and_the_plan_says_so():
 
 def test_a_run_says_once_that_prompts_are_repeated(capsys, monkeypatch):
     pytest.importorskip("torch")
-    from test_packing import sample
+    from support.packing import sample
 
     from train.packing import samples as trajectory
 

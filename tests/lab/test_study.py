@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 from support.builders import SIZE, make_task, write_manifest
+from support.evaluations import report, row
+from support.recipes import MECHANISMS, SHAPE, differences
 from support.tiny_runs import tiny_settings, with_run
-from test_evaluate import report, row
-from test_recipes import MECHANISMS, SHAPE, differences
 
 from paravt_env.rewards.presets import make_preset
 from train.common.errors import ConfigError

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from support.processes import CONTEXT, free_port, preload, run
-from test_checkpoint import SHAPE as TINY
-from test_learner import ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
-from test_selection import rollout as played
+from support.gloo_processes import CONTEXT, free_port, preload, run
+from support.learning import ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
+from support.rollouts import rollout as played
+from support.tiny_runs import SHAPE as TINY
 
 import train.distributed.processes
 from agents.model.mini import build_mini

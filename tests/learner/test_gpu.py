@@ -4,25 +4,20 @@ And the benchmark's own bookkeeping (`benchmarks/gpu.py`), on a tiny shape that 
 """
 
 import json
-import sys
 from argparse import Namespace
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import pytest
-import torch
-from test_learner import MANY_TURNS, SHAPE, TEMPERATURE, config, make_batch, relative_difference
+from support.gpu import benchmark_script, cuda
+from support.learning import MANY_TURNS, SHAPE, TEMPERATURE, batch_of, config, relative_difference
 
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.packing.samples import Sample
-
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +33,6 @@ def gradients(folder, device, attention, batch, dtype="float32"):
     learner.accumulate(samples, Meter())
     named = learner.weights.parameters.items()
     return {name: p.grad.float().cpu() for name, p in named if p.grad is not None}
-
-
-def batch_of(folder, turns):
-    return make_batch(VisionLanguageModel.load(folder), turns, frames=True, subagents=True)
 
 
 @pytest.mark.gpu
@@ -69,16 +60,6 @@ def test_plain_sequences_take_the_flash_kernel_with_the_gradients_of_the_dense_m
     batch = batch_of(folder, [[[5]], [[3, 2]], [[7]]])
     flex, dense = (gradients(folder, "cpu", mode, batch) for mode in ("flex", "dense"))
     assert relative_difference(flex, dense) < 1e-5
-
-
-def benchmark_script(monkeypatch):
-    """The script as a module."""
-    path = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
-    spec = spec_from_file_location("gpu_benchmark", path)
-    module = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 import torch.distributed as dist
-from support.processes import free_port, run
-from test_gpu import batch_of, benchmark_script, cuda
-from test_learner import MANY_TURNS, SHAPE, TEMPERATURE, config, relative_difference
+from support.gloo_processes import free_port, run
+from support.gpu import benchmark_script, cuda
+from support.learning import MANY_TURNS, SHAPE, TEMPERATURE, batch_of, config, relative_difference
 
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel

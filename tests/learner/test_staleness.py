@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_learner import MANY_TURNS, ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
-from test_learner import plain_logprobs as plain
+from support.learning import MANY_TURNS, ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
+from support.learning import plain_logprobs as plain
 
 from agents.base import Trajectory
 from agents.model.mini import build_mini

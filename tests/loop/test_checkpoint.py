@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.builders import SIZE, make_task, write_manifest
+from support.tiny_runs import SHAPE
 
 from agents.algorithm.config import PARAGRPOConfig
 from agents.config import AgentConfig
-from agents.model.mini import MiniConfig, build_mini
+from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
@@ -34,11 +35,6 @@ from train.rollout import play as rollout
 from train.rollout.difficulty import FILE
 from train.workers import ahead as asynchronous
 from train.workers import rollout_workers as players
-
-SHAPE = MiniConfig(
-    hidden_size=48, layers=2, heads=4, intermediate_size=64, vision_hidden_size=32, vision_layers=1,
-    vision_heads=2, vision_intermediate_size=48, patch_size=8, vocabulary=280,
-)  # fmt: skip
 
 
 def write(folder):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_learner import ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
+from support.learning import ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
 
 from agents.config import AgentConfig
 from agents.model.agent import TransformersAgent

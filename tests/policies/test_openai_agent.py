@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 from support.builders import ListTasks, act, make_task, write_manifest
-from support.players import Settings
+from support.evaluations import Settings
 
 from agents.chat.agent import OpenAIAgent
 from agents.chat.client import ChatConfig

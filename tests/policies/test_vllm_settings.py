@@ -9,15 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 from support.builders import ListTasks, make_task
+from support.fake_vllm import CALL, FakeEngine
 
-from agents.base import AgentError, AgentStats
+from agents.base import AgentError
 from agents.config import AgentConfig, Limits, VLLMConfig
 from agents.model.agent import TransformersAgent
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.agent import VLLMAgent
-from agents.vllm.engine import EngineError, Generated, check_shared_memory, engine_arguments
-from paravt_env.protocol import render_completion
+from agents.vllm.engine import EngineError, check_shared_memory, engine_arguments
 from paravt_env.settings import EnvSettings
 from train.common.errors import ConfigError
 from train.config.evaluation import EvalConfig
@@ -30,7 +30,6 @@ from train.rollout.starts import Start
 from train.workers.rollout_workers import make_players
 
 SHAPE = MiniConfig(32, 2, 2, 64, 32, 1, 2, 64, vocabulary=300, numbers=12)
-CALL = render_completion("Look.", [(2.0, 12.0)], "").removeprefix("<think>\n")
 
 
 @pytest.fixture
@@ -47,32 +46,6 @@ def rows(make_vector, clip):
         return make_vector(count, tasks=tasks, frame_size=size, frame_budget=budget, **settings)
 
     return make
-
-
-class FakeEngine:
-    """Calls in every turn and reads a crop in two tokens.
-
-    Attributes:
-        asked: Kind, tokens and limit of each prompt.
-    """
-
-    def __init__(self, vlm: VisionLanguageModel) -> None:
-        self.stats, self.asked = AgentStats(), []
-        self.call = vlm.tokenizer(CALL, add_special_tokens=False)["input_ids"]
-
-    def frames(self) -> dict[str, int]:
-        return {"encoded": 0, "held": 0}
-
-    def generate(self, prompts):
-        results = []
-        for p in prompts:
-            self.asked.append((p.context.kind, len(p.context.ids), p.limit))
-            ids = (self.call if p.context.kind == "main" else [5, 6])[: p.limit]
-            results.append([Generated(ids, [0.0] * len(ids), [0] * len(ids))] * p.count)
-        return results
-
-    def close(self) -> None:
-        pass
 
 
 class Gone(FakeEngine):

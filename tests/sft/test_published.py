@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from support import processes, published
+from support import gloo_processes as processes
+from support import published_rows as published
 from support.builders import SIZE, make_task, write_manifest
 from support.videos import read_index
 from transformers import AutoModelForImageTextToText

@@ -8,10 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support.fake_vllm import VLM, FakeLLM, install, prompts
-from support.tiny_runs import tiny_settings, with_run
-from test_checkpoint import SHAPE
-from test_vllm_settings import FakeEngine
+from support.fake_vllm import VLM, FakeEngine, FakeLLM, install, prompts
+from support.tiny_runs import SHAPE, tiny_settings, with_run
 
 from agents.config import AgentConfig, VLLMConfig
 from agents.vllm import agent as vllm_agent

@@ -5,10 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
-from support.processes import run
-from support.tiny_runs import tiny_settings, with_run
-from test_checkpoint import SHAPE
-from test_split import varied
+from support.gloo_processes import run
+from support.tiny_runs import SHAPE, tiny_settings, varied, with_run
 
 from train.common.metrics_file import read_metrics
 from train.config.parallel import ParallelConfig

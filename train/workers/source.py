@@ -14,7 +14,6 @@ from typing import Any, Generic, Protocol, TypeVar
 T = TypeVar("T")
 
 
-
 @dataclass(frozen=True)
 class Played(Generic[T]):
     """A batch and what it was played with."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.processes import run
+from support.gloo_processes import run
 from support.videos import read_index
 
 torch = pytest.importorskip("torch")
@@ -32,7 +32,7 @@ from train.learner.meter import Meter  # noqa: E402
 from train.loop import launch  # noqa: E402
 from train.packing.shares import idle  # noqa: E402
 from train.rollout.play import play  # noqa: E402
-from train.rollout.starts import Start
+from train.rollout.starts import Start  # noqa: E402
 
 SHAPE = MiniConfig(32, 1, 2, 64, 32, 1, 2, 64, vocabulary=300)
 CALLS = render_completion("Both ends, please.", [(10.0, 12.0), (20.0, 22.0)])
