@@ -3,6 +3,7 @@
 The others stand beside the code that they are about: `grep -rn test_defect_ tests`.
 """
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from support.videos import read_index
 torch = pytest.importorskip("torch")
 
 from agents.algorithm.config import PARAGRPOConfig  # noqa: E402
-from agents.algorithm.credit import PARAGRPO  # noqa: E402
+from agents.algorithm.credit import credit  # noqa: E402
 from agents.base import Completion, Decision  # noqa: E402
 from agents.config import AgentConfig, Limits  # noqa: E402
 from agents.model.mini import MiniConfig, build_mini  # noqa: E402
@@ -25,7 +26,7 @@ from train.config import recipe  # noqa: E402
 from train.config.evaluation import EvalConfig  # noqa: E402
 from train.config.parallel import ParallelConfig  # noqa: E402
 from train.config.run import TrainConfig  # noqa: E402
-from train.distributed.processes import Group, start  # noqa: E402
+from train.distributed.processes import Group, join  # noqa: E402
 from train.evaluation import measure  # noqa: E402
 from train.learner.logprobs import TokenLogprobs  # noqa: E402
 from train.learner.meter import Meter  # noqa: E402
@@ -114,7 +115,7 @@ def test_defect_08_sub_agents_read_their_own_crop_with_the_question_and_are_trai
     scored = [replace(r, reward=reward) for r, reward in zip(rollouts, (1.0, 0.0), strict=True)]
     config = PARAGRPOConfig(batch_normalise=False)
     weights = env.simulation.preset.weights
-    batch, _ = PARAGRPO(config, weights, lambda: [], lambda batch: {}).credit([scored])
+    batch = credit([scored], config, weights).batch
     advantages = [float(one[0]) for one in batch.advantages]
     assert [one.kind for one in batch.trajectories] == ["main", "subagent", "subagent"] * 2
     assert advantages == pytest.approx([1.0] * 3 + [-1.0] * 3)
@@ -146,8 +147,12 @@ def test_defect_22_evaluation_plays_with_the_settings_of_training(vlm, monkeypat
     assert measure.evaluated_agent(config)(env) == (expected, env.simulation.settings)
 
     made = []
-    monkeypatch.setattr(launch, "_agent", lambda vlm, agent, *rest: made.append(agent))
-    launch._validation(config, vlm, env)
+    monkeypatch.setattr(
+        launch, "agent_factory", lambda engine: lambda vlm, agent, *rest: made.append(agent)
+    )
+    monkeypatch.setattr(launch, "make_env", lambda *given: env)
+    with ExitStack() as resources:
+        launch.validation(config, vlm, resources)
     assert made == [expected]
 
 
@@ -191,7 +196,7 @@ def test_defect_24_the_recipes_validate_during_training(name):
 
 def encode_together(folder, counts):
     """Features and the vision tower's gradient for each number of frames, shared and alone."""
-    row = start(ParallelConfig(sequence=3, timeout=900))
+    row = join(ParallelConfig(sequence=3, timeout=900))
     found = {}
     for count in counts:
         rng = np.random.default_rng(count)

@@ -23,10 +23,10 @@ from train.distributed.processes import Group, Processes
 from train.evaluation.agents import load_agent
 from train.lab.plan.costs import SHAPES, kv_bytes
 from train.lab.plan.plan import Constants, of_recipe
-from train.loop import launch
+from train.loop.checks import check
 from train.loop.launch import train
 from train.rollout import play as rollout
-from train.workers import rollout_workers as players
+from train.workers import rollout_workers
 
 METHODS = (
     "paragrpo", "vanilla_grpo", "anchoring_only", "gating_only", "longvt", "longvila", "pyvision",
@@ -54,7 +54,7 @@ def test_every_method_has_a_recipe_in_both_sizes(method, size):
 def test_the_published_division_of_eight_gpus_is_the_same_method():
     split = settings("paragrpo_8b_split")
     assert differences(split, settings("paragrpo_8b")) == {"agent.engine"}
-    launch._check(split, Processes(Group(0, 8)), None)
+    check(split, Processes(Group(0, 8)), None)
     assert split.parallel.layout == "split" and split.parallel.servers == 1
     assert split.run.asynchronous and split.run.staleness == 2
     assert split.algorithm.loss == "decoupled", "what is played ahead needs a correction"
@@ -149,7 +149,7 @@ def test_gdpo_and_dapo_hold_the_published_numbers():
     algorithm, selection = dapo.algorithm, dapo.selection
     assert (algorithm.clip_low, algorithm.clip_high) == (0.2, 0.28)
     assert (algorithm.aggregation, algorithm.kl_coefficient) == ("token_mean", 0.0)
-    assert (algorithm.group_size, config.optimizer.learning_rate) == (16, 1e-6)
+    assert (algorithm.group_size, dapo.optimizer.learning_rate) == (16, 1e-6)
     assert (selection.oversample, selection.rounds) == (3.0, 10)
     assert selection.drop_zero_variance
     assert selection.over_long_limit == 5 * selection.over_long_buffer
@@ -212,9 +212,10 @@ def tiny(clip, other_clip, tmp_path_factory):
                 subagent_tokens=4,
             ),
             algorithm=replace(
-                config.algorithm, groups=2, group_size=2, learning_rate=1e-3,
+                config.algorithm, groups=2, group_size=2,
                 minibatches=min(config.algorithm.minibatches, 2),
             ),
+            optimizer=replace(config.optimizer, learning_rate=1e-3),
             selection=replace(
                 config.selection,
                 prior_rollouts=min(config.selection.prior_rollouts, 2),
@@ -245,7 +246,7 @@ def varied(monkeypatch):
             )
         return rollouts
 
-    monkeypatch.setattr(players, "play", play)
+    monkeypatch.setattr(rollout_workers, "play", play)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -277,7 +278,7 @@ def test_a_batch_of_which_nothing_is_kept_takes_no_step_and_the_run_goes_on(tiny
     def play(*played):
         return [replace(one, reward=0.5) for one in rollout.play(*played)]
 
-    monkeypatch.setattr(players, "play", play)
+    monkeypatch.setattr(rollout_workers, "play", play)
     config = tiny("dapo_mini")
     config = replace(config, run=replace(config.run, name="flat", checkpoint_every=1))
     trained = train(config)

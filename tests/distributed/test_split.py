@@ -19,9 +19,8 @@ from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
 from train.config.parallel import ParallelConfig
 from train.distributed.processes import ALONE, Group, Processes
-from train.loop import launch
-from train.workers import ahead as asynchronous
-from train.workers import rollout_workers as players
+from train.loop import checks, launch
+from train.workers import lanes, rollout_workers
 
 
 @pytest.mark.parametrize("trains", [True, False])
@@ -53,7 +52,7 @@ def make(clip, other_clip, tmp_path):
 
 
 def test_one_that_plays_and_one_that_trains_are_one_process_that_does_both(make, monkeypatch):
-    for module in (players, asynchronous):
+    for module in (rollout_workers, lanes):
         monkeypatch.setattr(module, "play", varied)
     split, alone = make("split"), make("alone", "colocated")
     (player, saved), (trainer, _) = run(process, 2, split)
@@ -74,7 +73,7 @@ ON_ITS_OWN = Processes(Group(0, 2), plays=True, trains=False)
 
 
 def check(config, processes=ON_ITS_OWN):
-    launch._check(config, processes, None)
+    checks.check(config, processes, None)
 
 
 def test_engines_that_several_processes_cannot_have_are_refused(make):
@@ -101,7 +100,7 @@ def test_engines_that_several_processes_cannot_have_are_refused(make):
 def test_only_who_plays_has_an_engine(make):
     config = make("server", engine="vllm_server").agent
     trains = replace(ON_ITS_OWN, plays=False, trains=True)
-    engines = [launch._playing(config, one).engine for one in (ON_ITS_OWN, trains)]
+    engines = [launch.playing_agent(config, one).engine for one in (ON_ITS_OWN, trains)]
     assert engines == ["vllm_server", "transformers"]
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from support.builders import ListTasks, make_task
 from support.engines import conversation, disagreement, frames, logprobs, settings
+from support.learning import config as learner_config
 
-from agents.algorithm.config import PARAGRPOConfig
 from agents.algorithm.credit import Batch
 from agents.config import AgentConfig, Limits
 from agents.model.vlm import VisionLanguageModel
@@ -72,8 +72,7 @@ def test_ten_steps_of_training_agree_before_and_after_each_sync(
     agent = VLLMAgent(vlm, config, engine, Limits(3))
     learner = Learner(
         vlm,
-        PARAGRPOConfig(groups=2, group_size=4, kl_coefficient=0.0, loss="tis", learning_rate=1e-3),
-        TEMPERATURE,
+        learner_config(groups=2, group_size=4, loss="tis", learning_rate=1e-3, max_grad_norm=1.0),
     )
     rng = np.random.default_rng(0)
     for step in range(10):
@@ -101,8 +100,7 @@ def test_trained_adapters_reach_the_engine_merged(
     agent = VLLMAgent(adapted, config, engine, Limits(3))
     learner = Learner(
         adapted,
-        PARAGRPOConfig(groups=1, group_size=4, kl_coefficient=0.0, loss="tis", learning_rate=0.05),
-        TEMPERATURE,
+        learner_config(groups=1, group_size=4, loss="tis", learning_rate=0.05, max_grad_norm=1.0),
     )
     rng = np.random.default_rng(0)
     for step in range(2):

@@ -19,7 +19,7 @@ from support.recipes import SHAPE
 
 from agents.algorithm.advantages import Scores, decomposed
 from agents.algorithm.config import PARAGRPOConfig
-from agents.algorithm.credit import PARAGRPO
+from agents.algorithm.credit import credit
 from agents.config import AgentConfig
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
@@ -29,6 +29,7 @@ from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
 from train.config import recipe
 from train.config.env import EnvConfig
+from train.config.learner import LearnerConfig, OptimizerConfig
 from train.config.run import DiagnosticsConfig, RunConfig, TrainConfig
 from train.config.selection import SelectionConfig
 from train.lab.diagnose.diagnose import (
@@ -52,7 +53,7 @@ from train.lab.diagnose.terms import (
 from train.learner.learner import Learner
 from train.loop.launch import train
 from train.rollout import play as rollout
-from train.workers import rollout_workers as players
+from train.workers import rollout_workers
 
 WEIGHTS = {"answer": 1.0, "format_anchor": 0.5, "tool_gain": 0.0}
 
@@ -354,9 +355,8 @@ def plain_gradient(vlm, groups, places, advantage):
 
 def measured(vlm, groups, chosen=(0, 1, 2, 3), weights=WEIGHED, **settings):
     config = method_config(**settings)
-    learner = Learner(vlm, config, 0.7)
-    method = PARAGRPO(config, weights, lambda: groups, lambda batch: {})
-    batch, _ = method.credit(groups)
+    learner = Learner(vlm, LearnerConfig(config, temperature=0.7))
+    batch = credit(groups, config, weights).batch
     return measure_gradients(learner, config, weights, groups, batch, chosen)
 
 
@@ -369,10 +369,10 @@ def measured(vlm, groups, chosen=(0, 1, 2, 3), weights=WEIGHED, **settings):
     ],
     ids=["plain", "normalised", "gated"],
 )
-@pytest.mark.parametrize("credit", ["trajectory", "token"])
-def test_gradients_of_terms_equal_plain_autograd(vlm, groups, credit, settings):
+@pytest.mark.parametrize("where", ["trajectory", "token"])
+def test_gradients_of_terms_equal_plain_autograd(vlm, groups, where, settings):
     """However the run normalises: a term is credited alone, by `grpo`. (The tool term is flat.)"""
-    found = measured(vlm, groups, credit=credit, **settings)
+    found = measured(vlm, groups, credit=where, **settings)
 
     def answer(g, n):
         return standardised(ANSWERS[g])[n]
@@ -380,7 +380,7 @@ def test_gradients_of_terms_equal_plain_autograd(vlm, groups, credit, settings):
     def form(g, n):
         value = standardised(FORMS[g])[n]
         tags = groups[g][n].trajectories[0].roles == Role.tag
-        return value * tags if credit == "token" else value
+        return value * tags if where == "token" else value
 
     a, b = ([plain_gradient(vlm, groups, half, one) for half in ((0, 1), (2, 3))] for one in
             (answer, form))  # fmt: skip
@@ -420,15 +420,14 @@ def test_a_term_without_variance_has_no_gradient_and_no_cosine(vlm, groups):
 
 def test_a_probe_leaves_the_learner_as_it_was(vlm, groups):
     config = method_config()
-    learner = Learner(vlm, config, 0.7)
+    learner = Learner(vlm, LearnerConfig(config, temperature=0.7))
     weights = [p.detach().clone() for p in learner.parameters]
     generators = learner.rng.bit_generator.state, torch.get_rng_state()
-    method = PARAGRPO(config, WEIGHED, lambda: groups, lambda batch: {})
-    batch, _ = method.credit(groups)
+    batch = credit(groups, config, WEIGHED).batch
     kept = [a.copy() for a in batch.advantages]
     metrics = measure_batch(learner, config, WEIGHED, groups, batch, [0, 1])
     assert {"diagnostics/advice", "diagnostics/cosine/answer~format_anchor"} <= metrics.keys()
-    assert learner.config is config
+    assert learner.method is config
     assert all(p.grad is None for p in learner.parameters)
     assert all(torch.equal(a, b) for a, b in zip(weights, learner.parameters, strict=True))
     assert generators[0] == learner.rng.bit_generator.state
@@ -490,8 +489,9 @@ def settings(clip, other_clip, tmp_path_factory):
                 answer_tokens=4, subagent_tokens=3,
             ),
             algorithm=PARAGRPOConfig(
-                groups=3, group_size=2, learning_rate=1e-3, kl_coefficient=0.01,
+                groups=3, group_size=2, kl_coefficient=0.01,
             ),
+            optimizer=OptimizerConfig(learning_rate=1e-3),
             run=RunConfig(
                 name=name, folder=str(folder / "runs"), steps=steps, wandb="disabled",
                 checkpoint_every=0,
@@ -516,7 +516,7 @@ def varied():
         return rollouts
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(players, "play", play)
+        patch.setattr(rollout_workers, "play", play)
         patch.setattr("train.lab.diagnose.diagnose.play", play)
         yield
 

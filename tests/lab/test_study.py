@@ -40,7 +40,7 @@ def test_no_arm_of_the_search_has_a_mechanism_or_sees_the_test_split(tmp_path):
     }
     assert {c.evaluation.split for c in found} == {"val"}
     trained = [cell.config for cell in cells if not cell.evaluate_only]
-    settings = [(c.agent, c.algorithm, c.env) for c in trained]
+    settings = [(c.agent, c.algorithm, c.optimizer, c.env) for c in trained]
     assert all(settings.count(one) == 1 for one in settings)
 
 
@@ -275,12 +275,12 @@ def changed(config, **groups):
     ids=["report", "checkpoint"],
 )
 def test_what_was_made_with_other_settings_is_never_taken_for_the_outcome_of_these(cell, make):
-    other = replace(cell, config=changed(cell.config, algorithm={"learning_rate": 0.5}))
+    other = replace(cell, config=changed(cell.config, optimizer={"learning_rate": 0.5}))
     recipe.save(cell.config, cell.folder)
     other.check()  # nothing is there yet
     make(cell.folder)
     cell.check()
-    message = r"a-0 was made with other settings: algorithm\.learning_rate \(0\.001, now 0\.5\)\."
+    message = r"a-0 was made with other settings: optimizer\.learning_rate \(0\.001, now 0\.5\)\."
     with pytest.raises(ConfigError, match=message):
         other.check()
     (cell.folder / "config.yaml").unlink()

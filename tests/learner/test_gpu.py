@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 import pytest
 from support.gpu import benchmark_script, cuda
-from support.learning import MANY_TURNS, SHAPE, TEMPERATURE, batch_of, config, relative_difference
+from support.learning import MANY_TURNS, SHAPE, batch_of, config, relative_difference
 
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 def gradients(folder, device, attention, batch, dtype="float32"):
     vlm = VisionLanguageModel.load(folder, dtype, device)
-    learner = Learner(vlm, config(attention=attention), TEMPERATURE)
+    learner = Learner(vlm, config(attention=attention))
     samples = [Sample(t, a) for t, a in zip(batch.trajectories, batch.advantages, strict=True)]
     learner.accumulate(samples, Meter())
     named = learner.weights.parameters.items()
@@ -77,7 +77,9 @@ def benchmark(monkeypatch):
     module.killed_after, module.real_learner = 100, module.learner_for
     monkeypatch.setattr(module, "timed", timed)
     monkeypatch.setattr(module, "load_libraries", lambda: None)
-    monkeypatch.setattr(module, "learner_for", lambda vlm, rank: Learner(vlm, config(), 1.0))
+    monkeypatch.setattr(
+        module, "learner_for", lambda vlm, rank: Learner(vlm, config(temperature=1.0))
+    )
     return module
 
 
@@ -192,7 +194,7 @@ def test_every_run_of_the_benchmark_encodes_its_frames(benchmark, rank):
     learner.vlm.encode_images = encode
     for _ in range(2):
         learner.optimize(samples, Meter())
-    assert learner.parallel.config.recompute and encoded == [3, 3]
+    assert learner.processes.config.recompute and encoded == [3, 3]
 
 
 def test_utilisation_counts_useful_operations_speed_all_and_memory_what_is_known(

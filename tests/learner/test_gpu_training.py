@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from support.gloo_processes import free_port, run
 from support.gpu import benchmark_script, cuda
-from support.learning import MANY_TURNS, SHAPE, TEMPERATURE, batch_of, config, relative_difference
+from support.learning import MANY_TURNS, SHAPE, batch_of, config, relative_difference
 
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
@@ -37,7 +37,7 @@ def gradients(learner, batch):
 
 def learner_of(folder, device, attention="auto", parallel=ALONE):
     vlm = VisionLanguageModel.load(folder, "float32", device)
-    return Learner(vlm, config(attention=attention), TEMPERATURE, parallel=parallel)
+    return Learner(vlm, config(attention=attention), processes=parallel)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -10,7 +10,6 @@ from support.learning import (
     MANY_TURNS,
     ONE_TURN,
     SHAPE,
-    TEMPERATURE,
     config,
     make_batch,
     plain_logprobs,
@@ -23,7 +22,6 @@ from train.common.errors import ConfigError
 from train.config.learner import FaultConfig
 from train.config.parallel import ParallelConfig
 from train.distributed.processes import Processes
-from train.learner import learner as learner_module
 from train.learner.attention import block_mask, choose, tree_attention
 from train.learner.learner import Learner
 from train.learner.meter import Meter
@@ -82,7 +80,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_equal_the_plain_computation(vlm, case, attention):
     batch = make_batch(vlm, **CASES[case])
-    learner = Learner(vlm, config(attention=attention), TEMPERATURE)
+    learner = Learner(vlm, config(attention=attention))
     packed, metrics = packed_gradients(learner, batch)
     plain = plain_gradients(vlm, batch)
     assert relative_difference(packed, plain) < 1e-5
@@ -95,8 +93,8 @@ def test_gradients_equal_the_plain_computation(vlm, case, attention):
 )
 def test_sizes_that_bound_memory_change_no_gradient(vlm, settings):
     batch = make_batch(vlm, MANY_TURNS, frames=True, subagents=True)
-    whole, _ = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
-    parts, metrics = packed_gradients(Learner(vlm, config(**settings), TEMPERATURE), batch)
+    whole, _ = packed_gradients(Learner(vlm, config()), batch)
+    parts, metrics = packed_gradients(Learner(vlm, config(**settings)), batch)
     assert relative_difference(parts, whole) < 1e-5
     assert metrics["micro_batches"] > 1
 
@@ -109,7 +107,7 @@ def test_grouped_query_attention_has_the_same_gradients(tmp_path):
     torch.manual_seed(0)
     vlm = VisionLanguageModel(type(vlm.model)(text).eval(), vlm.tokenizer, vlm.image_processor)
     batch = make_batch(vlm, MANY_TURNS)
-    packed, _ = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    packed, _ = packed_gradients(Learner(vlm, config()), batch)
     assert relative_difference(packed, plain_gradients(vlm, batch)) < 1e-5
 
 
@@ -119,7 +117,7 @@ def test_k3_divergence_from_the_reference_has_the_plain_gradient(vlm, checkpoint
         for weight in vlm.model.parameters():
             weight.mul_(1.05)
     batch = make_batch(vlm, MANY_TURNS)
-    learner = Learner(vlm, config(kl_coefficient=0.3), TEMPERATURE, reference)
+    learner = Learner(vlm, config(kl_coefficient=0.3), reference)
     packed, metrics = packed_gradients(learner, batch)
     plain = plain_gradients(vlm, batch, kl=0.3, reference=reference)
     assert relative_difference(packed, plain) < 1e-5
@@ -129,7 +127,7 @@ def test_k3_divergence_from_the_reference_has_the_plain_gradient(vlm, checkpoint
 
 def test_metrics_are_those_of_the_plain_computation(vlm):
     batch = make_batch(vlm, ONE_TURN)
-    _, metrics = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    _, metrics = packed_gradients(Learner(vlm, config()), batch)
     with torch.no_grad():
         pairs = [plain_logprobs(vlm, one) for one in batch.trajectories]
     behaviour = torch.cat(
@@ -159,7 +157,7 @@ def test_decoupled_weighs_each_token_by_what_it_was_sampled_with(vlm):
     ratios = torch.cat(moved).exp().sort().values
     half = len(ratios) // 2
     cap = ratios[half - 1 : half + 1].mean().item()  # half of the tokens weigh more
-    learner = Learner(vlm, config(loss="decoupled", behaviour_cap=cap), TEMPERATURE)
+    learner = Learner(vlm, config(loss="decoupled", behaviour_cap=cap))
     packed, metrics = packed_gradients(learner, batch)
     vlm.model.zero_grad(set_to_none=True)
     count = sum(int(one.loss_mask.sum()) for one in batch.trajectories)
@@ -184,7 +182,7 @@ def test_gspo_has_the_plain_gradient_however_groups_are_cut(vlm, micro_batch_tok
         batch.advantages[i] = np.full(len(one.branch_ids), (-1) ** i * (1 + i), dtype=np.float32)
     settings = {"loss": "gspo", "aggregation": "sequence_mean", "clip_low": 0.1, "clip_high": 0.1}
     settings["micro_batch_tokens"] = micro_batch_tokens
-    learner = Learner(vlm, config(**settings), TEMPERATURE)
+    learner = Learner(vlm, config(**settings))
     packed, metrics = packed_gradients(learner, batch)
     vlm.model.zero_grad(set_to_none=True)
     for one, advantages in zip(batch.trajectories, batch.advantages, strict=True):
@@ -208,7 +206,7 @@ def test_tis_weighs_by_the_truncated_behaviour_of_the_sampler(vlm):
             ]
         )
     cap = float(weights.median())
-    learner = Learner(vlm, config(loss="tis", behaviour_cap=cap), TEMPERATURE)
+    learner = Learner(vlm, config(loss="tis", behaviour_cap=cap))
     _, metrics = packed_gradients(learner, batch)
     assert metrics["ratio"] == pytest.approx(1, abs=1e-6)
     assert metrics["behaviour_weight"] == pytest.approx(
@@ -220,7 +218,7 @@ def test_tis_weighs_by_the_truncated_behaviour_of_the_sampler(vlm):
 def test_dr_grpo_divides_by_sequences_times_the_configured_limit(vlm):
     batch = make_batch(vlm, MANY_TURNS, subagents=True)
     settings = {"aggregation": "dr_grpo", "length_limit": 37}
-    packed, _ = packed_gradients(Learner(vlm, config(**settings), TEMPERATURE), batch)
+    packed, _ = packed_gradients(Learner(vlm, config(**settings)), batch)
     tokens = sum(int(one.loss_mask.sum()) for one in batch.trajectories)
     of_the_sum = tokens / (len(batch.trajectories) * 37)
     plain = {name: grad * of_the_sum for name, grad in plain_gradients(vlm, batch).items()}
@@ -236,7 +234,7 @@ def test_cispo_truncates_at_the_configured_cap(vlm):
         ]
     ratios = torch.cat([(logprobs - behaviour).exp() for logprobs, behaviour in pairs])
     cap = float(ratios.median())
-    learner = Learner(vlm, config(loss="cispo", ratio_cap=cap), TEMPERATURE)
+    learner = Learner(vlm, config(loss="cispo", ratio_cap=cap))
     _, metrics = packed_gradients(learner, batch)
     assert metrics["clip_fraction"] == pytest.approx(float((ratios > cap).float().mean()), abs=0.04)
     assert metrics["clip_fraction"] > 0.3
@@ -249,7 +247,7 @@ def test_a_divergence_in_the_reward_is_a_sum_and_no_term_of_the_loss(vlm, checkp
             weight.mul_(1.05)
     batch = make_batch(vlm, MANY_TURNS, subagents=True)
     settings = {"kl_coefficient": 0.3, "kl_in": "reward", "micro_batch_tokens": 90}
-    learner = Learner(vlm, config(**settings), TEMPERATURE, reference)
+    learner = Learner(vlm, config(**settings), reference)
     with torch.no_grad():
         plain = []
         for one in batch.trajectories:
@@ -257,14 +255,14 @@ def test_a_divergence_in_the_reward_is_a_sum_and_no_term_of_the_loss(vlm, checkp
             plain.append(float((d.exp() - d - 1).sum()))
     assert learner.divergence(batch.trajectories) == pytest.approx(plain, rel=1e-4, abs=1e-6)
     packed, metrics = packed_gradients(learner, batch)
-    without, _ = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    without, _ = packed_gradients(Learner(vlm, config()), batch)
     assert relative_difference(packed, without) < 1e-6
     assert "kl" not in metrics
 
 
 def test_a_divergence_needs_a_reference(vlm):
     with pytest.raises(ValueError, match="kl_coefficient"):
-        Learner(vlm, config(), TEMPERATURE).divergence(make_batch(vlm, ONE_TURN).trajectories)
+        Learner(vlm, config()).divergence(make_batch(vlm, ONE_TURN).trajectories)
 
 
 def on_policy(vlm, batch):
@@ -280,7 +278,7 @@ def on_policy(vlm, batch):
 @pytest.mark.parametrize("loss", ["clipped", "decoupled"])
 def test_on_policy_the_ratio_is_one_and_nothing_is_clipped(vlm, loss):
     batch = on_policy(vlm, make_batch(vlm, MANY_TURNS, frames=True, subagents=True))
-    metrics = Learner(vlm, config(loss=loss), TEMPERATURE).update(batch)
+    metrics = Learner(vlm, config(loss=loss)).update(batch)
     assert metrics["ratio"] == pytest.approx(1, abs=1e-5)
     assert metrics["behaviour_mismatch_max"] < 1e-4
     assert metrics["clip_fraction"] == 0
@@ -290,18 +288,15 @@ def test_several_steps_measure_the_ratio_from_the_start_of_the_update(vlm):
     """Behaviour is older and far off here: only a computed pi_prox has ratios of 1 at first."""
     batch = make_batch(vlm, ONE_TURN)
     seen = []
-    original = learner_module.LOSSES["decoupled"]
+    learner = Learner(vlm, config(loss="decoupled", epochs=2, staleness=1))
+    original = learner.loss
 
     def spy(inputs):
         seen.append((inputs.logprobs - inputs.proximal).detach().abs().max().item())
         return original(inputs)
 
-    learner_module.LOSSES["decoupled"] = spy
-    try:
-        learner = Learner(vlm, config(loss="decoupled", epochs=2), TEMPERATURE, staleness=1)
-        metrics = learner.update(batch, version=1)
-    finally:
-        learner_module.LOSSES["decoupled"] = original
+    learner.loss = replace(original, function=spy)
+    metrics = learner.update(batch, version=1)
     assert metrics["optimizer_steps"] == 2
     first, second = seen
     assert first < 1e-5 < 1e-3 < second
@@ -309,7 +304,7 @@ def test_several_steps_measure_the_ratio_from_the_start_of_the_update(vlm):
 
 def test_minibatches_keep_groups_whole_and_take_one_step_each(vlm, monkeypatch):
     batch = make_batch(vlm, [*ONE_TURN, [[2], [3]]])
-    learner = Learner(vlm, config(minibatches=3), TEMPERATURE)
+    learner = Learner(vlm, config(minibatches=3))
     sizes = []
     monkeypatch.setattr(learner, "optimize", lambda samples, meter: sizes.append(len(samples)))
     assert learner.update(batch)["optimizer_steps"] == 3
@@ -321,7 +316,7 @@ def test_sequences_without_advantage_are_averaged_over_but_not_computed(vlm):
     for i, group in enumerate(batch.groups):
         if group == 1:
             batch.advantages[i][:] = 0
-    packed, metrics = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    packed, metrics = packed_gradients(Learner(vlm, config()), batch)
     assert relative_difference(packed, plain_gradients(vlm, batch)) < 1e-5
     assert (metrics["samples"], metrics["samples_without_advantage"]) == (6, 2)
 
@@ -333,7 +328,7 @@ def test_the_vision_tower_runs_once_for_the_distinct_images_of_a_group(vlm, monk
     monkeypatch.setattr(
         vlm, "encode_images", lambda images: calls.append(len(images)) or encode(images)
     )
-    Learner(vlm, config(), TEMPERATURE).update(batch)
+    Learner(vlm, config()).update(batch)
     assert calls == [
         3
     ]  # two in the prompt, one new one in the last branch, which also shows the first again
@@ -341,7 +336,7 @@ def test_the_vision_tower_runs_once_for_the_distinct_images_of_a_group(vlm, monk
 
 def test_a_frozen_vision_tower_does_not_move(vlm):
     before = {n: p.clone() for n, p in vlm.model.named_parameters()}
-    Learner(vlm, config(freeze_vision=True), TEMPERATURE).update(make_batch(vlm, ONE_TURN))
+    Learner(vlm, config(freeze_vision=True)).update(make_batch(vlm, ONE_TURN))
     moved = {n for n, p in vlm.model.named_parameters() if not torch.equal(p, before[n])}
     assert moved
     assert not any("visual" in name for name in moved)
@@ -351,7 +346,7 @@ def test_an_update_raises_the_probability_of_what_had_an_advantage(vlm):
     batch = on_policy(vlm, make_batch(vlm, ONE_TURN))
     for i, one in enumerate(batch.trajectories):
         batch.advantages[i] = np.full(len(one.branch_ids), 1.0 if i % 2 else -1.0, dtype=np.float32)
-    Learner(vlm, config(), TEMPERATURE).update(batch)
+    Learner(vlm, config()).update(batch)
     with torch.no_grad():
         gain = [
             float(
@@ -363,7 +358,7 @@ def test_an_update_raises_the_probability_of_what_had_an_advantage(vlm):
 
 
 def test_the_gradient_is_clipped_and_the_rate_warms_up(vlm):
-    learner = Learner(vlm, config(warmup_steps=3, max_grad_norm=0.01), TEMPERATURE)
+    learner = Learner(vlm, config(warmup_steps=3, max_grad_norm=0.01))
     batch = make_batch(vlm, ONE_TURN)
     rates, norms = [learner.optimizer.param_groups[0]["lr"]], []
 
@@ -380,7 +375,7 @@ def test_the_gradient_is_clipped_and_the_rate_warms_up(vlm):
 
 
 def test_no_gradient_is_held_until_the_next_update(vlm):
-    learner = Learner(vlm, config(), TEMPERATURE)
+    learner = Learner(vlm, config())
     assert learner.update(make_batch(vlm, ONE_TURN))["grad_norm"] > 0
     assert all(p.grad is None for p in vlm.model.parameters())
 
@@ -388,7 +383,7 @@ def test_no_gradient_is_held_until_the_next_update(vlm):
 def test_processes_that_cannot_share_the_heads_are_refused_as_the_learner_is_made(vlm):
     three = Processes(config=ParallelConfig(sequence=3))
     with pytest.raises(ConfigError, match="3 processes cannot share 4 attention heads: set para"):
-        Learner(vlm, config(), TEMPERATURE, parallel=three)
+        Learner(vlm, config(), processes=three)
 
 
 def test_defect_06_a_trajectory_that_ends_on_tool_tokens_keeps_its_gradient(vlm):
@@ -401,7 +396,7 @@ def test_defect_06_a_trajectory_that_ends_on_tool_tokens_keeps_its_gradient(vlm)
         logprobs=np.append(one.logprobs, np.zeros(3, np.float32)),
         roles=np.append(one.roles, np.zeros(3, np.int8)),
     )
-    learner = Learner(vlm, config(), TEMPERATURE)
+    learner = Learner(vlm, config())
     expected, _ = packed_gradients(learner, batch)
     batch.trajectories[0] = longer
     batch.advantages[0] = np.append(batch.advantages[0], np.zeros(3, np.float32))
@@ -412,7 +407,7 @@ def test_a_sampled_vision_token_is_an_error(vlm):
     batch = make_batch(vlm, [[[4], [5]]])
     batch.trajectories[0].branch_ids[1] = vlm.vision_start_id
     with pytest.raises(ValueError, match="vision token"):
-        Learner(vlm, config(), TEMPERATURE).update(batch)
+        Learner(vlm, config()).update(batch)
 
 
 def test_a_gradient_that_is_not_finite_leaves_the_weights(vlm):
@@ -420,7 +415,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights(vlm):
     batch.advantages[0][0] = np.inf
     before = [p.clone() for p in vlm.model.parameters()]
     with pytest.raises(FloatingPointError, match="nothing was updated"):
-        Learner(vlm, config(), TEMPERATURE, faults=FaultConfig(in_a_row=1)).update(batch)
+        Learner(vlm, config(faults=FaultConfig(in_a_row=1))).update(batch)
     assert all(torch.equal(p, b) for p, b in zip(vlm.model.parameters(), before, strict=True))
 
 
@@ -429,16 +424,16 @@ def test_a_batch_without_trained_tokens_takes_no_step(vlm):
     batch.trajectories[:] = [
         replace(t, loss_mask=np.zeros_like(t.loss_mask)) for t in batch.trajectories
     ]
-    assert Learner(vlm, config(), TEMPERATURE).update(batch)["optimizer_steps"] == 0
+    assert Learner(vlm, config()).update(batch)["optimizer_steps"] == 0
 
 
 def test_settings_that_cannot_train_are_refused(vlm):
     with pytest.raises(ValueError, match="greedy"):
-        Learner(vlm, config(), 0.0)
+        Learner(vlm, config(temperature=0.0))
     with pytest.raises(ValueError, match="reference"):
-        Learner(vlm, config(kl_coefficient=0.1), TEMPERATURE)
+        Learner(vlm, config(kl_coefficient=0.1))
     with pytest.raises(ValueError, match="needs cuda"):
-        Learner(vlm, config(attention="flex"), TEMPERATURE)
+        Learner(vlm, config(attention="flex"))
 
 
 def test_attention_is_chosen_by_device():

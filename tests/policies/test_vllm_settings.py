@@ -27,7 +27,7 @@ from train.evaluation.agents import load_agent
 from train.evaluation.evaluate import evaluate
 from train.rollout.play import AGENT_ERROR, play
 from train.rollout.starts import Start
-from train.workers.rollout_workers import make_players
+from train.workers.rollout_workers import make_workers
 
 SHAPE = MiniConfig(32, 2, 2, 64, 32, 1, 2, 64, vocabulary=300, numbers=12)
 
@@ -129,12 +129,12 @@ def test_an_engine_that_is_gone_is_counted_in_an_evaluation(rows, vlm) -> None:
 
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_an_engine_that_is_gone_ends_training(rows, vlm, monkeypatch, lanes) -> None:
-    monkeypatch.setattr("agents.vllm.agent.start_engine", lambda config, vlm: Gone(vlm))
+    monkeypatch.setattr("train.workers.rollout_workers.start_engine", lambda config, vlm: Gone(vlm))
     sync = SimpleNamespace(push=lambda version: None)
     monkeypatch.setattr("train.workers.rollout_workers.connect", lambda *given: sync)
-    players = make_players(CONFIG, vlm, [rows(2, max_turns=1) for _ in range(lanes)], seed=0)
+    workers = make_workers(CONFIG, vlm, [rows(2, max_turns=1) for _ in range(lanes)], seed=0)
     with pytest.raises(EngineError, match="the server did not answer"):
-        players.play([Start("colour", 2, 0)] * 4, 2)
+        workers.play([Start("colour", 2, 0)] * 4, 2)
 
 
 def test_an_engine_that_does_not_start_ends_an_evaluation(vlm, monkeypatch) -> None:

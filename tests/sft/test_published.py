@@ -28,7 +28,7 @@ from paravt_env.protocol.tags import Role
 from train.common.errors import ConfigError
 from train.config import recipe
 from train.config.env import EnvConfig
-from train.config.learner import LoraConfig
+from train.config.learner import LoraConfig, OptimizerConfig
 from train.config.parallel import ParallelConfig
 from train.config.run import RunConfig, TrainConfig
 from train.config.sft import PublishedConfig, SFTConfig
@@ -40,7 +40,7 @@ from train.rollout import play as rollout
 from train.sft import sft
 from train.sft.conversations import RECORD, PublishedConversations
 from train.sft.sft import run
-from train.workers import rollout_workers as players
+from train.workers import rollout_workers
 
 SHAPE = MiniConfig(
     hidden_size=32, layers=1, heads=2, intermediate_size=32, vision_hidden_size=16, vision_layers=1,
@@ -525,13 +525,12 @@ def test_a_model_of_a_hundred_million_parameters(root, tmp_path, rank, monkeypat
         played = rollout.play(env, agent, starts, progress)
         return [replace(one, reward=float(i)) for i, one in enumerate(played)]
 
-    monkeypatch.setattr(players, "play", play)
+    monkeypatch.setattr(rollout_workers, "play", play)
     further = TrainConfig(
         env=replace(config.env, max_turns=0, frame_budget=2),
         agent=replace(config.agent, checkpoint=str(folder), answer_tokens=4),
-        algorithm=PARAGRPOConfig(
-            groups=1, group_size=2, kl_coefficient=0.0, learning_rate=1e-3, batch_normalise=False
-        ),
+        algorithm=PARAGRPOConfig(groups=1, group_size=2, kl_coefficient=0.0, batch_normalise=False),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
         run=RunConfig(folder=str(tmp_path), steps=1, wandb="disabled", checkpoint_every=0),
         parallel=config.parallel,
         lora=config.lora,

@@ -1,5 +1,7 @@
 """Random batches for a tiny policy, and what the plain model makes of them, to test the learner."""
 
+from dataclasses import fields
+
 import numpy as np
 import torch
 
@@ -8,6 +10,7 @@ from agents.algorithm.credit import Batch
 from agents.base import Trajectory
 from agents.model.mini import MiniConfig
 from agents.model.vlm import VisionLanguageModel
+from train.config.learner import LearnerConfig, OptimizerConfig, PackingConfig
 
 TEMPERATURE = 0.7
 SHAPE = MiniConfig(
@@ -19,13 +22,20 @@ MANY_TURNS = [[[5, 3], [2], [4, 1, 6], [7, 2]], [[3, 3], [8]]]
 
 
 def config(**settings):
-    defaults = {
+    """A learner's settings; each goes to the group that has it, and others may be given whole."""
+    given = {
         "kl_coefficient": 0.0,
         "loss": "clipped",
         "learning_rate": 1e-3,
         "max_grad_norm": 1e9,
+        "temperature": TEMPERATURE,
+        **settings,
     }
-    return PARAGRPOConfig(**{**defaults, **settings})
+    groups = {"algorithm": PARAGRPOConfig, "optimizer": OptimizerConfig, "packing": PackingConfig}
+    for group, kind in groups.items():
+        own = {field.name for field in fields(kind)} & given.keys()
+        given[group] = kind(**{name: given.pop(name) for name in own})
+    return LearnerConfig(**given)
 
 
 def picture(rng, height=32, width=48):

@@ -11,11 +11,11 @@ from agents.algorithm.config import PARAGRPOConfig
 from agents.config import AgentConfig
 from agents.model.mini import MiniConfig, build_mini
 from train.config.env import EnvConfig
+from train.config.learner import OptimizerConfig
 from train.config.run import RunConfig, TrainConfig
 from train.loop import launch
 from train.rollout import play as rollout
-from train.workers import ahead as asynchronous
-from train.workers import rollout_workers as players
+from train.workers import lanes, rollout_workers
 
 SHAPE = MiniConfig(
     hidden_size=48, layers=2, heads=4, intermediate_size=64, vision_hidden_size=32, vision_layers=1,
@@ -45,7 +45,8 @@ def tiny_settings(folder: Path, clips: tuple[str, str], shape: MiniConfig) -> Tr
             checkpoint=str(model), prompt_style="compact", temperature=1.0, max_new_tokens=6,
             answer_tokens=4, subagent_tokens=4,
         ),
-        algorithm=PARAGRPOConfig(learning_rate=1e-3, kl_coefficient=0.01),
+        algorithm=PARAGRPOConfig(kl_coefficient=0.01),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
         run=RunConfig(folder=str(folder / "runs"), wandb="disabled"),
     )  # fmt: skip
 
@@ -72,5 +73,5 @@ def process(config):
         played.append(type(agent).__name__)
         return varied(env, agent, *args)
 
-    players.play = asynchronous.play = play
+    rollout_workers.play = lanes.play = play
     return played, launch.train(config)

@@ -82,7 +82,7 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
     with ExitStack() as resources:
         workers = _workers(config, processes, learner.vlm, resources)
         if config.run.eval_every:
-            observers = (_validation(config, learner.vlm, resources), *observers)
+            observers = (validation(config, learner.vlm, resources), *observers)
         pool = _pool(config, processes, workers, saved, resume)
         collector = Collector(
             workers,
@@ -173,12 +173,10 @@ def _workers(
 ) -> RolloutWorkers:
     """This process's lanes; one that only trains starts no engine."""
     envs = [
-        resources.enter_context(closing(_make_env(config, groups * config.algorithm.group_size)))
+        resources.enter_context(closing(make_env(config, groups * config.algorithm.group_size)))
         for groups in divide(groups_of(config, processes), config.run.lanes)
     ]
-    engine = config.agent.engine if processes.plays else "transformers"
-    device = processes.local_device(config.agent.device)
-    agent = replace(config.agent, engine=engine, device=device)
+    agent = playing_agent(config.agent, processes)
     seed = config.run.seed + processes.world.rank
     apart = config.run.asynchronous and processes.world.size == 1
     try:
@@ -188,7 +186,13 @@ def _workers(
     return resources.enter_context(closing(workers))
 
 
-def _make_env(
+def playing_agent(config: AgentConfig, processes: Processes) -> AgentConfig:
+    """How this process plays; one that only trains starts no engine."""
+    engine = config.engine if processes.plays else "transformers"
+    return replace(config, engine=engine, device=processes.local_device(config.device))
+
+
+def make_env(
     config: TrainConfig, rows: int, split: str | None = None, budgets: tuple[int, ...] = ()
 ) -> LongVideoVectorEnv:
     """The environment of the settings; what is wrong with them is the caller's `ConfigError`."""
@@ -198,11 +202,11 @@ def _make_env(
         raise ConfigError(str(error)) from error
 
 
-def _validation(config: TrainConfig, vlm: VisionLanguageModel, resources: ExitStack) -> Validation:
+def validation(config: TrainConfig, vlm: VisionLanguageModel, resources: ExitStack) -> Validation:
     """Measures the learner's weights on the validation split."""
     settings = replace(config.evaluation, split=VALIDATION, tasks=config.run.eval_tasks)
     rows = min(settings.num_envs, config.run.eval_tasks)
-    env = _make_env(config, rows, VALIDATION, settings.frame_budgets)
+    env = make_env(config, rows, VALIDATION, settings.frame_budgets)
     resources.callback(env.close)
     playing: AgentConfig = replace(config.agent, temperature=settings.temperature)
     limits = Limits.of(env.simulation.settings)
