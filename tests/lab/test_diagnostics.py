@@ -19,7 +19,6 @@ from test_recipes import SHAPE
 
 from agents.algorithm.advantages import Scores, decomposed
 from agents.algorithm.config import PARAGRPOConfig
-from agents.algorithm.credit import PARAGRPO
 from agents.config import AgentConfig
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
@@ -31,24 +30,20 @@ from train.config import recipe
 from train.config.env import EnvConfig
 from train.config.run import DiagnosticsConfig, RunConfig, TrainConfig
 from train.config.selection import SelectionConfig
-from train.lab.diagnose.diagnose import (
-    moved_square,
-    probe_starts,
-    read_training,
-    read_transfers,
-    trained_tasks,
+from train.lab.diagnose.advice import Cosine, advise
+from train.lab.diagnose.gradients import (
+    cosine,
+    credited,
+    dot,
+    measure_batch,
+    measure_gradients,
+    scores_of,
 )
-from train.lab.diagnose.gradients import cosine, dot, measure_batch, measure_gradients, scores_of
+from train.lab.diagnose.probe import moved_square, probe_starts, trained_tasks
+from train.lab.diagnose.records import read_training, read_transfers
 from train.lab.diagnose.report import as_plain, describe_transfers
-from train.lab.diagnose.terms import (
-    Cosine,
-    advise,
-    convergence_slope,
-    gaussian_divergence,
-    group_terms,
-    measure_terms,
-    pac_bayes,
-)
+from train.lab.diagnose.terms import group_terms, measure_terms
+from train.lab.diagnose.theory import convergence_slope, gaussian_divergence, pac_bayes
 from train.learner.learner import Learner
 from train.loop.launch import train
 from train.rollout import play as rollout
@@ -355,8 +350,7 @@ def plain_gradient(vlm, groups, places, advantage):
 def measured(vlm, groups, chosen=(0, 1, 2, 3), weights=WEIGHED, **settings):
     config = method_config(**settings)
     learner = Learner(vlm, config, 0.7)
-    method = PARAGRPO(config, weights, lambda: groups, lambda batch: {})
-    batch, _ = method.credit(groups)
+    batch = credited(groups, config, weights)
     return measure_gradients(learner, config, weights, groups, batch, chosen)
 
 
@@ -423,8 +417,7 @@ def test_a_probe_leaves_the_learner_as_it_was(vlm, groups):
     learner = Learner(vlm, config, 0.7)
     weights = [p.detach().clone() for p in learner.parameters]
     generators = learner.rng.bit_generator.state, torch.get_rng_state()
-    method = PARAGRPO(config, WEIGHED, lambda: groups, lambda batch: {})
-    batch, _ = method.credit(groups)
+    batch = credited(groups, config, WEIGHED)
     kept = [a.copy() for a in batch.advantages]
     metrics = measure_batch(learner, config, WEIGHED, groups, batch, [0, 1])
     assert {"diagnostics/advice", "diagnostics/cosine/answer~format_anchor"} <= metrics.keys()
@@ -517,7 +510,7 @@ def varied():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(players, "play", play)
-        patch.setattr("train.lab.diagnose.diagnose.play", play)
+        patch.setattr("train.lab.diagnose.probe.play", play)
         yield
 
 
@@ -562,7 +555,7 @@ def evaluation(path, **scores):
 
 
 def test_diagnose_a_run(diagnosed, tmp_path, monkeypatch, capsys):
-    for module in ("lab.diagnose.diagnose", "lab.diagnose.terms"):  # the run has 2 videos
+    for module in ("lab.diagnose.probe", "lab.diagnose.theory"):  # the run has 2 videos
         monkeypatch.setattr(f"train.{module}.FEWEST_SAMPLES", 2)
     old, new = ({k: v for k, v in zip("abcd", values, strict=True)}
                 for values in ((0, 0, 0, 0), (1, 1, 1, 1)))  # fmt: skip
@@ -616,7 +609,7 @@ def test_the_probe_and_the_bound_are_of_the_tasks_that_were_trained_on(
         drawn.append(ids)
         return probe_starts(ids, *rest)
 
-    monkeypatch.setattr("train.lab.diagnose.diagnose.probe_starts", starts)
+    monkeypatch.setattr("train.lab.diagnose.probe.probe_starts", starts)
     words = ["diagnose", str(folder), "--groups", "2"]
     assert cli.main(words) == 2
     assert "pass_rates.json holds no pass rates" in capsys.readouterr().err
