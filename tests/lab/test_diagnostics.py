@@ -19,6 +19,7 @@ from test_recipes import SHAPE
 
 from agents.algorithm.advantages import Scores, decomposed
 from agents.algorithm.config import PARAGRPOConfig
+from agents.algorithm.credit import Batch
 from agents.config import AgentConfig
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
@@ -39,6 +40,7 @@ from train.lab.diagnose.gradients import (
     measure_gradients,
     scores_of,
 )
+from train.lab.diagnose.observer import TermDiagnostics
 from train.lab.diagnose.probe import moved_square, probe_starts, trained_tasks
 from train.lab.diagnose.records import read_training, read_transfers
 from train.lab.diagnose.report import as_plain, describe_transfers
@@ -453,6 +455,61 @@ def test_inner_products_pass_over_what_has_no_gradient():
     assert dot(left, right) == 3.0
     assert cosine(left, [torch.tensor([6.0, 8.0]), None]) == pytest.approx(1.0)
     assert math.isnan(cosine(left, [None, None]))
+
+
+# ---- an observer of a run -------------------------------------------------------------------
+
+
+@dataclass
+class Step:
+    """What an observer looks at of a step."""
+
+    number: int
+    kept: list
+    batch: Batch
+    reward_weights: dict
+    learner: Learner | None
+
+
+@pytest.fixture
+def step(vlm, groups):
+    """The seventh step of a run: four groups behind one whose video could not be read."""
+    config = method_config()
+    kept = [[Played(0.0, {})], *groups]
+    return Step(6, kept, credited(kept, config, WEIGHED), WEIGHED, Learner(vlm, config, 0.7))
+
+
+def test_an_observer_measures_drawn_groups_before_the_update_and_says_how_long_it_took(step):
+    config, asked = method_config(), DiagnosticsConfig(every=3, groups=2)
+    observer = TermDiagnostics(asked, config, seed=5)
+    found = observer.before_update(step)
+    assert found.pop("time/diagnostics") > 0
+    chosen = [1 + place for place in np.random.default_rng([5, 6]).permutation(4)[:2].tolist()]
+    alone = step.learner, config, WEIGHED, step.kept, step.batch
+    assert found == measure_batch(*alone, chosen)
+    assert "diagnostics/grad_product" in found
+    assert found != measure_batch(*alone, [one for one in (1, 2, 3, 4) if one not in chosen])
+    assert found != TermDiagnostics(asked, config, seed=6).before_update(step)
+    assert observer.after_update(step) == {}
+
+
+def test_an_observer_measures_in_the_steps_that_are_asked_for(step):
+    config = method_config()
+    every = {
+        number: TermDiagnostics(DiagnosticsConfig(number, groups=0), config, seed=5)
+        for number in (0, 1, 3, 4)
+    }
+    found = {number: observer.before_update(step) for number, observer in every.items()}
+    assert {number: bool(metrics) for number, metrics in found.items()} == {
+        0: False, 1: True, 3: True, 4: False
+    }  # fmt: skip
+    assert "diagnostics/gap" in found[3] and "diagnostics/grad_product" not in found[3]
+
+
+def test_an_observer_of_a_step_without_rollouts_says_its_time_alone(step):
+    nothing = replace(step, kept=[[Played(0.0, {})]], batch=Batch([], [], []), learner=None)
+    observer = TermDiagnostics(DiagnosticsConfig(every=1, groups=2), method_config(), seed=5)
+    assert list(observer.before_update(nothing)) == ["time/diagnostics"]
 
 
 # ---- in a run, and the command --------------------------------------------------------------
