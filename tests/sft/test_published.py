@@ -35,9 +35,9 @@ from train.evaluation.agents import load_agent
 from train.learner import weights as train_weights
 from train.loop.launch import train
 from train.rollout import play as rollout
-from train.sft import sft
+from train.sft import stage as sft_stage
 from train.sft.conversations import RECORD, PublishedConversations
-from train.sft.sft import run
+from train.sft.sft import check, run
 from train.workers import rollout_workers as players
 
 SHAPE = MiniConfig(
@@ -417,16 +417,16 @@ def in_a_process(config: SFTConfig) -> list[str]:
     """Run, and say where each stage's learner kept its weights."""
     kept: list[str] = []
 
-    class Noted(sft.Learner):
+    class Noted(sft_stage.Learner):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             kept.append(type(self.weights).__name__)
 
-    sft.Learner, own = Noted, sft.Learner  # type: ignore[misc]
+    sft_stage.Learner, own = Noted, sft_stage.Learner  # type: ignore[misc]
     try:
         run(config, lambda line: None)
     finally:
-        sft.Learner = own  # type: ignore[misc]
+        sft_stage.Learner = own  # type: ignore[misc]
     return kept
 
 
@@ -454,14 +454,13 @@ def test_two_processes_learn_what_one_does(root, model):
 
 def test_what_several_processes_cannot_do(root, monkeypatch):
     from train.distributed.processes import Group, Parallel
-    from train.sft.sft import _check
 
     two = Parallel(world=Group(0, 2))
     with pytest.raises(ConfigError, match="published conversations alone"):
-        _check(SFTConfig(), two)
+        check(SFTConfig(), two)
     split = SFTConfig(stages=(Stage(published=1),), parallel=ParallelConfig(layout="split"))
     with pytest.raises(ConfigError, match="layout=split"):
-        _check(split, two)
+        check(split, two)
 
 
 # Recipes
