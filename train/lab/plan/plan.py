@@ -37,7 +37,7 @@ class Plan:
         playing: Bytes while the same GPU plays; 0 where it does not.
         apart: Bytes on a GPU that only plays; 0 where there is none.
         rows: Rollouts that a GPU plays at a time.
-        keys: Bytes of what draws them: keys and values, or a vLLM engine.
+        keys: Bytes of what samples them: keys and values, or a vLLM engine.
         trees: Rollouts of each tree that the learner makes of a group.
         repeats: Operations of the update, as a multiple of those over whole groups.
     """
@@ -97,21 +97,21 @@ def predict(shape: Shape, setting: Setting, constants: Constants) -> Plan:
         ConfigError: The GPUs cannot be laid out so.
     """
     share = _share(shape, setting, constants)
-    drawn, drawing = _drawing(shape, setting)
-    engine = drawing if setting.kv_gib else 0.0
+    rows, sampler = _sampling(shape, setting)
+    engine = sampler if setting.kv_gib else 0.0
     memory = _memory(shape, setting, constants, share, engine)
     playing = apart = 0.0
     if setting.servers:
         cache = 0.0 if engine else setting.feature_cache_gib * GIB
-        apart = setting.width * shape.parameters + cache + drawing
+        apart = setting.width * shape.parameters + cache + sampler
     elif setting.plays:
-        playing = sum(memory[name] for name in HELD) + drawing
-    seconds = _seconds(shape, setting, constants, share, drawn)
+        playing = sum(memory[name] for name in HELD) + sampler
+    seconds = _seconds(shape, setting, constants, share, rows)
     update = update_flops(shape, setting)
     once = update_flops(shape, replace(setting, budget=setting.whole(shape)))
     return Plan(
         setting, memory, seconds, constants.card - constants.reserve,
-        playing, apart, drawn, drawing, share.cut, update / once,
+        playing, apart, rows, sampler, share.cut, update / once,
     )  # fmt: skip
 
 
@@ -191,16 +191,16 @@ def _memory(
 
 
 def _seconds(
-    shape: Shape, setting: Setting, constants: Constants, share: _Share, drawn: int
+    shape: Shape, setting: Setting, constants: Constants, share: _Share, rows: int
 ) -> dict[str, float]:
-    """Seconds of the parts of a step in which a GPU draws so many rollouts at a time."""
+    """Seconds of the parts of a step in which a GPU samples so many rollouts at a time."""
     n, alone = shape.parameters, setting.gpus == 1
     # Weights travel in the policy's precision, gradients in fp32.
     gathers = 1 + setting.reshard * (1 + setting.reference)
     traffic = share.micro_batches * (gathers * setting.width * n + 4.0 * share.trained)
     held = setting.prompt(shape) + setting.branch(shape) / 2
-    read = setting.width * n + drawn * kv_bytes(shape, held, setting.width)
-    played = setting.plays * drawn / setting.group
+    read = setting.width * n + rows * kv_bytes(shape, held, setting.width)
+    played = setting.plays * rows / setting.group
     update = update_flops(shape, setting)
     return {
         "prefill": played * group_flops(shape, setting) / constants.flops,
@@ -211,8 +211,8 @@ def _seconds(
     }
 
 
-def _drawing(shape: Shape, setting: Setting) -> tuple[int, float]:
-    """Rollouts that a card plays at a time, and the bytes of what draws them there.
+def _sampling(shape: Shape, setting: Setting) -> tuple[int, float]:
+    """Rollouts that a card plays at a time, and the bytes of what samples them there.
 
     Groups are whole, so transformers holds at least one; nothing bounds it further (`run.lanes`
     divides the same rows). vLLM has `agent.vllm.kv_cache_gib`, and what does not fit in it waits.
@@ -223,7 +223,7 @@ def _drawing(shape: Shape, setting: Setting) -> tuple[int, float]:
     if setting.kv_gib:
         return rows, float(setting.width) * shape.parameters + setting.kv_gib * GIB
     own = setting.prompt(shape) + setting.branch(shape)
-    # Turns are drawn, and then, while their cache waits, the readings that they asked for.
+    # Turns are sampled, and then, while their cache waits, the readings that they asked for.
     return rows, kv_bytes(shape, rows * (own + setting.beside), setting.width)
 
 
