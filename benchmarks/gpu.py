@@ -54,8 +54,8 @@ from paravt_env.common.files import atomic_path
 from train.config.learner import LearnerConfig, LoraConfig, OptimizerConfig, PackingConfig
 from train.config.parallel import ParallelConfig
 from train.distributed.processes import Processes
+from train.lab.plan.constants import Constants
 from train.lab.plan.costs import SHAPES, Setting, Shape, update_flops, vision_flops
-from train.lab.plan.plan import Constants
 from train.lab.plan.report import check, fit
 from train.learner import lora
 from train.learner.learner import Learner

@@ -313,10 +313,7 @@ class Loop:
 
     def _update(self, ahead: Ahead[list[Rollout]] | None) -> None:
         """One step."""
-        if ahead is None:
-            rollouts = self._play()
-        else:
-            rollouts = ahead.take(self.step).batch
+        rollouts = self._play() if ahead is None else ahead.take(self.step).batch
         played = [t for one in rollouts for t in one.trajectories]
         rng = np.random.default_rng(self.step)
         advantages = [rng.normal(size=len(t.branch_ids)).astype(np.float32) for t in played]

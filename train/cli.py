@@ -274,7 +274,7 @@ def study(argv: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=_whole(1), default=2, help="processes at a time")
     parser.add_argument("--folder", help="default: runs/NAME, or runs/NAME-quick")
     args = parser.parse_args(argv)
-    importlib.import_module("train.lab.study.study").command(args)
+    importlib.import_module("train.lab.study.command").command(args)
     return 0
 
 

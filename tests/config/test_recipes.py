@@ -21,8 +21,9 @@ from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
 from train.distributed.processes import Group, Processes
 from train.evaluation.agents import load_agent
+from train.lab.plan.constants import Constants
 from train.lab.plan.costs import SHAPES, kv_bytes
-from train.lab.plan.plan import Constants, of_recipe
+from train.lab.plan.recipes import of_recipe
 from train.loop.checks import check
 from train.loop.launch import train
 from train.rollout import play as rollout

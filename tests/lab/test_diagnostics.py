@@ -19,7 +19,7 @@ from support.recipes import SHAPE
 
 from agents.algorithm.advantages import Scores, decomposed
 from agents.algorithm.config import PARAGRPOConfig
-from agents.algorithm.credit import credit
+from agents.algorithm.credit import Batch
 from agents.config import AgentConfig
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
@@ -32,24 +32,21 @@ from train.config.env import EnvConfig
 from train.config.learner import LearnerConfig, OptimizerConfig
 from train.config.run import DiagnosticsConfig, RunConfig, TrainConfig
 from train.config.selection import SelectionConfig
-from train.lab.diagnose.diagnose import (
-    moved_square,
-    probe_starts,
-    read_training,
-    read_transfers,
-    trained_tasks,
+from train.lab.diagnose.advice import Cosine, advise
+from train.lab.diagnose.gradients import (
+    cosine,
+    credited,
+    dot,
+    measure_batch,
+    measure_gradients,
+    scores_of,
 )
-from train.lab.diagnose.gradients import cosine, dot, measure_batch, measure_gradients, scores_of
+from train.lab.diagnose.observer import TermDiagnostics
+from train.lab.diagnose.probe import moved_square, probe_starts, trained_tasks
+from train.lab.diagnose.records import read_training, read_transfers
 from train.lab.diagnose.report import as_plain, describe_transfers
-from train.lab.diagnose.terms import (
-    Cosine,
-    advise,
-    convergence_slope,
-    gaussian_divergence,
-    group_terms,
-    measure_terms,
-    pac_bayes,
-)
+from train.lab.diagnose.terms import group_terms, measure_terms
+from train.lab.diagnose.theory import convergence_slope, gaussian_divergence, pac_bayes
 from train.learner.learner import Learner
 from train.loop.launch import train
 from train.rollout import play as rollout
@@ -356,7 +353,7 @@ def plain_gradient(vlm, groups, places, advantage):
 def measured(vlm, groups, chosen=(0, 1, 2, 3), weights=WEIGHED, **settings):
     config = method_config(**settings)
     learner = Learner(vlm, LearnerConfig(config, temperature=0.7))
-    batch = credit(groups, config, weights).batch
+    batch = credited(groups, config, weights)
     return measure_gradients(learner, config, weights, groups, batch, chosen)
 
 
@@ -423,7 +420,7 @@ def test_a_probe_leaves_the_learner_as_it_was(vlm, groups):
     learner = Learner(vlm, LearnerConfig(config, temperature=0.7))
     weights = [p.detach().clone() for p in learner.parameters]
     generators = learner.rng.bit_generator.state, torch.get_rng_state()
-    batch = credit(groups, config, WEIGHED).batch
+    batch = credited(groups, config, WEIGHED)
     kept = [a.copy() for a in batch.advantages]
     metrics = measure_batch(learner, config, WEIGHED, groups, batch, [0, 1])
     assert {"diagnostics/advice", "diagnostics/cosine/answer~format_anchor"} <= metrics.keys()
@@ -459,6 +456,67 @@ def test_inner_products_pass_over_what_has_no_gradient():
     assert dot(left, right) == 3.0
     assert cosine(left, [torch.tensor([6.0, 8.0]), None]) == pytest.approx(1.0)
     assert math.isnan(cosine(left, [None, None]))
+
+
+# ---- an observer of a run -------------------------------------------------------------------
+
+
+@dataclass
+class Step:
+    """What an observer looks at of a step."""
+
+    number: int
+    kept: list
+    batch: Batch
+    reward_weights: dict
+    learner: Learner | None
+
+
+@pytest.fixture
+def step(vlm, groups):
+    """The seventh step of a run: four groups behind one whose video could not be read."""
+    config = method_config()
+    kept = [[Played(0.0, {})], *groups]
+    return Step(
+        6,
+        kept,
+        credited(kept, config, WEIGHED),
+        WEIGHED,
+        Learner(vlm, LearnerConfig(config, temperature=0.7)),
+    )
+
+
+def test_an_observer_measures_drawn_groups_before_the_update_and_says_how_long_it_took(step):
+    config, asked = method_config(), DiagnosticsConfig(every=3, groups=2)
+    observer = TermDiagnostics(asked, config, seed=5)
+    found = observer.before_update(step)
+    assert found.pop("time/diagnostics") > 0
+    chosen = [1 + place for place in np.random.default_rng([5, 6]).permutation(4)[:2].tolist()]
+    alone = step.learner, config, WEIGHED, step.kept, step.batch
+    assert found == measure_batch(*alone, chosen)
+    assert "diagnostics/grad_product" in found
+    assert found != measure_batch(*alone, [one for one in (1, 2, 3, 4) if one not in chosen])
+    assert found != TermDiagnostics(asked, config, seed=6).before_update(step)
+    assert observer.after_update(step) == {}
+
+
+def test_an_observer_measures_in_the_steps_that_are_asked_for(step):
+    config = method_config()
+    every = {
+        number: TermDiagnostics(DiagnosticsConfig(number, groups=0), config, seed=5)
+        for number in (0, 1, 3, 4)
+    }
+    found = {number: observer.before_update(step) for number, observer in every.items()}
+    assert {number: bool(metrics) for number, metrics in found.items()} == {
+        0: False, 1: True, 3: True, 4: False
+    }  # fmt: skip
+    assert "diagnostics/gap" in found[3] and "diagnostics/grad_product" not in found[3]
+
+
+def test_an_observer_of_a_step_without_rollouts_says_its_time_alone(step):
+    nothing = replace(step, kept=[[Played(0.0, {})]], batch=Batch([], [], []), learner=None)
+    observer = TermDiagnostics(DiagnosticsConfig(every=1, groups=2), method_config(), seed=5)
+    assert list(observer.before_update(nothing)) == ["time/diagnostics"]
 
 
 # ---- in a run, and the command --------------------------------------------------------------
@@ -517,7 +575,7 @@ def varied():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollout_workers, "play", play)
-        patch.setattr("train.lab.diagnose.diagnose.play", play)
+        patch.setattr("train.lab.diagnose.probe.play", play)
         yield
 
 
@@ -562,7 +620,7 @@ def evaluation(path, **scores):
 
 
 def test_diagnose_a_run(diagnosed, tmp_path, monkeypatch, capsys):
-    for module in ("lab.diagnose.diagnose", "lab.diagnose.terms"):  # the run has 2 videos
+    for module in ("lab.diagnose.probe", "lab.diagnose.theory"):  # the run has 2 videos
         monkeypatch.setattr(f"train.{module}.FEWEST_SAMPLES", 2)
     old, new = ({k: v for k, v in zip("abcd", values, strict=True)}
                 for values in ((0, 0, 0, 0), (1, 1, 1, 1)))  # fmt: skip
@@ -616,7 +674,7 @@ def test_the_probe_and_the_bound_are_of_the_tasks_that_were_trained_on(
         drawn.append(ids)
         return probe_starts(ids, *rest)
 
-    monkeypatch.setattr("train.lab.diagnose.diagnose.probe_starts", starts)
+    monkeypatch.setattr("train.lab.diagnose.probe.probe_starts", starts)
     words = ["diagnose", str(folder), "--groups", "2"]
     assert cli.main(words) == 2
     assert "pass_rates.json holds no pass rates" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from train.cli import main
 from train.config.recipe import load, recipe_names
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
+from train.lab.plan.constants import GIB, Constants
 from train.lab.plan.costs import (
     SHAPES,
     Setting,
@@ -21,17 +22,8 @@ from train.lab.plan.costs import (
     trees,
     update_flops,
 )
-from train.lab.plan.plan import (
-    GIB,
-    HELD,
-    LOGIT_COPIES,
-    QUESTION,
-    WRAPPING,
-    Constants,
-    largest,
-    of_recipe,
-    predict,
-)
+from train.lab.plan.plan import HELD, LOGIT_COPIES, largest, predict
+from train.lab.plan.recipes import QUESTION, WRAPPING, of_recipe
 from train.lab.plan.report import check, fit, text
 
 TINY = Shape("tiny", 8, 2, 4, 2, 4, 16, 100, True, 8, 2, 12, 1, patch=8, positions=16)
