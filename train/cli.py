@@ -218,7 +218,8 @@ def train(argv: Sequence[str]) -> int:
     """Train a policy with PARA-GRPO."""
     settings = _settings("TrainConfig", argv, train, "paragrpo_mini")
     if settings is not None:
-        importlib.import_module("train.loop.launch").train(settings)
+        observers = importlib.import_module("train.lab.diagnose.observer").observers_of(settings)
+        importlib.import_module("train.loop.launch").train(settings, observers)
     return 0
 
 

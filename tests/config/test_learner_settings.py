@@ -57,9 +57,9 @@ def test_greedy_rollouts_cannot_be_trained_on():
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("optimizer.learning_rate", "optimizer.learning_rate"),
-        ("optimizer.freeze_vision", "optimizer.freeze_vision"),
-        ("packing.micro_batch_tokens", "packing.micro_batch_tokens"),
+        ("algorithm.learning_rate", "optimizer.learning_rate"),
+        ("algorithm.freeze_vision", "optimizer.freeze_vision"),
+        ("algorithm.micro_batch_tokens", "packing.micro_batch_tokens"),
     ],
 )
 def test_a_key_of_an_older_recipe_says_where_it_went(old, new):

@@ -41,7 +41,7 @@ from train.lab.diagnose.gradients import (
     measure_gradients,
     scores_of,
 )
-from train.lab.diagnose.observer import TermDiagnostics
+from train.lab.diagnose.observer import TermDiagnostics, observers_of
 from train.lab.diagnose.probe import moved_square, probe_starts, trained_tasks
 from train.lab.diagnose.records import read_training, read_transfers
 from train.lab.diagnose.report import as_plain, describe_transfers
@@ -583,7 +583,7 @@ def varied():
 def diagnosed(settings, varied):
     """The folder of a run that was measured in every second step."""
     config = settings("measured", steps=3, diagnostics=DiagnosticsConfig(every=2, groups=2))
-    train(config)
+    train(config, observers_of(config))
     return config.run.path
 
 

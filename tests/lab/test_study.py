@@ -243,7 +243,7 @@ def test_a_cell_that_was_killed_during_its_evaluation_goes_on(cell, monkeypatch)
 def test_a_cell_goes_on_from_its_checkpoint_and_samples_with_its_seed(cell, tmp_path, monkeypatch):
     resumed, measured = [], []
 
-    def train(config):
+    def train(config, observers):
         resumed.append(config.run.resume)
         return tmp_path / "model"
 

@@ -266,7 +266,7 @@ def _train(config, folder, kill_at):
 
     def dying(self, samples, meter):
         accumulate(self, samples, meter)
-        if self.parallel.progress.step == kill_at and rank == 1 and not again:
+        if self.processes.progress.step == kill_at and rank == 1 and not again:
             os.kill(os.getpid(), signal.SIGKILL)
 
     rollout_workers.play = lanes.play = play

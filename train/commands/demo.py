@@ -22,6 +22,7 @@ from train.config.recipe import save
 from train.config.run import TrainConfig
 from train.evaluation.measure import evaluated_agent, measure
 from train.evaluation.tables import print_progress
+from train.lab.diagnose.observer import observers_of
 from train.loop import checkpoint
 from train.loop.launch import train
 from train.report.page import learned, write_report
@@ -85,7 +86,7 @@ def run(config: TrainConfig) -> Path:
         before = measure(config, evaluated_agent(config), folder / "before.json", print_progress)
         print(f"   {learned(None, before)}")
     with stage("training"):
-        train(config)
+        train(config, observers_of(config))
     with stage("test after training"):
         trained = evaluated_agent(config, trained_model(folder))
         after = measure(config, trained, folder / "after.json", print_progress)

@@ -77,6 +77,11 @@ def train(config: TrainConfig, observers: Sequence[Observer] = ()) -> Path:
 
 
 def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observer]) -> Path:
+    if config.diagnostics.every and not observers:
+        raise ConfigError(
+            "diagnostics.every: nobody measures the terms; `paravt train` does, and a script hands "
+            "train(config, observers=train.lab.diagnose.observer.observers_of(config))"
+        )
     saved, resume = _admitted(config, processes)
     learner = _learner(config, processes, saved)
     with ExitStack() as resources:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from time import perf_counter
 
 from agents.algorithm.config import PARAGRPOConfig
-from train.config.run import DiagnosticsConfig
+from train.config.run import DiagnosticsConfig, TrainConfig
 from train.lab.diagnose.gradients import choose_groups, measure_batch
 from train.loop.observers import StepView
 
@@ -50,3 +50,10 @@ class TermDiagnostics:
     def after_update(self, step: StepView) -> dict[str, float]:
         """Nothing: the gradients are those of the weights before the update."""
         return {}
+
+
+def observers_of(config: TrainConfig) -> tuple[TermDiagnostics, ...]:
+    """What a run's settings ask to be measured of every step, for `train.loop.launch.train`."""
+    if not config.diagnostics.every:
+        return ()
+    return (TermDiagnostics(config.diagnostics, config.algorithm, config.run.seed),)

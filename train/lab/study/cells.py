@@ -24,6 +24,7 @@ from train.config import recipe
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
 from train.evaluation.measure import FREE, evaluated_agent, measure
+from train.lab.diagnose.observer import observers_of
 from train.loop import checkpoint, launch
 from train.sft import sft
 
@@ -183,9 +184,8 @@ def _train_and_measure(cell: Cell) -> None:
         recipe.save(config, cell.folder)
     else:
         saved = checkpoint.latest(cell.folder)
-        policy = str(
-            launch.train(replace(config, run=replace(config.run, resume=saved is not None)))
-        )
+        resumed = replace(config, run=replace(config.run, resume=saved is not None))
+        policy = str(launch.train(resumed, observers_of(resumed)))
     for name in cell.evaluations:
         temperature = 0.0 if name == GREEDY else config.agent.temperature
         evaluation = replace(config.evaluation, temperature=temperature)
