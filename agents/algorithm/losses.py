@@ -14,9 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # settings name the losses of this table, and are read where torch is not loaded
+    import torch
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def _clipped(ratio_T: torch.Tensor, inputs: LossInputs) -> LossOutputs:
         "clip_fraction": (bounded_objective_T < objective_T).float().detach(),
         "ratio": ratio_T.detach(),
     }
-    return LossOutputs(-torch.minimum(objective_T, bounded_objective_T), metrics)
+    return LossOutputs(-objective_T.minimum(bounded_objective_T), metrics)
 
 
 def clipped(inputs: LossInputs) -> LossOutputs:
@@ -64,7 +67,7 @@ def clipped(inputs: LossInputs) -> LossOutputs:
 
     PPO (arXiv 1707.06347); unequal bounds as in DAPO (arXiv 2503.14476).
     """
-    return _clipped(torch.exp(inputs.logprobs - inputs.proximal), inputs)
+    return _clipped((inputs.logprobs - inputs.proximal).exp(), inputs)
 
 
 def gspo(inputs: LossInputs) -> LossOutputs:
@@ -75,12 +78,12 @@ def gspo(inputs: LossInputs) -> LossOutputs:
     `aggregation=sequence_mean` and one advantage a sequence it is the sequence form exactly. The
     paper clips at 3e-4 below and 4e-4 above.
     """
-    _, sequence_T = torch.unique(inputs.sequence, return_inverse=True)
-    lengths_N = torch.bincount(sequence_T)
+    _, sequence_T = inputs.sequence.unique(return_inverse=True)
+    lengths_N = sequence_T.bincount()
     difference_T = (inputs.logprobs - inputs.proximal).detach()
     sums_N = difference_T.new_zeros(len(lengths_N)).index_add(0, sequence_T, difference_T)
-    ratio_T = torch.exp(sums_N / lengths_N)[sequence_T]
-    return _clipped(ratio_T * torch.exp(inputs.logprobs - inputs.logprobs.detach()), inputs)
+    ratio_T = (sums_N / lengths_N).exp()[sequence_T]
+    return _clipped(ratio_T * (inputs.logprobs - inputs.logprobs.detach()).exp(), inputs)
 
 
 def cispo(inputs: LossInputs) -> LossOutputs:
@@ -88,7 +91,7 @@ def cispo(inputs: LossInputs) -> LossOutputs:
 
     The weight is clipped and not the objective, so that every token keeps a gradient.
     """
-    ratio_T = torch.exp(inputs.logprobs - inputs.proximal).detach()
+    ratio_T = (inputs.logprobs - inputs.proximal).exp().detach()
     metrics = {"clip_fraction": (ratio_T > inputs.ratio_cap).float(), "ratio": ratio_T}
     weight_T = ratio_T.clamp(max=inputs.ratio_cap)
     return LossOutputs(-weight_T * inputs.advantages * inputs.logprobs, metrics)
@@ -103,9 +106,9 @@ def decoupled(inputs: LossInputs) -> LossOutputs:
     (`TRUSTS_VERSIONS`).
     """
     outputs = clipped(inputs)
-    weight_T = torch.exp(inputs.proximal - inputs.behaviour)
+    weight_T = (inputs.proximal - inputs.behaviour).exp()
     kept_T = weight_T <= inputs.behaviour_cap
-    weight_T = torch.where(kept_T, weight_T, 0.0)
+    weight_T = weight_T.where(kept_T, 0.0)
     metrics = {"behaviour_weight": weight_T, "behaviour_dropped": (~kept_T).float()}
     return LossOutputs(outputs.loss * weight_T, outputs.metrics | metrics)
 
@@ -117,7 +120,7 @@ def tis(inputs: LossInputs) -> LossOutputs:
     al., "Your efficient RL framework secretly brings you off-policy RL training", 2025; cap 2).
     """
     outputs = clipped(inputs)
-    weight_T = torch.exp(inputs.proximal - inputs.behaviour)
+    weight_T = (inputs.proximal - inputs.behaviour).exp()
     truncated_T = weight_T > inputs.behaviour_cap
     weight_T = weight_T.clamp(max=inputs.behaviour_cap)
     metrics = {"behaviour_weight": weight_T, "behaviour_truncated": truncated_T.float()}
@@ -130,7 +133,7 @@ def k3(logprobs_T: torch.Tensor, reference_T: torch.Tensor) -> torch.Tensor:
     Source: J. Schulman, "Approximating KL divergence" (2020); the KL term of GRPO.
     """
     d = reference_T - logprobs_T
-    return torch.exp(d) - d - 1
+    return d.exp() - d - 1
 
 
 def likelihood(inputs: LossInputs) -> LossOutputs:
