@@ -1,6 +1,6 @@
 """The shape of ParaVT-Mini, as settings: sizes alone, so that a recipe is read without torch.
 
-Read by `train.config.sft` (the `mini` group of a recipe); `agents.model.mini` builds a policy of it.
+Read by `train.config.sft` (the `mini` group of a recipe); `agents.model.mini` builds the policy.
 Command: `paravt sft --print-config`.
 """
 
