@@ -64,26 +64,6 @@ from train.rollout.selection import penalised, reward_weights
 FILE = "diagnostics.json"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.add_argument("folder", help="folder of a run of `paravt train`, such as runs/demo")
-    parser.add_argument("--groups", type=int, default=4, help="groups that the probe plays; 0: no")
-    parser.add_argument("--seed", type=int, default=0, help="of the probe's tasks and sampling")
-    parser.add_argument(
-        "--before",
-        default="",
-        metavar="[NAME=]JSON,...",
-        help="evaluations of the policy before training; the set that was trained on comes first",
-    )
-    parser.add_argument(
-        "--after", default="", metavar="[NAME=]JSON,...", help="the same sets after it"
-    )
-    parser.add_argument(
-        "--noise", type=float, default=0.01, help="s of the PAC-Bayes figure, in units of weights"
-    )
-    parser.add_argument("--delta", type=float, default=0.05, help="its probability of failing")
-
-
 def run(args: argparse.Namespace) -> str:
     """Diagnose a run and write `diagnostics.json`; returns the report.
 
