@@ -20,9 +20,10 @@ from train.config.env import EnvConfig
 from train.config.evaluation import EvalConfig
 from train.config.recipe import load
 from train.config.run import TrainConfig
+from train.evaluation.agents import evaluated_agent
 from train.evaluation.compare import compare
 from train.evaluation.evaluate import plan
-from train.evaluation.measure import evaluated_agent, in_mode, measure
+from train.evaluation.measure import in_mode, measure
 from train.evaluation.scores import EvalReport
 from train.evaluation.tables import comparison_table, print_progress, table
 
@@ -342,9 +343,10 @@ def test_comparing_what_is_no_evaluation_says_what_to_run(tmp_path, capsys):
     ("words", "message"),
     [
         (["--policy", "orcle"], "did you mean 'oracle'"),
-        (["--policy", "no_such_module:Agent"], "write module:factory"),
-        (["--policy", "players:Nobody"], "write module:factory"),
-        (["--policy", "nowhere.py:Agent"], "write module:factory"),
+        (["--policy", "no_such_module:Agent"], "give file.py:name or package.module:name"),
+        (["--policy", "players:Nobody"], "give file.py:name or package.module:name"),
+        (["--policy", "nowhere.py:Agent"], "give file.py:name or package.module:name"),
+        (["--policy", "support.players:Nobody"], "no 'Nobody' in 'support.players'"),
         (["--shard", "3/2"], "write i/n"),
         (["--mode", "tool"], "tools"),
         (["--suite", "paravt8"], "did you mean 'paravt7'"),

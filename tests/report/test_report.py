@@ -2,7 +2,6 @@
 
 import base64
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import av
@@ -46,10 +45,9 @@ class Tags(HTMLParser):
 
 def test_text_of_a_model_cannot_become_markup():
     turn = {"completion": HOSTILE, "crops": [{"window": (1, 2), "status": HOSTILE, "frames": 1}]}
-    hostile = row(
-        HOSTILE, answer=HOSTILE, gold=HOSTILE, question=HOSTILE, family=HOSTILE, turns=(turn,)
-    )
-    other = replace(hostile, frame_budget=8, error=HOSTILE, category=HOSTILE, family="plain")
+    said = {"answer": HOSTILE, "gold": HOSTILE, "question": HOSTILE, "turns": (turn,)}
+    hostile = row(HOSTILE, family=HOSTILE, **said)
+    other = row(HOSTILE, frame_budget=8, error=HOSTILE, category=HOSTILE, family="plain", **said)
     after = report(hostile, other)
     steps = [{"step": 0, f"reward/{HOSTILE}": 1.0, "reward/b": 1.0}]
     text = page(after, after, steps, {HOSTILE: HOSTILE}, name=HOSTILE)

@@ -20,7 +20,8 @@ from train.commands.options import recipe_settings
 from train.common.errors import ConfigError
 from train.config.recipe import save
 from train.config.run import TrainConfig
-from train.evaluation.measure import evaluated_agent, measure
+from train.evaluation.agents import evaluated_agent
+from train.evaluation.measure import measure
 from train.evaluation.tables import print_progress
 from train.report.page import learned, write_report
 

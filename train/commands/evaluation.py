@@ -19,11 +19,12 @@ from train.config.evaluation import Shard
 from train.config.recipe import load
 from train.config.run import TrainConfig
 from train.config.suites import SUITES
+from train.evaluation.agents import evaluated_agent
 from train.evaluation.compare import compare, find_report
-from train.evaluation.measure import evaluated_agent, measure, measure_suite, save_settings
+from train.evaluation.measure import measure, measure_suite, save_settings
 from train.evaluation.scores import EvalReport
 from train.evaluation.shards import merge
-from train.evaluation.suite import Outcome, SuiteReport, differences
+from train.evaluation.suite import SetOutcome, SuiteReport, differences
 from train.evaluation.tables import comparison_table, print_progress, table
 from train.report.charts import frames_chart, grid
 from train.report.page import read_overview, render, write_report
@@ -126,7 +127,7 @@ def _suites(merged: Sequence[tuple[Path, EvalReport]]) -> Iterator[tuple[Path, S
         outcomes = []
         for entry in SUITES[name]:
             found = reports.get(entry.name)
-            outcomes.append(Outcome(entry, found, "" if found else "no rows of it are there"))
+            outcomes.append(SetOutcome(entry, found, "" if found else "no rows of it are there"))
         settings = folder / f"{name}.yaml"
         said = [f"not known: {settings} is missing"]
         if settings.is_file():

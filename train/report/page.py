@@ -17,7 +17,8 @@ from typing import Any
 from paravt_env.common.files import write_whole
 from train.common.metrics_file import read_metrics
 from train.evaluation.bootstrap import Interval
-from train.evaluation.scores import EvalReport, EvalRow, mean, paired_difference
+from train.evaluation.row import EvalRow
+from train.evaluation.scores import EvalReport, mean, paired_difference
 from train.report.charts import frames_chart, interval_chart, line_chart
 from train.report.rollouts import Overview, choose, read_overview, rollout_section
 from train.report.tables import accuracy_table, in_percent, in_points, measures_table

@@ -13,7 +13,8 @@ import numpy as np
 
 from paravt_env.common.images import data_uri
 from paravt_env.video import FrameStore, VideoError, overview_times
-from train.evaluation.scores import EvalReport, EvalRow
+from train.evaluation.row import EvalRow
+from train.evaluation.scores import EvalReport
 from train.report.charts import Span, timeline
 
 SHOWN_FRAMES = 12
