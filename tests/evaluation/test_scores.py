@@ -186,8 +186,8 @@ def test_new_fields_survive_saving(tmp_path):
 
 
 WRITTEN = """{"task_id": "t", "video": "/w.mp4", "family": "count", "category": "plot",
-"kind": "mcq", "frame_budget": 8, "question": "How many?", "gold": "C", "evidence": [[304.75, 317.0]],
-"score": 0.5, "majority": 1.0, "reward": 2.8, "compliant": true, "calls": 3, "executed": 2,
+"kind": "mcq", "frame_budget": 8, "question": "How many?", "gold": "C",
+"evidence": [[304.75, 317.0]], "score": 0.5, "majority": 1.0, "reward": 2.8, "compliant": true, "calls": 3, "executed": 2,
 "parallel": 1, "frames_seen": 44, "evidence_recall": 0.25, "stop_reason": "answered",
 "answer": "C", "error": "", "turns": [{"completion": "", "crops": [{"window": [null, 103.9],
 "status": "ok", "message": "", "frames": 8}]}], "error_kind": "", "duration": 814.0,
