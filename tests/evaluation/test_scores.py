@@ -187,11 +187,12 @@ def test_new_fields_survive_saving(tmp_path):
 
 WRITTEN = """{"task_id": "t", "video": "/w.mp4", "family": "count", "category": "plot",
 "kind": "mcq", "frame_budget": 8, "question": "How many?", "gold": "C",
-"evidence": [[304.75, 317.0]], "score": 0.5, "majority": 1.0, "reward": 2.8, "compliant": true, "calls": 3, "executed": 2,
-"parallel": 1, "frames_seen": 44, "evidence_recall": 0.25, "stop_reason": "answered",
-"answer": "C", "error": "", "turns": [{"completion": "", "crops": [{"window": [null, 103.9],
-"status": "ok", "message": "", "frames": 8}]}], "error_kind": "", "duration": 814.0,
-"duration_group": "2-15 min", "usage": {"cost": 0.5}, "span_iou": null, "blind": 1.0}"""
+"evidence": [[304.75, 317.0]], "score": 0.5, "majority": 1.0, "reward": 2.8, "compliant": true,
+"calls": 3, "executed": 2, "parallel": 1, "frames_seen": 44, "evidence_recall": 0.25,
+"stop_reason": "answered", "answer": "C", "error": "", "turns": [{"completion": "", "crops": [
+{"window": [null, 103.9], "status": "ok", "message": "", "frames": 8}]}], "error_kind": "",
+"duration": 814.0, "duration_group": "2-15 min", "usage": {"cost": 0.5}, "span_iou": null,
+"blind": 1.0}"""
 """A row as reports and row files hold it."""
 
 

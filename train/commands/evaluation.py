@@ -15,6 +15,7 @@ from typing import Any
 
 from paravt_env.common.files import write_whole
 from train.commands.options import recipe_settings, whole
+from train.common.console import printable
 from train.config.evaluation import Shard
 from train.config.recipe import load
 from train.config.run import TrainConfig
@@ -27,7 +28,8 @@ from train.evaluation.shards import merge
 from train.evaluation.suite import SetOutcome, SuiteReport, differences
 from train.evaluation.tables import comparison_table, print_progress, table
 from train.report.charts import frames_chart, grid
-from train.report.page import read_overview, render, write_report
+from train.report.page import render, write_html, write_report
+from train.report.rollouts import read_overview
 
 FAILED = 1
 """Exit status where a sample or a set could not be evaluated."""
@@ -67,7 +69,7 @@ def evaluate(config: TrainConfig) -> int:
     if config.evaluation.suite:
         return _evaluate_suite(config)
     report = measure(config, evaluated_agent(config), folder / "after.json", print_progress)
-    print(table(report))
+    print(printable(table(report)))
     if Shard.parse(config.evaluation.shard).count > 1:
         print(f"\nshard {config.evaluation.shard} done; with all of them: paravt merge {folder}")
         return _status(report)
@@ -91,7 +93,7 @@ def _evaluate_suite(config: TrainConfig) -> int:
 
 
 def _tell_suite(suite: SuiteReport, path: Path) -> int:
-    print(suite.table())
+    print(printable(suite.table()))
     _write_json(path, suite.summary())
     print(f"\n{path}")
     return FAILED if suite.failed else 0
@@ -103,7 +105,7 @@ def run_merge(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     status = 0
     merged = merge(Path(parser.parse_args(words).folder))
     for path, report in merged:
-        print(f"{path}\n{table(report)}\n")
+        print(printable(f"{path}\n{table(report)}\n"))
         if path.name == "after.json":
             _write_pages(report, path.parent)
         status = status or _status(report)
@@ -146,13 +148,13 @@ def run_compare(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     paths = [find_report(Path(place)) for place in (args.first, args.second)]
     first, second = (EvalReport.load(path) for path in paths)
     comparison = compare(first, second, (args.first, args.second))
-    print(comparison_table(comparison))
+    print(printable(comparison_table(comparison)))
     if args.json:
         _write_json(Path(args.json), comparison.summary())
     if args.html:
         title = f"{args.first} and {args.second}"
         page = render(title, first, second, [], {}, read_overview, args.examples)
-        write_whole(Path(args.html), page)
+        write_html(Path(args.html), page)
     return 0
 
 

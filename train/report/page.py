@@ -35,7 +35,7 @@ CURVES = (
 )
 """Metrics with a chart of their own, where the run logged them."""
 MANY_BUDGETS = 5
-"""From so many K on, accuracy is drawn as a curve over a logarithmic axis."""
+"""From so many K on, accuracy is a curve over a logarithmic axis."""
 LOW_BUDGET = 8
 """Up to this K the overview alone seldom suffices: calls must not disappear there."""
 
@@ -75,8 +75,12 @@ def write_report(
         overview or read_overview,
         examples,
     )
-    path = folder / "report.html"
-    write_whole(path, page)
+    return write_html(folder / "report.html", page)
+
+
+def write_html(path: Path, page: str) -> Path:
+    """Write a page in one stroke; half a surrogate pair, which a model may write, becomes "?"."""
+    write_whole(path, page.encode("utf-8", "replace"))
     return path
 
 

@@ -12,11 +12,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from paravt_env.common.files import write_whole
 from paravt_env.show.render import clock
 from paravt_env.spaces import OVERVIEW
-from train.report.charts import Span, timeline
-from train.report.page import STYLE
+from train.report.page import STYLE, write_html
+from train.report.timeline import Stretch, timeline
 
 PAGE = "replay.html"
 
@@ -26,10 +25,7 @@ Recorded = Mapping[str, Any]
 
 def write_page(folder: Path, episodes: Sequence[Recorded]) -> Path:
     """Write the page of recorded episodes into the recording's folder; returns its path."""
-    path = folder / PAGE
-    page = as_page(folder.resolve().name, episodes)
-    write_whole(path, page.encode("utf-8", "replace"))  # a model may write half a surrogate pair
-    return path
+    return write_html(folder / PAGE, as_page(folder.resolve().name, episodes))
 
 
 def as_text(episode: Recorded) -> str:
@@ -94,18 +90,18 @@ def _timeline(episode: Recorded) -> str:
         return ""
     turns = episode["turns"]
     instants = [f["time"] for f in turns[0]["frames"] if f["window"] == OVERVIEW]
-    lanes = {"gold": [Span(a, b, "gold evidence") for a, b in episode["task"]["evidence"]]}
+    tracks = {"gold": [Stretch(a, b, "gold evidence") for a, b in episode["task"]["evidence"]]}
     for number, turn in enumerate(turns, 1):
         crops = turn["action"]["crops"] if turn["action"] else []
         spans = [
-            Span(start, end, crop["status"], crop["status"] == "ok")
+            Stretch(start, end, crop["status"], crop["status"] == "ok")
             for crop in crops
             for start, end in [crop["window"]]
             if None not in (start, end)
         ]
         if spans:
-            lanes[f"turn {number}"] = spans
-    return timeline(duration, instants, lanes)
+            tracks[f"turn {number}"] = spans
+    return timeline(duration, instants, tracks)
 
 
 def _title(episode: Recorded) -> str:
