@@ -142,6 +142,44 @@ class TextAgent(Agent, Protocol):
 
 
 @runtime_checkable
+class TrainableAgent(TextAgent, Protocol):
+    """All that a trainer asks of an agent; nothing else of it is touched.
+
+    `agent.engine: "file.py:factory"` makes one in training: the factory is called with the policy
+    (`agents.model.vlm.VisionLanguageModel`), the `AgentConfig`, the `Limits` and a seed, once a
+    lane. In a run that plays ahead the policy is a copy whose weights the trainer replaces.
+    """
+
+    version: int
+    """Of the weights that draw: updates that they have seen. Every trajectory says its own."""
+    strict: bool
+    """A lost engine is an error instead of failed rows; the trainer sets it."""
+
+    @property
+    def stats(self) -> AgentStats:
+        """What was drawn so far; the same object for agents that share an engine."""
+
+    def weights_changed(self, version: int) -> None:
+        """The policy has the weights of `version` now: forget what older ones computed."""
+
+    def seed(self, seed: int) -> None:
+        """Seed the generator that tokens are drawn with."""
+
+    def draw_seeds(self, count: int) -> list[int]:
+        """`count` seeds drawn from that generator, for agents that play beside this one."""
+
+    def generator_state(self) -> np.ndarray:
+        """State of the generator, uint8 of any length, for checkpoints."""
+
+    def set_generator_state(self, state: np.ndarray) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: It is that of another kind of generator.
+        """
+
+
+@runtime_checkable
 class MeteredAgent(Agent, Protocol):
     """An agent that says what an episode has cost."""
 

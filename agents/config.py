@@ -10,12 +10,13 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from paravt_env.common.doors import check_name
 from paravt_env.settings import EnvSettings
 
 Evidence = Literal["subagent", "frames"]
 
 
-EngineName = Literal["transformers", "vllm", "vllm_server"]
+ENGINES = ("transformers", "vllm", "vllm_server")
 
 
 @dataclass
@@ -90,9 +91,10 @@ class AgentConfig:
     """Torch device of the weights, such as ``cpu`` or ``cuda:0``."""
     dtype: str = "float32"
     """Torch dtype of the weights."""
-    engine: EngineName = "transformers"
-    """What draws the tokens: ``transformers`` in this process, ``vllm`` in this process, or
-    ``vllm_server``."""
+    engine: str = "transformers"
+    """What draws the tokens: ``transformers`` in this process, ``vllm`` in this process,
+    ``vllm_server``, or an agent of the user's own, ``file.py:factory`` (see
+    :class:`agents.base.TrainableAgent`)."""
     vllm: VLLMConfig = field(default_factory=VLLMConfig)
     """Settings of a vLLM engine."""
     prompt_style: str = "paravt"
@@ -116,6 +118,7 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges, and what vLLM in this process cannot do."""
+        check_name("agent.engine", self.engine, dict.fromkeys(ENGINES))
         if not self.feature_cache_gib >= 0:
             raise ValueError(
                 f"agent.feature_cache_gib must not be negative: {self.feature_cache_gib}"

@@ -51,11 +51,11 @@ from agents.base import Trajectory
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
 from paravt_env.common.files import atomic_path
+from train.config.learner import LearnerConfig, LoraConfig, OptimizerConfig, PackingConfig
 from train.config.parallel import ParallelConfig
-from train.config.run import LoraConfig
-from train.distributed.processes import Parallel
+from train.distributed.processes import Processes
+from train.lab.plan.constants import Constants
 from train.lab.plan.costs import SHAPES, Setting, Shape, update_flops, vision_flops
-from train.lab.plan.plan import Constants
 from train.lab.plan.report import check, fit
 from train.learner import lora
 from train.learner.learner import Learner
@@ -222,11 +222,14 @@ def learner_for(vlm: VisionLanguageModel, rank: int) -> Learner:
     if rank:
         vlm = lora.add(vlm, LoraConfig(rank=rank))
     vlm.features.limit = 0  # behind the adapters, which make another policy of it
-    config = PARAGRPOConfig(
-        kl_coefficient=0.0, loss="clipped", learning_rate=1e-6, micro_batch_tokens=10**9
+    config = LearnerConfig(
+        PARAGRPOConfig(kl_coefficient=0.0, loss="clipped"),
+        OptimizerConfig(learning_rate=1e-6),
+        PackingConfig(micro_batch_tokens=10**9),
+        temperature=0.7,
     )
-    one = Parallel(config=ParallelConfig(recompute=True))
-    return Learner(vlm, config, 0.7, parallel=one)
+    one = Processes(config=ParallelConfig(recompute=True))
+    return Learner(vlm, config, processes=one)
 
 
 @dataclass
@@ -323,7 +326,8 @@ def measure(
             yield row | {"why": f"left out: about {run.once:.0f} s a run, {left:.0f} s left"}
             continue
         samples = make_samples(vlm, replace(setting, group=run.members), method == "repeated")
-        learner.config = replace(learner.config, micro_batch_tokens=setting.budget)
+        packing = replace(learner.config.packing, micro_batch_tokens=setting.budget)
+        learner.config = replace(learner.config, packing=packing)
         work = partial(learner.optimize, samples, Meter())
         if method.startswith("vision"):
             times = 1 if method.endswith("once") else setting.group

@@ -58,10 +58,13 @@ from paravt_env.protocol import render_completion
 from paravt_env.protocol.tags import Role
 from paravt_env.task import Task
 from paravt_env.vector import LongVideoVectorEnv
+from train.config.learner import LearnerConfig, OptimizerConfig
 from train.learner.learner import Learner
-from train.rollout.play import Rollout, Start
-from train.workers.ahead import Ahead, Progress
-from train.workers.rollout_workers import Players, make_players
+from train.rollout.play import Rollout
+from train.rollout.starts import Start
+from train.workers.ahead import Ahead
+from train.workers.lanes import Heartbeat
+from train.workers.rollout_workers import RolloutWorkers, make_workers
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the engine's own threads
 SIDE, TEMPERATURE = 64, 1.0
@@ -266,25 +269,34 @@ def always_calls(agent: Any) -> None:
 
 
 class Loop:
-    """A training loop over players: what a step takes, and what of it the engine stands idle."""
+    """A training loop over workers: what a step takes, and what of it the engine stands idle."""
 
-    def __init__(self, players: Players, learner: Learner, ahead: bool, threads: int) -> None:
-        self.players, self.learner, self.step = players, learner, 0
+    def __init__(
+        self, workers: RolloutWorkers, learner: Learner, ahead: bool, threads: int
+    ) -> None:
+        self.workers, self.learner, self.step = workers, learner, 0
         self.threads, self.ahead = threads, ahead
         self.idle: list[float] = []
-        for agent in players.agents:
+        for agent in workers.agents:
             always_calls(agent)
 
-    def _play(self, progress: Progress) -> list[Rollout]:
+    def _play(self) -> list[Rollout]:
         starts = [Start("task", 4, seed) for seed in range(4) for _ in range(4)]
-        return self.players.play(starts, 4, progress)
+        return self.workers.play(starts, 4)
 
     def run(self, steps: int) -> float:
         """Seconds of a step, over several, after one that is not timed."""
         torch.set_num_threads(self.threads)
         ahead = None
         if self.ahead:
-            ahead = Ahead(self._play, self.players.weights_changed, 1, version=self.step)
+            self.workers.heartbeat = Heartbeat()  # the one before has stopped
+            ahead = Ahead(
+                self._play,
+                self.workers.weights_changed,
+                1,
+                version=self.step,
+                heartbeat=self.workers.heartbeat,
+            )
         try:
             self._update(ahead)
             began, busy = perf_counter(), self.busy()
@@ -296,27 +308,24 @@ class Loop:
         finally:
             if ahead is not None:
                 ahead.close()
-                self.players.weights_changed(self.step)
+                self.workers.weights_changed(self.step)
             torch.set_num_threads(1)
 
     def _update(self, ahead: Ahead[list[Rollout]] | None) -> None:
         """One step."""
-        if ahead is None:
-            rollouts = self._play(lambda done, rows: None)
-        else:
-            rollouts = ahead.take(self.step).batch
+        rollouts = self._play() if ahead is None else ahead.take(self.step).batch
         played = [t for one in rollouts for t in one.trajectories]
         rng = np.random.default_rng(self.step)
         advantages = [rng.normal(size=len(t.branch_ids)).astype(np.float32) for t in played]
         self.learner.update(Batch(played, advantages, [0] * len(played)))
         self.step += 1
         if ahead is None:
-            self.players.weights_changed(self.step)
+            self.workers.weights_changed(self.step)
 
     def busy(self) -> float:
         """Seconds that the engine has drawn tokens so far."""
-        seconds = self.players.stats().seconds
-        return sum(seconds.get(stage, 0.0) for stage in ("engine", "encode", "prefill", "decode"))
+        totals, stages = self.workers.counters(), ("engine", "encode", "prefill", "decode")
+        return sum(totals.get(f"time/{stage}", 0.0) for stage in stages)
 
 
 LOOPS = {"synchronous": (1, 1), "two threads": (1, 2), "lanes": (4, 1), "ahead": (4, 1)}
@@ -340,13 +349,16 @@ def loops(folder: Path, clip: str, engine: str, crop: float, sizes: Sizes) -> di
             ]  # fmt: skip
             for env in envs:
                 resources.callback(env.close)
-            players = make_players(config, vlm, envs, seed=0, apart=name == "ahead")
-            resources.callback(players.close)
-            settings = PARAGRPOConfig(
-                groups=4, group_size=4, kl_coefficient=0.0, learning_rate=1e-6
+            workers = make_workers(config, vlm, envs, seed=0, apart=name == "ahead")
+            resources.callback(workers.close)
+            settings = LearnerConfig(
+                PARAGRPOConfig(groups=4, group_size=4, kl_coefficient=0.0),
+                OptimizerConfig(learning_rate=1e-6),
+                temperature=TEMPERATURE,
+                staleness=int(name == "ahead"),
             )
-            learner = Learner(vlm, settings, TEMPERATURE, staleness=int(name == "ahead"))
-            made[name] = Loop(players, learner, name == "ahead", threads)
+            learner = Learner(vlm, settings)
+            made[name] = Loop(workers, learner, name == "ahead", threads)
         ways = {name: lambda _, loop=loop: loop.run(sizes.steps) for name, loop in made.items()}
         seconds = interleaved(ways, sizes.repeats)
     idle = {name: statistics.median(loop.idle[1:]) for name, loop in made.items()}

@@ -39,6 +39,7 @@ from agents.algorithm.config import PARAGRPOConfig
 from agents.base import Trajectory
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
+from train.config.learner import LearnerConfig, OptimizerConfig, PackingConfig
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.packing.samples import Sample
@@ -210,10 +211,13 @@ def measure(
     vlm: VisionLanguageModel, prompt: int, group: int, repeats: int, memory: bool
 ) -> dict[str, Any]:
     """Seconds and MiB of every method in one cell."""
-    config = PARAGRPOConfig(
-        kl_coefficient=0.0, loss="clipped", learning_rate=1e-6, micro_batch_tokens=10**9
+    config = LearnerConfig(
+        PARAGRPOConfig(kl_coefficient=0.0, loss="clipped"),
+        OptimizerConfig(learning_rate=1e-6),
+        PackingConfig(micro_batch_tokens=10**9),
+        temperature=TEMPERATURE,
     )
-    learner = Learner(vlm, config, TEMPERATURE)
+    learner = Learner(vlm, config)
     samples = make_samples(vlm, prompt, group)
     updates: dict[str, Update] = {
         "packed": lambda: learner.optimize(samples, Meter()),

@@ -3,8 +3,8 @@
 Stands between the rewards of a group and the loss. Every estimator is a pure function of `Scores`:
 N rollouts with the group of each go in, N advantages come out. A group whose (reshaped) rewards are
 all equal teaches nothing: its advantages are exactly 0, also after the normalisation over the
-batch, and whoever calls counts it. Adding an estimator is one function and one entry in
-`ADVANTAGES`.
+batch, and whoever calls counts it. Adding an estimator is one function, and one entry in
+`ADVANTAGES` or a door (`algorithm.advantage: "mine.py:advantage"`).
 
 Shapes: `_N` rollouts, `_C` tokens of one branch. Command: `pytest
 tests/algorithm/test_advantages.py`.
@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from paravt_env.common.doors import chosen
 from paravt_env.rewards.options import RewardOptions
 
 Credit = Literal["trajectory", "token"]
@@ -88,7 +89,18 @@ class Scores:
         )
 
 
-Advantage = Callable[[Scores], np.ndarray]
+@dataclass(frozen=True)
+class Advantage:
+    """An estimator and what it needs; called like its function, (N,) advantages of `Scores`."""
+
+    function: Callable[[Scores], np.ndarray]
+    needs_term: str = ""
+    """A reward term that the preset must hold with a weight: without it the estimator would be
+    `grpo`, and so must not be asked for."""
+
+    def __call__(self, scores: Scores) -> np.ndarray:
+        """One advantage a rollout, (N,)."""
+        return self.function(scores)
 
 
 def _per_group(
@@ -215,15 +227,23 @@ def counterfactual(scores: Scores) -> np.ndarray:
 
 
 ADVANTAGES: dict[str, Advantage] = {
-    "grpo": grpo,
-    "centered": centered,
-    "leave_one_out": leave_one_out,
-    "decomposed": decomposed,
-    "gated": gated,
-    "counterfactual": counterfactual,
+    "grpo": Advantage(grpo),
+    "centered": Advantage(centered),
+    "leave_one_out": Advantage(leave_one_out),
+    "decomposed": Advantage(decomposed),
+    "gated": Advantage(gated, needs_term=TOOL_TERM),
+    "counterfactual": Advantage(counterfactual, needs_term=TOOL_TERM),
 }
-NEED_TOOL_TERM = ("gated", "counterfactual")
-"""Estimators that are `grpo` in a preset without the tool term, so they must not be asked for."""
+
+
+def advantage_named(name: str) -> Advantage:
+    """An entry of `ADVANTAGES`, or the function or `Advantage` behind a door.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = chosen("algorithm.advantage", name, ADVANTAGES)
+    return found if isinstance(found, Advantage) else Advantage(found)
 
 
 def zero_variance(rewards_N: np.ndarray, groups_N: np.ndarray) -> np.ndarray:

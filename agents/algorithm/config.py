@@ -1,7 +1,7 @@
 """The settings of PARA-GRPO and of the methods that differ from it by settings alone.
 
-What a recipe's `algorithm` group may contain, in which range; `agents/paragrpo.py` and
-`train/learner/learner.py` read it. `paravt train paragrpo_mini --print-config` prints it.
+The `algorithm` group of a recipe, and nothing else than the algorithm; `credit.py` beside it and
+the learner read it. `paravt train paragrpo_mini --print-config` prints it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from typing import Literal
 
 from agents.algorithm.advantages import ADVANTAGES, Credit
 from agents.algorithm.losses import AGGREGATIONS, LOSSES
+from paravt_env.common.doors import is_door
+
+DOORS = ("advantage", "loss", "aggregation")
+"""Fields that may name somebody else's function."""
 
 
 @dataclass
@@ -24,7 +28,7 @@ class PARAGRPOConfig:
     group_size: int = 8
     """Rollouts that share one start."""
     advantage: str = "grpo"
-    """Name in `ADVANTAGES`: grpo, centered, leave_one_out, decomposed, gated or counterfactual."""
+    """grpo, centered, leave_one_out, decomposed, gated, counterfactual, or `file.py:function`."""
     batch_normalise: bool = True
     """Normalise the advantages once more, over the trained tokens of the batch."""
     credit: Credit = "trajectory"
@@ -36,7 +40,7 @@ class PARAGRPOConfig:
     train_subagents: bool = True
     """Train the readings of the crops too, with the advantage of their main rollout."""
     loss: str = "decoupled"
-    """Name in `LOSSES`: clipped, gspo, cispo, decoupled, tis or likelihood (supervised)."""
+    """clipped, gspo, cispo, decoupled, tis, likelihood (supervised), or `file.py:function`."""
     clip_low: float = 0.2
     """The ratio is clipped below at 1 - clip_low."""
     clip_high: float = 0.2
@@ -46,36 +50,18 @@ class PARAGRPOConfig:
     ratio_cap: float = 5.0
     """cispo: the largest weight of a token."""
     aggregation: str = "token_mean"
-    """Name in `AGGREGATIONS`: token_mean, sequence_mean or dr_grpo."""
+    """token_mean, sequence_mean, dr_grpo, or `file.py:function`."""
     length_limit: int = 2048
     """dr_grpo: the constant that a sequence's sum over its tokens, of all turns, is divided by."""
     kl_coefficient: float = 0.01
     """Weight of the k3 divergence from the frozen starting policy; 0 loads no second copy."""
     kl_in: Literal["loss", "reward"] = "loss"
     """loss: a term of every token; reward: its sum over a rollout is taken off the reward."""
-    learning_rate: float = 2e-6
-    """Adam's step size after the warm-up; constant."""
-    warmup_steps: int = 0
-    """Optimizer steps over which the learning rate rises linearly."""
-    adam_betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of Adam's first and second moments."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay (AdamW)."""
-    max_grad_norm: float = 1.0
-    """Gradients are clipped to this global norm."""
     epochs: int = 1
     """Passes over one batch of rollouts."""
     minibatches: int = 1
     """Optimizer steps in one pass; groups are kept whole. No ratio leaves 1 in the first step of a
     batch, so that nothing is clipped where there is no other."""
-    freeze_vision: bool = False
-    """Leave the vision tower as it is."""
-    micro_batch_tokens: int = 16384
-    """Padded tokens of one forward and backward pass."""
-    logit_chunk: int = 4096
-    """Tokens whose vocabulary logits exist at the same time."""
-    attention: str = "auto"
-    """How packed trees attend: auto, split, dense or flex (`train/learner/attention.py`)."""
 
     def __post_init__(self) -> None:
         """Check names and ranges; a mistake is an error that says what is allowed."""
@@ -85,24 +71,21 @@ class PARAGRPOConfig:
             "aggregation": AGGREGATIONS,
             "credit": dict.fromkeys(("trajectory", "token")),
             "kl_in": dict.fromkeys(("loss", "reward")),
-            "attention": dict.fromkeys(("auto", "split", "dense", "flex")),
         }
         for field, table in tables.items():
-            if getattr(self, field) not in table:
+            door = field in DOORS and is_door(getattr(self, field))
+            if not door and getattr(self, field) not in table:
                 raise ValueError(
                     f"algorithm.{field}={getattr(self, field)!r}: choose from {', '.join(table)}"
                 )
         for name in (one.name for one in fields(self)):
             value = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, float) and not math.isfinite(number):
-                    raise ValueError(f"algorithm.{name} must be finite, not {number}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"algorithm.{name} must be finite, not {value}")
         for field in (
             "groups",
             "epochs",
             "minibatches",
-            "micro_batch_tokens",
-            "logit_chunk",
             "length_limit",
         ):
             if getattr(self, field) < 1:
@@ -119,10 +102,10 @@ class PARAGRPOConfig:
             raise ValueError(
                 "algorithm.clip_low must be in (0, 1) and algorithm.clip_high positive"
             )
-        for field in ("learning_rate", "max_grad_norm", "behaviour_cap", "ratio_cap", "right_from"):
+        for field in ("behaviour_cap", "ratio_cap", "right_from"):
             if getattr(self, field) <= 0:
                 raise ValueError(f"algorithm.{field} must be positive, not {getattr(self, field)}")
-        for field in ("kl_coefficient", "weight_decay", "warmup_steps", "shrinkage"):
+        for field in ("kl_coefficient", "shrinkage"):
             if getattr(self, field) < 0:
                 raise ValueError(f"algorithm.{field} must not be negative: {getattr(self, field)}")
 
@@ -131,10 +114,13 @@ class PARAGRPOConfig:
                 f"algorithm.right_from must be at most 1, which a right answer is worth: "
                 f"{self.right_from}"
             )
-        if not all(0 <= beta < 1 for beta in self.adam_betas):
-            raise ValueError(f"algorithm.adam_betas must be in [0, 1): {self.adam_betas}")
 
     @property
     def updates_per_batch(self) -> int:
         """Optimizer steps taken on one batch of rollouts."""
         return self.epochs * self.minibatches
+
+    @property
+    def kl_in_reward(self) -> bool:
+        """Whether the divergence from the reference is taken off the reward."""
+        return self.kl_in == "reward" and self.kl_coefficient > 0

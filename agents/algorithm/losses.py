@@ -4,8 +4,9 @@ The last stretch before the optimizer. A loss is a pure function of `LossInputs`
 trained token, flat over the batch) and returns `LossOutputs`: the loss of every token, still
 differentiable, and what to log. Which tokens weigh how much is the aggregation's business, and is a
 weight for each sequence that sums to one over all tokens; so micro-batches add up to the same
-gradient in any order. A new loss is one function and one entry in `LOSSES`; a new aggregation is
-one function and one entry in `AGGREGATIONS`.
+gradient in any order. A new loss is one function, and one entry in `LOSSES` or a door
+(`algorithm.loss: "mine.py:loss"`); what it needs of the learner is a field of its entry. The same
+goes for an aggregation.
 
 Shapes: `_T` trained tokens, `_N` sequences. Command: `pytest tests/algorithm/test_losses.py`.
 """
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:  # settings name the losses of this table, and are read where torch is not loaded
-    import torch
+from paravt_env.common.doors import chosen
+
+if TYPE_CHECKING:
+    import torch  # settings know the names of the losses, and need no torch for it
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,23 @@ class LossOutputs:
 
     loss: torch.Tensor
     metrics: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss and what it needs of the learner; called like its function."""
+
+    function: Callable[[LossInputs], LossOutputs]
+    own_proximal: bool = False
+    """It corrects for the sampler by a weight of its own, pi_prox / pi_behave: its pi_prox is the
+    trainer's own value also where the recorded one would do."""
+    trusts_versions: bool = False
+    """It corrects for older weights alone: what the policy of the update drew itself has the
+    recorded log-probabilities as its pi_prox."""
+
+    def __call__(self, inputs: LossInputs) -> LossOutputs:
+        """The loss of every token."""
+        return self.function(inputs)
 
 
 def _clipped(ratio_T: torch.Tensor, inputs: LossInputs) -> LossOutputs:
@@ -103,7 +123,7 @@ def decoupled(inputs: LossInputs) -> LossOutputs:
     Decoupled PPO (arXiv 2110.00641) with the mask of AReaL (arXiv 2505.24298), which ParaVT trains
     with (cap 5). A dropped token still counts where the loss is averaged. For a token that the
     policy of this update drew, pi_prox is pi_behave and the loss is the clipped one
-    (`TRUSTS_VERSIONS`).
+    (`Loss.trusts_versions`).
     """
     outputs = clipped(inputs)
     weight_T = (inputs.proximal - inputs.behaviour).exp()
@@ -141,19 +161,24 @@ def likelihood(inputs: LossInputs) -> LossOutputs:
     return LossOutputs(-inputs.advantages * inputs.logprobs, {})
 
 
-LOSSES: dict[str, Callable[[LossInputs], LossOutputs]] = {
-    "likelihood": likelihood,
-    "clipped": clipped,
-    "gspo": gspo,
-    "cispo": cispo,
-    "decoupled": decoupled,
-    "tis": tis,
+LOSSES: dict[str, Loss] = {
+    "likelihood": Loss(likelihood),
+    "clipped": Loss(clipped),
+    "gspo": Loss(gspo),
+    "cispo": Loss(cispo),
+    "decoupled": Loss(decoupled, own_proximal=True, trusts_versions=True),
+    "tis": Loss(tis, own_proximal=True),  # and for the sampler's rounding: it trusts no record
 }
-WEIGH_BY_BEHAVIOUR = ("decoupled", "tis")
-"""Losses that correct for the sampler by a weight of their own: their pi_prox is the trainer's."""
-TRUSTS_VERSIONS = ("decoupled",)
-"""Losses that correct for older weights alone: what the policy of the update drew itself has the
-recorded log-probabilities as its pi_prox. (`tis` corrects for the sampler's rounding too.)"""
+
+
+def loss_named(name: str) -> Loss:
+    """An entry of `LOSSES`, or the function or `Loss` behind `module:name` or `file.py:name`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = chosen("algorithm.loss", name, LOSSES)
+    return found if isinstance(found, Loss) else Loss(found)
 
 
 def token_mean(lengths_N: np.ndarray, limit: int) -> np.ndarray:
@@ -194,8 +219,20 @@ def dr_grpo(lengths_N: np.ndarray, limit: int) -> np.ndarray:
     return np.full(len(lengths_N), 1 / (len(lengths_N) * limit))
 
 
-AGGREGATIONS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+Aggregation = Callable[[np.ndarray, int], np.ndarray]
+"""Trained tokens (N,) and the length limit -> what a token of each sequence weighs, (N,)."""
+
+AGGREGATIONS: dict[str, Aggregation] = {
     "token_mean": token_mean,
     "sequence_mean": sequence_mean,
     "dr_grpo": dr_grpo,
 }
+
+
+def aggregation_named(name: str) -> Aggregation:
+    """An entry of `AGGREGATIONS`, or the function behind `module:name` or `file.py:name`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return chosen("algorithm.aggregation", name, AGGREGATIONS)

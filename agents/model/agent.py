@@ -7,15 +7,18 @@ paravt_mini``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from agents.base import TrainableAgent
 from agents.config import AgentConfig, Limits
+from agents.model.generator import DrawsWithTorch
 from agents.model.sampling import Session, TransformersSampler
 from agents.model.vlm import VisionLanguageModel
 from agents.text.conversation import ConversationAgent, Reading, Sampled, Turn
+from paravt_env.common.doors import is_door, opened
 
 
-class TransformersAgent(ConversationAgent):
+class TransformersAgent(DrawsWithTorch, ConversationAgent):
     """Plays any Qwen3-VL / Qwen2.5-VL style checkpoint.
 
     Args:
@@ -66,3 +69,19 @@ class TransformersAgent(ConversationAgent):
         contexts = [reading.context for reading in readings]
         limits = [reading.limit for reading in readings]
         return self.sampler.resume(None, contexts, limits, self.config.temperature)[0]
+
+
+Factory = Callable[[VisionLanguageModel, AgentConfig, Limits, int], TrainableAgent]
+"""Makes an agent: policy, how it plays, what the environment allows, seed."""
+
+
+def agent_factory(engine: str) -> Factory:
+    """What makes agents over a policy in this process: `TransformersAgent`, or a user's factory.
+
+    Args:
+        engine: `agent.engine`.
+
+    Raises:
+        ValueError: The factory behind `module:factory` or `file.py:factory` is not there.
+    """
+    return opened("agent.engine", engine) if is_door(engine) else TransformersAgent

@@ -16,6 +16,7 @@ import torch
 
 from agents.base import AgentStats, image_key
 from agents.config import AgentConfig, Limits
+from agents.model.generator import DrawsWithTorch
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext
 from agents.text.conversation import ConversationAgent, Reading, Sampled, Turn
@@ -77,7 +78,7 @@ class EngineSampler:
             self.stats.frames_reused += shown - encoded
 
 
-class VLLMAgent(ConversationAgent):
+class VLLMAgent(DrawsWithTorch, ConversationAgent):
     """Plays any Qwen3-VL style checkpoint that a vLLM engine has loaded.
 
     Args:

@@ -2,7 +2,7 @@
 
 Used by every table of names: reward terms, task sets, frame budgets, prompt styles, scorers, and
 by the agents, advantages and losses above. What a user wrote is run as it is, so only settings
-open doors, never a model's text or a data set. Tests: `pytest tests/env/test_doors.py`.
+open doors, never a model's text or a data set. Tests: `pytest tests/common/test_doors.py`.
 """
 
 from __future__ import annotations

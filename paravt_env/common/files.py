@@ -1,7 +1,7 @@
 """Files that are whole or absent, and the folder that is kept between runs.
 
 Under everything that writes: made videos, reports, metrics, settings, checkpoints. A process that
-is killed while it writes leaves what was there before. Tests: `pytest tests/env/test_files.py`.
+is killed while it writes leaves what was there before. Tests: `pytest tests/common/test_files.py`.
 """
 
 from __future__ import annotations

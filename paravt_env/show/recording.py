@@ -9,7 +9,7 @@ A line is an object with `version`, `row`, `finished`, `task` (with the gold ans
 `correct`, `reward_terms`, ...) and the `reward`. A turn is what was shown (`frames` with time,
 window and file, `feedback`, `must_answer`) and the `action` that followed (`completion`, `answer`,
 `crops` with their statuses); the last turn shows what came back and has no action. Numbers that
-are not finite are null. Run the tests with `pytest tests/env/test_recording.py`.
+are not finite are null. Run the tests with `pytest tests/show/test_recording.py`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Between `LongVideoEnv` and libraries such as Stable-Baselines3: `ArrayObservation(ArrayAction(env))`
 is what their checkers accept. The two conversions are `ArrayCodec` and `choices_to_action`, pure
 functions that `agents.sb3.agent` shares, so that a trained policy sees the same arrays when it is
-evaluated. Run the tests with `pytest tests/env/test_wrappers.py`.
+evaluated. Run the tests with `pytest tests/wrappers/test_wrappers.py`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Between an agent and `LongVideoEnv`. `CompletionAction`, and `LongVideoTextEnv` 
 `ParaVT-LongVideo-Text-v0`, make `env.step(text)` work; `RecordRewardTerms` is for users of
 Gymnasium's `RecordEpisodeStatistics`. The wrappers for classic RL live in `arrays.py`, those that
 write episodes to a folder in `recorders.py`; all of them can be imported from here. Run the tests
-with `pytest tests/env/test_wrappers.py`.
+with `pytest tests/wrappers/test_wrappers.py`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ import torch
 from agents.algorithm.losses import (
     AGGREGATIONS,
     LOSSES,
-    WEIGH_BY_BEHAVIOUR,
     LossInputs,
     cispo,
     clipped,
@@ -171,7 +170,7 @@ def test_losses_with_a_weight_of_their_own_ignore_the_sampler_elsewhere():
     for name in LOSSES:
         plain = LOSSES[name](inputs([1.1], [1.0], [1.0])).loss.item()
         other = LOSSES[name](inputs([1.1], [1.0], [0.5])).loss.item()
-        expected = 0.5 * plain if name in WEIGH_BY_BEHAVIOUR else plain
+        expected = 0.5 * plain if LOSSES[name].own_proximal else plain
         assert other == pytest.approx(expected)
 
 

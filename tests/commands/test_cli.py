@@ -55,6 +55,7 @@ def test_what_needs_no_model_loads_no_torch(tmp_path):
         *([command, "--no-such-flag"] for command in ("play", "data", "study", "diagnose", "plan")),
         ["train", "paragrpo_mini", "--print-config"],
         ["eval", "--policy", "orcle"],
+        ["study", "no_such"],
         ["merge", "no_such"],
         ["compare", "no_such", "no_such"],
         ["replay", "no_such"],

@@ -133,10 +133,10 @@ def test_what_is_saved_loads_as_the_same_settings(name, tmp_path):
 def test_the_published_recipe_holds_the_published_numbers():
     config = load(TrainConfig, "paragrpo_8b")
     algorithm = config.algorithm
-    assert (algorithm.groups, algorithm.group_size, algorithm.learning_rate) == (7, 8, 2e-6)
-    assert (algorithm.adam_betas, algorithm.weight_decay) == ((0.9, 0.999), 0.01)
+    assert (algorithm.groups, algorithm.group_size, config.optimizer.learning_rate) == (7, 8, 2e-6)
+    assert (config.optimizer.adam_betas, config.optimizer.weight_decay) == ((0.9, 0.999), 0.01)
     assert (algorithm.clip_low, algorithm.clip_high, algorithm.behaviour_cap) == (0.2, 0.2, 5.0)
-    assert (algorithm.kl_coefficient, algorithm.max_grad_norm) == (0.01, 1.0)
+    assert (algorithm.kl_coefficient, config.optimizer.max_grad_norm) == (0.01, 1.0)
     assert (config.agent.temperature, config.agent.max_new_tokens) == (0.7, 2048)
     assert (algorithm.advantage, algorithm.batch_normalise) == ("grpo", True)
     assert (algorithm.loss, algorithm.credit) == ("decoupled", "trajectory")
@@ -179,8 +179,8 @@ def test_the_run_folder():
         ("--evaluation.temperature=.inf", "temperature"),
         ("--lora.alpha=.inf", "lora.alpha"),
         ("--env.reward={preset: paravt, weights: {answer: .nan}}", "env.reward.weights.answer"),
-        ("--algorithm.max_grad_norm=.nan", "algorithm.max_grad_norm"),
-        ("--algorithm.adam_betas=[0.9, .nan]", "algorithm.adam_betas"),
+        ("--optimizer.max_grad_norm=.nan", "optimizer.max_grad_norm"),
+        ("--optimizer.adam_betas=[0.9, .nan]", "optimizer.adam_betas"),
     ],
 )
 def test_no_setting_of_a_recipe_is_a_number_that_is_not_finite(override, name):

@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.builders import SIZE, make_task, write_manifest
+from support.recipes import MECHANISMS, SHAPE, differences
 
 from agents.base import Decision
-from agents.model.mini import MiniConfig, build_mini
+from agents.model.mini import build_mini
 from paravt_env.budget import make_budget
 from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.rewards.presets import PRESETS
@@ -18,24 +19,21 @@ from train.common.metrics_file import read_metrics
 from train.config.recipe import load, recipe_names
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
-from train.distributed.processes import Group, Parallel
+from train.distributed.processes import Group, Processes
 from train.evaluation.agents import load_agent
+from train.lab.plan.constants import Constants
 from train.lab.plan.costs import SHAPES, kv_bytes
-from train.lab.plan.plan import Constants, of_recipe
-from train.loop import launch
+from train.lab.plan.recipes import of_recipe
+from train.loop.checks import check
 from train.loop.launch import train
 from train.rollout import play as rollout
-from train.workers import rollout_workers as players
+from train.workers import rollout_workers
 
 METHODS = (
     "paragrpo", "vanilla_grpo", "anchoring_only", "gating_only", "longvt", "longvila", "pyvision",
     "gdpo", "dapo",
 )  # fmt: skip
 START = rollout.Start("colour", 4, 0)
-SHAPE = MiniConfig(
-    hidden_size=32, layers=1, heads=2, intermediate_size=32, vision_hidden_size=16, vision_layers=1,
-    vision_heads=2, vision_intermediate_size=16, patch_size=8, vocabulary=280,
-)  # fmt: skip
 
 
 def settings(recipe, *overrides):
@@ -57,7 +55,7 @@ def test_every_method_has_a_recipe_in_both_sizes(method, size):
 def test_the_published_division_of_eight_gpus_is_the_same_method():
     split = settings("paragrpo_8b_split")
     assert differences(split, settings("paragrpo_8b")) == {"agent.engine"}
-    launch._check(split, Parallel(Group(0, 8)), None)
+    check(split, Processes(Group(0, 8)), None)
     assert split.parallel.layout == "split" and split.parallel.servers == 1
     assert split.run.asynchronous and split.run.staleness == 2
     assert split.algorithm.loss == "decoupled", "what is played ahead needs a correction"
@@ -68,24 +66,6 @@ def test_every_packaged_recipe_is_a_method_or_known():
     assert methods <= set(recipe_names())
     for name in set(recipe_names()) - methods:
         load(SFTConfig if name.startswith("sft") else TrainConfig, name)
-
-
-def differences(one, other):
-    """Dotted names of settings that differ."""
-    found = set()
-    for group in ("env", "agent", "algorithm", "selection"):
-        left, right = vars(getattr(one, group)), vars(getattr(other, group))
-        found |= {f"{group}.{name}" for name in left if left[name] != right[name]}
-    return found
-
-
-MECHANISMS = {
-    "vanilla_grpo": {
-        "env.frame_budget", "env.reward", "agent.forced_prefix", "algorithm.credit",
-    },
-    "anchoring_only": {"env.frame_budget"},
-    "gating_only": {"env.reward", "agent.forced_prefix", "algorithm.credit"},
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("method", MECHANISMS)
@@ -110,7 +90,7 @@ def test_longvt_holds_the_published_numbers():
     assert (env.max_turns, env.max_crops, env.crop_fps, env.frames_per_crop) == (5, 1, 1.0, 128)
     assert env.frame_size[0] * env.frame_size[1] <= 224**2
     assert (env.reward, config.agent.evidence) == ("longvt", "frames")
-    assert (algorithm.group_size, algorithm.learning_rate) == (16, 1e-6)
+    assert (algorithm.group_size, config.optimizer.learning_rate) == (16, 1e-6)
     assert (algorithm.kl_coefficient, algorithm.kl_in) == (1e-3, "loss")
     assert config.agent.prompt_style == "longvt"
 
@@ -129,7 +109,7 @@ def test_pyvision_holds_the_published_numbers():
     config = settings("pyvision_8b")
     env, algorithm, selection = config.env, config.algorithm, config.selection
     assert (env.frame_budget, env.force_answer, env.max_turns) == (0, False, 5)
-    assert (algorithm.groups, algorithm.group_size, algorithm.learning_rate) == (16, 8, 1e-6)
+    assert (algorithm.groups, algorithm.group_size, config.optimizer.learning_rate) == (16, 8, 1e-6)
     assert (algorithm.advantage, algorithm.batch_normalise) == ("centered", False)
     assert algorithm.kl_coefficient == 0.0
     assert selection.oversample * algorithm.groups == 32
@@ -170,7 +150,7 @@ def test_gdpo_and_dapo_hold_the_published_numbers():
     algorithm, selection = dapo.algorithm, dapo.selection
     assert (algorithm.clip_low, algorithm.clip_high) == (0.2, 0.28)
     assert (algorithm.aggregation, algorithm.kl_coefficient) == ("token_mean", 0.0)
-    assert (algorithm.group_size, algorithm.learning_rate) == (16, 1e-6)
+    assert (algorithm.group_size, dapo.optimizer.learning_rate) == (16, 1e-6)
     assert (selection.oversample, selection.rounds) == (3.0, 10)
     assert selection.drop_zero_variance
     assert selection.over_long_limit == 5 * selection.over_long_buffer
@@ -233,9 +213,10 @@ def tiny(clip, other_clip, tmp_path_factory):
                 subagent_tokens=4,
             ),
             algorithm=replace(
-                config.algorithm, groups=2, group_size=2, learning_rate=1e-3,
+                config.algorithm, groups=2, group_size=2,
                 minibatches=min(config.algorithm.minibatches, 2),
             ),
+            optimizer=replace(config.optimizer, learning_rate=1e-3),
             selection=replace(
                 config.selection,
                 prior_rollouts=min(config.selection.prior_rollouts, 2),
@@ -266,7 +247,7 @@ def varied(monkeypatch):
             )
         return rollouts
 
-    monkeypatch.setattr(players, "play", play)
+    monkeypatch.setattr(rollout_workers, "play", play)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -298,7 +279,7 @@ def test_a_batch_of_which_nothing_is_kept_takes_no_step_and_the_run_goes_on(tiny
     def play(*played):
         return [replace(one, reward=0.5) for one in rollout.play(*played)]
 
-    monkeypatch.setattr(players, "play", play)
+    monkeypatch.setattr(rollout_workers, "play", play)
     config = tiny("dapo_mini")
     config = replace(config, run=replace(config.run, name="flat", checkpoint_every=1))
     trained = train(config)

@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.processes import run
-from test_learner import MANY_TURNS, ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
+from support.gloo_processes import run
+from support.learning import MANY_TURNS, ONE_TURN, SHAPE, config, make_batch
 
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.common.errors import ConfigError
+from train.config.learner import LoraConfig
 from train.config.parallel import ParallelConfig
-from train.config.run import LoraConfig
-from train.distributed.processes import ALONE, Group, Parallel, layout, start
+from train.distributed.processes import ALONE, Group, Processes, join, layout
 from train.learner import lora
 from train.learner.learner import Learner
 from train.learner.meter import Meter
@@ -51,7 +51,7 @@ def gradients(learner, batch):
         for name, p in learner.weights.parameters.items()
         if p.grad is not None
     }
-    meter = Meter.of_all(learner.parallel.gather(meter))
+    meter = Meter.of_all(learner.processes.gather(meter))
     outputs = np.concatenate([s.proximal for s in learner._with_proximal(samples)])
     return found, meter.metrics(), outputs
 
@@ -67,7 +67,7 @@ def difference(one, other):
 def compare(parallel, make, batch, **settings):
     """How far several processes are from one: gradients, outputs, loss and entropy."""
     both = [
-        gradients(Learner(make(), config(**settings), TEMPERATURE, parallel=one), batch)
+        gradients(Learner(make(), config(**settings), processes=one), batch)
         for one in (parallel, ALONE)
     ]
     (many, metrics, outputs), (one, expected, plain) = both
@@ -102,7 +102,7 @@ def five_steps(learner, batch):
 
 def two(folder):
     """Everything that two processes check; runs in each."""
-    parallel = start(ParallelConfig(timeout=900))
+    parallel = join(ParallelConfig(timeout=900))
     pair = replace(ParallelConfig(timeout=900), sequence=2)
     found = {}
 
@@ -115,8 +115,7 @@ def two(folder):
     batch = make_batch(double(), SEVERAL, frames=True, subagents=True)
     found["data"] = compare(parallel, double, batch, micro_batch_tokens=200)
     found["steps"] = [
-        five_steps(Learner(double(), config(), TEMPERATURE, parallel=one), batch)
-        for one in (parallel, ALONE)
+        five_steps(Learner(double(), config(), processes=one), batch) for one in (parallel, ALONE)
     ]
     lonely = make_batch(double(), [[[3, 2], [4]]])
     found["one tree"] = compare(parallel, double, lonely)
@@ -138,7 +137,7 @@ def two(folder):
     found["lora"] = compare(parallel, adapted, batch, kl_coefficient=0.3)
 
     def with_reference(one):
-        return Learner(double(), config(kl_coefficient=0.3), TEMPERATURE, other(), parallel=one)
+        return Learner(double(), config(kl_coefficient=0.3), other(), processes=one)
 
     def other():
         vlm = double()
@@ -160,7 +159,7 @@ def two(folder):
     }
     found["skipped"] = skipped(double, parallel)
 
-    row = replace(start(pair))
+    row = replace(join(pair))
     for name, frames in (("sequence", True), ("sequence, frames only in the prompt", False)):
         uneven = make_batch(single(), SEVERAL, frames=frames, subagents=frames)
         found[name] = compare(row, single, uneven, attention="dense", micro_batch_tokens=300)
@@ -184,7 +183,7 @@ def low_precision(folder, parallel):
     for name, one in (("many", parallel), ("one", ALONE)):
         vlm = load(folder, "bfloat16")
         batch = make_batch(vlm, ONE_TURN)
-        learner = Learner(vlm, config(learning_rate=1e-5), TEMPERATURE, parallel=one)
+        learner = Learner(vlm, config(learning_rate=1e-5), processes=one)
         before = {n: whole(p.detach()).clone() for n, p in learner.weights.parameters.items()}
         for _ in range(10):
             learner.update(batch)
@@ -205,7 +204,7 @@ def resumed(make, before, after, batch):
     """A third step after a checkpoint of two: how far apart it ends with and without the stop."""
 
     def learner_of(vlm, parallel):
-        return Learner(vlm, config(warmup_steps=4), TEMPERATURE, parallel=parallel)
+        return Learner(vlm, config(warmup_steps=4), processes=parallel)
 
     whole_run = learner_of(make(), before)
     for _ in range(2):
@@ -230,23 +229,23 @@ def skipped(make, parallel):
     vlm = make()
     batch = make_batch(vlm, ONE_TURN)
     batch.advantages[0][0] = np.nan
-    metrics = Learner(vlm, config(), TEMPERATURE, parallel=parallel).update(batch)
+    metrics = Learner(vlm, config(), processes=parallel).update(batch)
     fresh = zip(vlm.model.parameters(), make().model.parameters(), strict=True)
     return metrics["optimizer_steps_skipped"], all(torch.equal(a, b) for a, b in fresh)
 
 
 def sharded_size(make, parallel):
     """Numbers that this process holds of all."""
-    learner = Learner(make(), config(), TEMPERATURE, parallel=parallel)
+    learner = Learner(make(), config(), processes=parallel)
     held = sum(p.to_local().numel() for p in learner.parameters)
     return held, sum(p.numel() for p in learner.parameters)
 
 
 def adapters_sent(folder):
     """What an engine would be sent after an update of adapters: names, sums, and what moved."""
-    parallel = start(ParallelConfig(timeout=900))
+    parallel = join(ParallelConfig(timeout=900))
     vlm = lora.add(load(folder), LoraConfig(rank=2, alpha=6))
-    learner = Learner(vlm, config(learning_rate=0.05), TEMPERATURE, parallel=parallel)
+    learner = Learner(vlm, config(learning_rate=0.05), processes=parallel)
     learner.update(make_batch(vlm, ONE_TURN))
     trained = {name: whole(p.detach()) for name, p in learner.weights.parameters.items()}
     sent, plain = dict(Sent(vlm.model)), load(folder).model.state_dict()
@@ -269,7 +268,7 @@ def adapters_sent(folder):
 
 def four(folder):
     """Two rows of two columns, and a split layout."""
-    square = start(ParallelConfig(sequence=2, timeout=900))
+    square = join(ParallelConfig(sequence=2, timeout=900))
 
     def single():
         return load(folder, key_heads=2)
@@ -279,9 +278,9 @@ def four(folder):
         "square": compare(square, single, batch, micro_batch_tokens=300),
         "place": (square.data.rank, square.sequence.rank),
     }
-    divided = start(ParallelConfig(layout="split", servers=2, timeout=900))
+    divided = join(ParallelConfig(layout="split", servers=2, timeout=900))
     vlm = load(folder)
-    learner = Learner(vlm, config(epochs=2), TEMPERATURE, parallel=divided)
+    learner = Learner(vlm, config(epochs=2), processes=divided)
     metrics = learner.update(make_batch(vlm, ONE_TURN))
     flat = torch.cat([p.detach().flatten() for p in vlm.model.parameters()]).numpy()
     found["split"] = (divided.plays, divided.trains, flat, metrics["optimizer_steps"])
@@ -411,9 +410,9 @@ def test_steps_smaller_than_bfloat16_can_hold_add_up_in_fp32(pair, processes):
 
 def _received(folder):
     """Frames that a player encodes anew once it has received other weights, as it counts them."""
-    parallel = start(ParallelConfig(layout="split", timeout=900))
+    parallel = join(ParallelConfig(layout="split", timeout=900))
     vlm = load(folder)
-    learner = Learner(vlm, config(), TEMPERATURE, parallel=parallel)
+    learner = Learner(vlm, config(), processes=parallel)
     images = make_batch(vlm, ONE_TURN, frames=True).trajectories[0].prompt_images
     counts = []
     for _ in range(2):
@@ -490,14 +489,14 @@ def test_layouts_that_do_not_fit_the_processes_are_refused():
     with pytest.raises(ConfigError, match="leaves none of 2 processes"):
         layout(ParallelConfig(layout="split", servers=2), 2)
     with pytest.raises(ConfigError, match="sequence=2 does not divide the 1"):
-        start(ParallelConfig(sequence=2))
+        join(ParallelConfig(sequence=2))
     with pytest.raises(ConfigError, match=r"one process shards nothing.*offload=false"):
-        start(ParallelConfig(offload=True))
+        join(ParallelConfig(offload=True))
     assert layout(ParallelConfig(offload=True), 2) == [0, 1]
 
 
 def test_one_process_needs_nobody():
-    assert start(ParallelConfig()) == Parallel()
+    assert join(ParallelConfig()) == Processes()
     assert ALONE.leads and ALONE.total(2.5) == 2.5 and ALONE.gather("x") == ["x"]
     ALONE.barrier()
 
@@ -505,9 +504,9 @@ def test_one_process_needs_nobody():
 def test_new_adapters_change_nothing_and_only_they_are_trained(folder):
     vlm = load(folder)
     batch = make_batch(vlm, ONE_TURN)
-    plain = gradients(Learner(load(folder), config(), TEMPERATURE), batch)[2]
+    plain = gradients(Learner(load(folder), config()), batch)[2]
     adapted = lora.add(vlm, LoraConfig(rank=2))
-    learner = Learner(adapted, config(kl_coefficient=0.1), TEMPERATURE)
+    learner = Learner(adapted, config(kl_coefficient=0.1))
     assert all(".lora_" in name for name in learner.weights.parameters)
     assert np.array_equal(gradients(learner, batch)[2], plain)
     assert learner.update(batch)["kl"] == pytest.approx(0, abs=1e-7)
@@ -516,16 +515,16 @@ def test_new_adapters_change_nothing_and_only_they_are_trained(folder):
 
 def test_adapters_are_saved_merged_as_a_standard_checkpoint(folder, tmp_path):
     vlm = lora.add(load(folder), LoraConfig(rank=2))
-    learner = Learner(vlm, config(learning_rate=0.05), TEMPERATURE)
+    learner = Learner(vlm, config(learning_rate=0.05))
     batch = make_batch(vlm, ONE_TURN)
     learner.update(batch)
     expected = gradients(learner, batch)[2]
     vlm.save(tmp_path)
     loaded = load(tmp_path)
     assert not lora.layers(loaded.model)
-    outputs = gradients(Learner(loaded, config(), TEMPERATURE), batch)[2]
+    outputs = gradients(Learner(loaded, config()), batch)[2]
     assert np.abs(outputs - expected).max() < 1e-4
-    before = gradients(Learner(load(folder), config(), TEMPERATURE), batch)[2]
+    before = gradients(Learner(load(folder), config()), batch)[2]
     assert np.abs(outputs - before).max() > 1e-2
 
 

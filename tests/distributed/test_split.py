@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.processes import run
-from support.tiny_runs import tiny_settings, with_run
-from test_checkpoint import SHAPE
+from support.gloo_processes import run
+from support.tiny_runs import SHAPE, process, tiny_settings, varied, with_run
 
 from agents.config import VLLMConfig
 from agents.model.vlm import VisionLanguageModel
@@ -19,19 +18,9 @@ from agents.vllm.server import TORCHRUN, server_environment
 from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
 from train.config.parallel import ParallelConfig
-from train.distributed.processes import ALONE, Group, Parallel
-from train.loop import launch
-from train.rollout import play as rollout
-from train.workers import ahead as asynchronous
-from train.workers import rollout_workers as players
-
-
-def varied(env, agent, starts, progress=None):
-    """A random policy earns nothing; a reward made of its text gives every group a variance."""
-    rollouts = rollout.play(env, agent, starts, progress)
-    texts = ["".join(turn["completion"] for turn in one.turns) for one in rollouts]
-    rewards = [float(sum(map(ord, text)) % 101) for text in texts]
-    return [replace(one, reward=r) for one, r in zip(rollouts, rewards, strict=True)]
+from train.distributed.processes import ALONE, Group, Processes
+from train.loop import checks, launch
+from train.workers import lanes, rollout_workers
 
 
 @pytest.mark.parametrize("trains", [True, False])
@@ -40,24 +29,11 @@ def test_a_process_that_only_plays_loads_no_reference_policy(make, monkeypatch, 
     monkeypatch.setattr(
         VisionLanguageModel, "load", lambda *given: [loaded.append(given), load(*given)][1]
     )
-    alone = Parallel(config=ParallelConfig(layout="split"))
+    alone = Processes(config=ParallelConfig(layout="split"))
     player = replace(alone, world=Group(0, 2), training=Group(0, 0), trains=False)
     learner = launch._learner(make("reference"), alone if trains else player, None)
     assert len(loaded) == 1 + trains and (learner.reference is not None) == trains
     assert learner.divergence([]).tolist() == []
-
-
-def process(config):
-    """One process of a job: whom it plays with, and the policy that it is left with."""
-    torch.set_num_threads(1)
-    played = []
-
-    def play(env, agent, *args):
-        played.append(type(agent).__name__)
-        return varied(env, agent, *args)
-
-    players.play = asynchronous.play = play
-    return played, launch.train(config)
 
 
 @pytest.fixture
@@ -76,7 +52,7 @@ def make(clip, other_clip, tmp_path):
 
 
 def test_one_that_plays_and_one_that_trains_are_one_process_that_does_both(make, monkeypatch):
-    for module in (players, asynchronous):
+    for module in (rollout_workers, lanes):
         monkeypatch.setattr(module, "play", varied)
     split, alone = make("split"), make("alone", "colocated")
     (player, saved), (trainer, _) = run(process, 2, split)
@@ -93,11 +69,11 @@ def test_one_that_plays_and_one_that_trains_are_one_process_that_does_both(make,
         assert torch.allclose(tensor, weights[1][name], atol=1e-4)
 
 
-ON_ITS_OWN = Parallel(Group(0, 2), plays=True, trains=False)
+ON_ITS_OWN = Processes(Group(0, 2), plays=True, trains=False)
 
 
 def check(config, processes=ON_ITS_OWN):
-    launch._check(config, processes, None)
+    checks.check(config, processes, None)
 
 
 def test_engines_that_several_processes_cannot_have_are_refused(make):
@@ -124,7 +100,7 @@ def test_engines_that_several_processes_cannot_have_are_refused(make):
 def test_only_who_plays_has_an_engine(make):
     config = make("server", engine="vllm_server").agent
     trains = replace(ON_ITS_OWN, plays=False, trains=True)
-    engines = [launch._playing(config, one).engine for one in (ON_ITS_OWN, trains)]
+    engines = [launch.playing_agent(config, one).engine for one in (ON_ITS_OWN, trains)]
     assert engines == ["vllm_server", "transformers"]
 
 

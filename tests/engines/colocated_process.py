@@ -12,21 +12,20 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from helpers import conversation, frames, logprobs
-from test_split import varied
+from support.engines import conversation, frames, logprobs
+from support.tiny_runs import varied
 
 from agents.vllm.engine import Prompt
 from train.config.recipe import load
 from train.config.run import TrainConfig
 from train.loop import launch
-from train.workers import ahead as asynchronous
-from train.workers import rollout_workers as players
-from train.workers.rollout_workers import Players
+from train.workers import lanes, rollout_workers
+from train.workers.rollout_workers import RolloutWorkers
 
 TEMPERATURE = 0.7
 
 
-def look(player: Players) -> tuple[float, list[int], list[float]]:
+def look(player: RolloutWorkers) -> tuple[float, list[int], list[float]]:
     """How far the engine is from this process's policy, and what it drew from a prompt."""
     vlm, engine = player.agents[0].vlm, player.engine
     context = conversation(vlm, frames(5, 1), "which of these frames was it, and when?")
@@ -38,20 +37,20 @@ def look(player: Players) -> tuple[float, list[int], list[float]]:
 
 def main(config: str, folder: str) -> None:
     """Train as `paravt train` does."""
-    seen, changed, close = [], Players.weights_changed, Players.close
+    seen, changed, close = [], RolloutWorkers.weights_changed, RolloutWorkers.close
 
-    def weights_changed(self: Players, version: int) -> None:
+    def weights_changed(self: RolloutWorkers, version: int) -> None:
         before = look(self)[0]
         changed(self, version)
         after, ids, drawn = look(self)
         seen.append({"before": before, "after": after, "ids": ids, "logprobs": drawn})
 
-    def closed(self: Players) -> None:
+    def closed(self: RolloutWorkers) -> None:
         close(self)
         seen.append({"joined": dist.is_initialized() and dist.get_world_size()})
 
-    Players.weights_changed, Players.close = weights_changed, closed
-    players.play = asynchronous.play = varied
+    RolloutWorkers.weights_changed, RolloutWorkers.close = weights_changed, closed
+    rollout_workers.play = lanes.play = varied
     torch.set_num_threads(1)
     launch.train(load(TrainConfig, config))
     said = Path(folder) / f"seen-{os.environ['RANK']}.json"

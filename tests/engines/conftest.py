@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import SHAPE, settings
+from support.engines import SHAPE, settings
 
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel

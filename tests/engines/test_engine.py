@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from helpers import conversation, frames, logprobs, settings
+from support.engines import conversation, frames, logprobs, settings
 
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.agent import EngineSampler

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import settings
 from support.builders import ListTasks, make_task
+from support.engines import settings
 
 from agents.chat.agent import OpenAIAgent
 from agents.config import AgentConfig, Limits
@@ -21,7 +21,8 @@ from agents.text.conversation import Sampled
 from agents.vllm.engine import prepare_environment
 from agents.vllm.server import free_port, server_command
 from paravt_env.protocol import render_completion
-from train.rollout.play import Start, play
+from train.rollout.play import play
+from train.rollout.starts import Start
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
 

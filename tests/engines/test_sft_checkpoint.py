@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import SHAPE, conversation, frames, logprobs, settings
-from support.published import PARAVT_SFT, write_rows
+from support.engines import SHAPE, conversation, frames, logprobs, settings
+from support.published_rows import PARAVT_SFT, write_rows
 
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.agent import EngineSampler
 from agents.vllm.local import InProcessEngine
 from train.config.env import EnvConfig
+from train.config.learner import LoraConfig
 from train.config.parallel import ParallelConfig
-from train.config.run import LoraConfig
 from train.config.sft import SFTConfig, StageConfig
 from train.sft.sft import run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import conversation, frames, logprobs
+from support.engines import conversation, frames, logprobs
 
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.engine import EngineError, Prompt

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import SMALL, settings, training
-from support.processes import run
-from test_split import process
+from support.engines import SMALL, settings, training
+from support.gloo_processes import run
+from support.tiny_runs import process
 
 from train.common.metrics_file import read_metrics
 from train.config.parallel import ParallelConfig

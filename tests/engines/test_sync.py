@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import conversation, disagreement, frames, logprobs, settings
 from support.builders import ListTasks, make_task
+from support.engines import conversation, disagreement, frames, logprobs, settings
+from support.learning import config as learner_config
 
-from agents.algorithm.config import PARAGRPOConfig
 from agents.algorithm.credit import Batch
 from agents.config import AgentConfig, Limits
 from agents.model.vlm import VisionLanguageModel
@@ -21,10 +21,11 @@ from agents.vllm.agent import VLLMAgent
 from agents.vllm.engine import EngineError, Prompt
 from agents.vllm.local import InProcessEngine
 from agents.vllm.server import ServerEngine
-from train.config.run import LoraConfig
+from train.config.learner import LoraConfig
 from train.learner import lora
 from train.learner.learner import Learner
-from train.rollout.play import Start, play
+from train.rollout.play import play
+from train.rollout.starts import Start
 from train.workers.weight_sync import ServerSync, SyncError, WeightSync, connect
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
@@ -71,8 +72,7 @@ def test_ten_steps_of_training_agree_before_and_after_each_sync(
     agent = VLLMAgent(vlm, config, engine, Limits(3))
     learner = Learner(
         vlm,
-        PARAGRPOConfig(groups=2, group_size=4, kl_coefficient=0.0, loss="tis", learning_rate=1e-3),
-        TEMPERATURE,
+        learner_config(groups=2, group_size=4, loss="tis", learning_rate=1e-3, max_grad_norm=1.0),
     )
     rng = np.random.default_rng(0)
     for step in range(10):
@@ -100,8 +100,7 @@ def test_trained_adapters_reach_the_engine_merged(
     agent = VLLMAgent(adapted, config, engine, Limits(3))
     learner = Learner(
         adapted,
-        PARAGRPOConfig(groups=1, group_size=4, kl_coefficient=0.0, loss="tis", learning_rate=0.05),
-        TEMPERATURE,
+        learner_config(groups=1, group_size=4, loss="tis", learning_rate=0.05, max_grad_norm=1.0),
     )
     rng = np.random.default_rng(0)
     for step in range(2):

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import settings, training
+from support.engines import settings, training
 
 from train.common.metrics_file import read_metrics
 from train.loop.launch import train
 from train.rollout import play as rollout
-from train.workers import ahead as asynchronous
-from train.workers import rollout_workers as players
+from train.workers import lanes, rollout_workers
 
 pytest.importorskip("vllm", reason="needs the vllm extra: make test-engines")
 
@@ -28,7 +27,7 @@ def _varied_rewards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         rewards = [float(sum(map(ord, text)) % 101) for text in texts]
         return [replace(one, reward=r) for one, r in zip(rollouts, rewards, strict=True)]
 
-    for module in (players, asynchronous):
+    for module in (rollout_workers, lanes):
         monkeypatch.setattr(module, "play", play)
     yield
 

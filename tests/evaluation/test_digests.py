@@ -11,7 +11,7 @@ from support.builders import ListTasks, make_task
 
 from train.evaluation import digests
 from train.evaluation.digests import code_digest, file_digest, samples_digest, weights_digest
-from train.rollout.play import Start
+from train.rollout.starts import Start
 
 
 def test_copies_of_a_checkpoint_are_equal_whenever_they_were_made(tmp_path):

@@ -1,79 +1,20 @@
 """Evaluation: denominators, baselines, intervals, pairing."""
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support.builders import ListTasks, make_task
+from support.evaluations import report, rollout, row
 
 import train.evaluation.evaluate as evaluation
 from train.config.evaluation import EvalConfig
 from train.evaluation.bootstrap import interval, video_clusters
 from train.evaluation.evaluate import evaluate, majority_answers, plan
-from train.evaluation.row import EvalRow
 from train.evaluation.scores import EvalReport, paired_difference
-from train.rollout.play import Rollout, Start
-
-
-def rollout(start, **changes):
-    """A finished episode that gave the letter B."""
-    base = Rollout(
-        task_id=start.task_id,
-        video="/v.mp4",
-        family="colour",
-        category="",
-        frame_budget=start.frame_budget,
-        reward=1.0,
-        terms={"answer": 1.0, "total": 1.0},
-        stop_reason="answered",
-        answer="B",
-        correct=1.0,
-        compliant=True,
-        turns=({"completion": "x", "crops": [{"window": (math.nan, 1.0), "status": "ok"}]},),
-        calls=2,
-        executed=1,
-        parallel=2,
-        frames_seen=7,
-        evidence_recall=math.nan,
-        duration=30.0,
-        usage={"frames": 7.0},
-    )
-    return replace(base, **changes)
-
-
-def row(task_id="a", score=1.0, **changes):
-    """A row; the changes are its own, or of its rollout."""
-    if "error_kind" in changes:
-        changes["stop_reason"] = changes.pop("error_kind")
-    base = EvalRow(
-        rollout(
-            Start(task_id, 4),
-            category="spatial",
-            correct=score,
-            reward=score,
-            terms={},
-            turns=(),
-            calls=1,
-            parallel=1,
-            frames_seen=4,
-            duration=0.0,
-            usage={},
-        ),
-        kind="mcq",
-        question="Which?",
-        gold="B",
-        evidence=((1.0, 2.0),),
-        majority=0.5,
-    )
-    own = {field.name for field in fields(EvalRow)} & changes.keys()
-    played = replace(base.rollout, **{k: v for k, v in changes.items() if k not in own})
-    return replace(base, rollout=played, **{name: changes[name] for name in own})
-
-
-def report(*rows):
-    return EvalReport(rows, {"resamples": 200, "confidence": 0.95, "seed": 0})
+from train.rollout.starts import Start
 
 
 def run(monkeypatch, tasks, settings, outcome=rollout, num_envs=2):

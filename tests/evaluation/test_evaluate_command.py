@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from support.builders import make_task, write_manifest
-from test_evaluate import report, row
+from support.evaluations import report, row
 
 from agents.base import ClosableAgent
 from agents.config import AgentConfig, VLLMConfig
@@ -28,7 +28,7 @@ from train.evaluation.scores import EvalReport
 from train.evaluation.tables import comparison_table, print_progress, table
 
 PLUG_IN = '''
-from support.players import Always
+from support.evaluations import Always
 
 
 class Teller(Always):
@@ -355,7 +355,7 @@ def test_comparing_what_is_no_evaluation_says_what_to_run(tmp_path, capsys):
         (["--policy", "no_such_module:Agent"], "give file.py:name or package.module:name"),
         (["--policy", "players:Nobody"], "give file.py:name or package.module:name"),
         (["--policy", "nowhere.py:Agent"], "give file.py:name or package.module:name"),
-        (["--policy", "support.players:Nobody"], "no 'Nobody' in 'support.players'"),
+        (["--policy", "support.evaluations:Nobody"], "no 'Nobody' in 'support.evaluations'"),
         (["--shard", "3/2"], "write i/n"),
         (["--mode", "tool"], "tools"),
         (["--suite", "paravt8"], "did you mean 'paravt7'"),

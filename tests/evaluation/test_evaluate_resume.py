@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.builders import ListTasks, make_task, write_manifest
-from support.players import HEADER, Always, Settings
-from test_evaluate import row
+from support.evaluations import HEADER, Always, Settings, row
 
 from train.common.errors import ConfigError
 from train.config.evaluation import Shard
@@ -266,7 +265,7 @@ KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[3])
 from pathlib import Path
-from support.players import HEADER, Always, Settings
+from support.evaluations import HEADER, Always, Settings
 from paravt_env.vector import LongVideoVectorEnv
 from train.evaluation.evaluate import evaluate
 from train.evaluation.row_file import RowFile

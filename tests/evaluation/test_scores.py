@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.builders import make_task
-from test_evaluate import report, rollout, row
+from support.evaluations import report, rollout, row
 
 from agents.base import Trajectory
 from paravt_env.task import Task
 from train.evaluation.bootstrap import macro_interval
 from train.evaluation.row import MAX_COMPLETION, EvalRow, duration_group, make_row
 from train.evaluation.scores import EvalReport, with_blind
-from train.rollout.play import Start
+from train.rollout.starts import Start
 
 
 def grounding(task_id, iou, **changes):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from support.builders import ListTasks, make_task
-from test_evaluate import report, row
+from support.evaluations import report, row
 
 from agents.base import AgentError
 from paravt_env.task import TaskError

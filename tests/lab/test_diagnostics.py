@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 from support.builders import SIZE, make_task, write_manifest
-from test_evaluate import report, row
-from test_learner import SHAPE as LEARNER_SHAPE
-from test_learner import plain_logprobs, tokens, trajectory
-from test_recipes import SHAPE
+from support.evaluations import report, row
+from support.learning import SHAPE as LEARNER_SHAPE
+from support.learning import plain_logprobs, tokens, trajectory
+from support.recipes import SHAPE
 
 from agents.algorithm.advantages import Scores, decomposed
 from agents.algorithm.config import PARAGRPOConfig
-from agents.algorithm.credit import PARAGRPO
+from agents.algorithm.credit import Batch
 from agents.config import AgentConfig
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
@@ -29,30 +29,28 @@ from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
 from train.config import recipe
 from train.config.env import EnvConfig
+from train.config.learner import LearnerConfig, OptimizerConfig
 from train.config.run import DiagnosticsConfig, RunConfig, TrainConfig
 from train.config.selection import SelectionConfig
-from train.lab.diagnose.diagnose import (
-    moved_square,
-    probe_starts,
-    read_training,
-    read_transfers,
-    trained_tasks,
+from train.lab.diagnose.advice import Cosine, advise
+from train.lab.diagnose.gradients import (
+    cosine,
+    credited,
+    dot,
+    measure_batch,
+    measure_gradients,
+    scores_of,
 )
-from train.lab.diagnose.gradients import cosine, dot, measure_batch, measure_gradients, scores_of
+from train.lab.diagnose.observer import TermDiagnostics
+from train.lab.diagnose.probe import moved_square, probe_starts, trained_tasks
+from train.lab.diagnose.records import read_training, read_transfers
 from train.lab.diagnose.report import as_plain, describe_transfers
-from train.lab.diagnose.terms import (
-    Cosine,
-    advise,
-    convergence_slope,
-    gaussian_divergence,
-    group_terms,
-    measure_terms,
-    pac_bayes,
-)
+from train.lab.diagnose.terms import group_terms, measure_terms
+from train.lab.diagnose.theory import convergence_slope, gaussian_divergence, pac_bayes
 from train.learner.learner import Learner
 from train.loop.launch import train
 from train.rollout import play as rollout
-from train.workers import rollout_workers as players
+from train.workers import rollout_workers
 
 WEIGHTS = {"answer": 1.0, "format_anchor": 0.5, "tool_gain": 0.0}
 
@@ -354,9 +352,8 @@ def plain_gradient(vlm, groups, places, advantage):
 
 def measured(vlm, groups, chosen=(0, 1, 2, 3), weights=WEIGHED, **settings):
     config = method_config(**settings)
-    learner = Learner(vlm, config, 0.7)
-    method = PARAGRPO(config, weights, lambda: groups, lambda batch: {})
-    batch, _ = method.credit(groups)
+    learner = Learner(vlm, LearnerConfig(config, temperature=0.7))
+    batch = credited(groups, config, weights)
     return measure_gradients(learner, config, weights, groups, batch, chosen)
 
 
@@ -369,10 +366,10 @@ def measured(vlm, groups, chosen=(0, 1, 2, 3), weights=WEIGHED, **settings):
     ],
     ids=["plain", "normalised", "gated"],
 )
-@pytest.mark.parametrize("credit", ["trajectory", "token"])
-def test_gradients_of_terms_equal_plain_autograd(vlm, groups, credit, settings):
+@pytest.mark.parametrize("where", ["trajectory", "token"])
+def test_gradients_of_terms_equal_plain_autograd(vlm, groups, where, settings):
     """However the run normalises: a term is credited alone, by `grpo`. (The tool term is flat.)"""
-    found = measured(vlm, groups, credit=credit, **settings)
+    found = measured(vlm, groups, credit=where, **settings)
 
     def answer(g, n):
         return standardised(ANSWERS[g])[n]
@@ -380,7 +377,7 @@ def test_gradients_of_terms_equal_plain_autograd(vlm, groups, credit, settings):
     def form(g, n):
         value = standardised(FORMS[g])[n]
         tags = groups[g][n].trajectories[0].roles == Role.tag
-        return value * tags if credit == "token" else value
+        return value * tags if where == "token" else value
 
     a, b = ([plain_gradient(vlm, groups, half, one) for half in ((0, 1), (2, 3))] for one in
             (answer, form))  # fmt: skip
@@ -420,15 +417,14 @@ def test_a_term_without_variance_has_no_gradient_and_no_cosine(vlm, groups):
 
 def test_a_probe_leaves_the_learner_as_it_was(vlm, groups):
     config = method_config()
-    learner = Learner(vlm, config, 0.7)
+    learner = Learner(vlm, LearnerConfig(config, temperature=0.7))
     weights = [p.detach().clone() for p in learner.parameters]
     generators = learner.rng.bit_generator.state, torch.get_rng_state()
-    method = PARAGRPO(config, WEIGHED, lambda: groups, lambda batch: {})
-    batch, _ = method.credit(groups)
+    batch = credited(groups, config, WEIGHED)
     kept = [a.copy() for a in batch.advantages]
     metrics = measure_batch(learner, config, WEIGHED, groups, batch, [0, 1])
     assert {"diagnostics/advice", "diagnostics/cosine/answer~format_anchor"} <= metrics.keys()
-    assert learner.config is config
+    assert learner.method is config
     assert all(p.grad is None for p in learner.parameters)
     assert all(torch.equal(a, b) for a, b in zip(weights, learner.parameters, strict=True))
     assert generators[0] == learner.rng.bit_generator.state
@@ -462,6 +458,67 @@ def test_inner_products_pass_over_what_has_no_gradient():
     assert math.isnan(cosine(left, [None, None]))
 
 
+# ---- an observer of a run -------------------------------------------------------------------
+
+
+@dataclass
+class Step:
+    """What an observer looks at of a step."""
+
+    number: int
+    kept: list
+    batch: Batch
+    reward_weights: dict
+    learner: Learner | None
+
+
+@pytest.fixture
+def step(vlm, groups):
+    """The seventh step of a run: four groups behind one whose video could not be read."""
+    config = method_config()
+    kept = [[Played(0.0, {})], *groups]
+    return Step(
+        6,
+        kept,
+        credited(kept, config, WEIGHED),
+        WEIGHED,
+        Learner(vlm, LearnerConfig(config, temperature=0.7)),
+    )
+
+
+def test_an_observer_measures_drawn_groups_before_the_update_and_says_how_long_it_took(step):
+    config, asked = method_config(), DiagnosticsConfig(every=3, groups=2)
+    observer = TermDiagnostics(asked, config, seed=5)
+    found = observer.before_update(step)
+    assert found.pop("time/diagnostics") > 0
+    chosen = [1 + place for place in np.random.default_rng([5, 6]).permutation(4)[:2].tolist()]
+    alone = step.learner, config, WEIGHED, step.kept, step.batch
+    assert found == measure_batch(*alone, chosen)
+    assert "diagnostics/grad_product" in found
+    assert found != measure_batch(*alone, [one for one in (1, 2, 3, 4) if one not in chosen])
+    assert found != TermDiagnostics(asked, config, seed=6).before_update(step)
+    assert observer.after_update(step) == {}
+
+
+def test_an_observer_measures_in_the_steps_that_are_asked_for(step):
+    config = method_config()
+    every = {
+        number: TermDiagnostics(DiagnosticsConfig(number, groups=0), config, seed=5)
+        for number in (0, 1, 3, 4)
+    }
+    found = {number: observer.before_update(step) for number, observer in every.items()}
+    assert {number: bool(metrics) for number, metrics in found.items()} == {
+        0: False, 1: True, 3: True, 4: False
+    }  # fmt: skip
+    assert "diagnostics/gap" in found[3] and "diagnostics/grad_product" not in found[3]
+
+
+def test_an_observer_of_a_step_without_rollouts_says_its_time_alone(step):
+    nothing = replace(step, kept=[[Played(0.0, {})]], batch=Batch([], [], []), learner=None)
+    observer = TermDiagnostics(DiagnosticsConfig(every=1, groups=2), method_config(), seed=5)
+    assert list(observer.before_update(nothing)) == ["time/diagnostics"]
+
+
 # ---- in a run, and the command --------------------------------------------------------------
 
 
@@ -490,8 +547,9 @@ def settings(clip, other_clip, tmp_path_factory):
                 answer_tokens=4, subagent_tokens=3,
             ),
             algorithm=PARAGRPOConfig(
-                groups=3, group_size=2, learning_rate=1e-3, kl_coefficient=0.01,
+                groups=3, group_size=2, kl_coefficient=0.01,
             ),
+            optimizer=OptimizerConfig(learning_rate=1e-3),
             run=RunConfig(
                 name=name, folder=str(folder / "runs"), steps=steps, wandb="disabled",
                 checkpoint_every=0,
@@ -516,8 +574,8 @@ def varied():
         return rollouts
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(players, "play", play)
-        patch.setattr("train.lab.diagnose.diagnose.play", play)
+        patch.setattr(rollout_workers, "play", play)
+        patch.setattr("train.lab.diagnose.probe.play", play)
         yield
 
 
@@ -562,7 +620,7 @@ def evaluation(path, **scores):
 
 
 def test_diagnose_a_run(diagnosed, tmp_path, monkeypatch, capsys):
-    for module in ("lab.diagnose.diagnose", "lab.diagnose.terms"):  # the run has 2 videos
+    for module in ("lab.diagnose.probe", "lab.diagnose.theory"):  # the run has 2 videos
         monkeypatch.setattr(f"train.{module}.FEWEST_SAMPLES", 2)
     old, new = ({k: v for k, v in zip("abcd", values, strict=True)}
                 for values in ((0, 0, 0, 0), (1, 1, 1, 1)))  # fmt: skip
@@ -616,7 +674,7 @@ def test_the_probe_and_the_bound_are_of_the_tasks_that_were_trained_on(
         drawn.append(ids)
         return probe_starts(ids, *rest)
 
-    monkeypatch.setattr("train.lab.diagnose.diagnose.probe_starts", starts)
+    monkeypatch.setattr("train.lab.diagnose.probe.probe_starts", starts)
     words = ["diagnose", str(folder), "--groups", "2"]
     assert cli.main(words) == 2
     assert "pass_rates.json holds no pass rates" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from train.cli import main
 from train.config.recipe import load, recipe_names
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
+from train.lab.plan.constants import GIB, Constants
 from train.lab.plan.costs import (
     SHAPES,
     Setting,
@@ -21,17 +22,8 @@ from train.lab.plan.costs import (
     trees,
     update_flops,
 )
-from train.lab.plan.plan import (
-    GIB,
-    HELD,
-    LOGIT_COPIES,
-    QUESTION,
-    WRAPPING,
-    Constants,
-    largest,
-    of_recipe,
-    predict,
-)
+from train.lab.plan.plan import HELD, LOGIT_COPIES, largest, predict
+from train.lab.plan.recipes import QUESTION, WRAPPING, of_recipe
 from train.lab.plan.report import check, fit, text
 
 TINY = Shape("tiny", 8, 2, 4, 2, 4, 16, 100, True, 8, 2, 12, 1, patch=8, positions=16)
@@ -219,7 +211,7 @@ def test_a_small_micro_batch_repeats_the_prompt_and_the_plan_says_so():
 
 def test_a_run_says_once_that_prompts_are_repeated(capsys, monkeypatch):
     pytest.importorskip("torch")
-    from test_packing import sample
+    from support.packing import sample
 
     from train.packing import samples as trajectory
 
@@ -344,7 +336,7 @@ def test_the_scorer_holds_as_many_copies_of_the_logits_as_the_plan_says():
     torch = pytest.importorskip("torch")
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from train.learner.logprobs import Scorer
+    from train.learner.logprobs import TokenLogprobs
 
     class Live(TorchDispatchMode):
         """Counts the bytes of tensors that are made inside."""
@@ -374,7 +366,7 @@ def test_the_scorer_holds_as_many_copies_of_the_logits_as_the_plan_says():
     known, tokens, words = set(), 64, 5000
     head = torch.randn(words, 4, dtype=torch.bfloat16, requires_grad=True)
     hidden = torch.randn(2 * tokens, 4, dtype=torch.bfloat16, requires_grad=True)
-    scorer = Scorer.__new__(Scorer)
+    scorer = TokenLogprobs.__new__(TokenLogprobs)
     torch.nn.Module.__init__(scorer)
     scorer.vlm, scorer.temperature, scorer.logit_chunk = Policy(), 0.7, tokens
     with Live() as live:

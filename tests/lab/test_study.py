@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 from support.builders import SIZE, make_task, write_manifest
+from support.evaluations import report, row
+from support.recipes import MECHANISMS, SHAPE, differences
 from support.tiny_runs import tiny_settings, with_run
-from test_evaluate import report, row
-from test_recipes import MECHANISMS, SHAPE, differences
 
 from paravt_env.rewards.presets import make_preset
 from train.common.errors import ConfigError
@@ -21,17 +21,19 @@ from train.config.sft import SFTConfig
 from train.evaluation.measure import measure
 from train.lab.study import cells as study_cells
 from train.lab.study import study
-from train.lab.study.cells import GREEDY, SAMPLED, cold_start, differing
-from train.lab.study.report import Result, figure, goals, results, table, way_there, write
+from train.lab.study.cells import GREEDY, SAMPLED, Cell, cold_start, differing
+from train.lab.study.goals import goals
+from train.lab.study.report import figure, table, way_there, write
+from train.lab.study.results import Result, results
+from train.lab.study.settings import Arm, Goal, StartingPolicy, StudyConfig, load
 from train.lab.study.statistics import average, difference, score, tool_gap
-from train.lab.study.study import Arm, Cell, Goal, Start, StudyConfig
 from train.loop import checkpoint
 from train.report.charts import recent_mean, seeds_chart
 from train.sft import sft
 
 
 def test_no_arm_of_the_search_has_a_mechanism_or_sees_the_test_split(tmp_path):
-    regimes = study.load("regimes")
+    regimes = load("regimes")
     cells = study.cells(regimes, tmp_path, regimes.main, [0], False)
     found = [cell.config for cell in cells]
     assert {c.env.reward for c in found} == {"vanilla", "longvila"}  # neither has the anchor
@@ -40,12 +42,12 @@ def test_no_arm_of_the_search_has_a_mechanism_or_sees_the_test_split(tmp_path):
     }
     assert {c.evaluation.split for c in found} == {"val"}
     trained = [cell.config for cell in cells if not cell.evaluate_only]
-    settings = [(c.agent, c.algorithm, c.env) for c in trained]
+    settings = [(c.agent, c.algorithm, c.optimizer, c.env) for c in trained]
     assert all(settings.count(one) == 1 for one in settings)
 
 
 def test_where_the_form_is_lost_the_search_has_each_mechanism_alone_and_both(tmp_path):
-    regimes = study.load("regimes")
+    regimes = load("regimes")
     names = [
         "hot_fast",
         *(name for name in regimes.arms if regimes.arms[name].control == "hot_fast"),
@@ -55,12 +57,12 @@ def test_where_the_form_is_lost_the_search_has_each_mechanism_alone_and_both(tmp
     plain, anchored = ("vanilla", "trajectory"), ("paravt", "token")
     assert mechanisms == [(*kind, gated) for gated in (False, True) for kind in (plain, anchored)]
     assert [bool(c.agent.forced_prefix) for c in found] == [False, True, False, True]
-    same = {(c.agent.temperature, c.algorithm.learning_rate, c.evaluation.split) for c in found}
+    same = {(c.agent.temperature, c.optimizer.learning_rate, c.evaluation.split) for c in found}
     assert same == {(1.6, 3.0e-4, "val")}
 
 
 def test_every_arm_of_the_packaged_study_is_a_valid_recipe(tmp_path):
-    paradox = study.load("paradox")
+    paradox = load("paradox")
     found = {
         cell.arm: cell.config for cell in study.cells(paradox, tmp_path, [*paradox.arms], [0], True)
     }
@@ -96,7 +98,7 @@ ARMS = {
 
 
 def test_an_arm_differs_from_its_control_by_what_it_is_named_after(tmp_path):
-    paradox = study.load("paradox")
+    paradox = load("paradox")
     made = study.cells(paradox, tmp_path, [*paradox.arms], [0], False)
     config = {cell.arm: cell.config for cell in made}
     found = {
@@ -113,7 +115,7 @@ def test_an_arm_differs_from_its_control_by_what_it_is_named_after(tmp_path):
 
 
 def test_seeds_come_one_after_the_other_and_a_start_is_played_greedily_once(tmp_path):
-    paradox = study.load("paradox")
+    paradox = load("paradox")
     found = study.cells(paradox, tmp_path, ["vanilla", "start"], [3, 4], False)
     assert [(cell.folder.name, cell.evaluations) for cell in found] == [
         ("vanilla-3", (GREEDY, SAMPLED)),
@@ -126,21 +128,21 @@ def test_seeds_come_one_after_the_other_and_a_start_is_played_greedily_once(tmp_
 
 
 def test_arms_are_compared_with_their_control_and_it_must_be_an_arm(tmp_path):
-    arms = study.load("paradox").arms
+    arms = load("paradox").arms
     assert {arms[name].control for name in ("sequential", "frames")} == {"strong_start"}
     assert arms["gating"].control == "vanilla"
     with pytest.raises(ValueError, match="did you mean 'a'"):
-        StudyConfig(starts={"s": Start()}, arms={"a": Arm(control="aa")}, baseline="a")
+        StudyConfig(starts={"s": StartingPolicy()}, arms={"a": Arm(control="aa")}, baseline="a")
     with pytest.raises(ValueError, match="did you mean 'a'"):
         aim = Goal("a", beside="aa", measure="f")
-        StudyConfig(starts={"s": Start()}, arms={"a": Arm()}, baseline="a", goals=(aim,))
+        StudyConfig(starts={"s": StartingPolicy()}, arms={"a": Arm()}, baseline="a", goals=(aim,))
 
 
 @pytest.mark.parametrize(
     "arms, message", [(["vanila"], "vanilla"), (["typo"], "learning_rate")], ids=["arm", "override"]
 )
 def test_a_mistake_names_what_was_meant(tmp_path, arms, message):
-    paradox = study.load("paradox")
+    paradox = load("paradox")
     paradox.arms["typo"] = Arm(start="weak", overrides={"algorithm.learningrate": 1})
     with pytest.raises(ConfigError, match=message):
         study.cells(paradox, tmp_path, arms, [0], False)
@@ -148,13 +150,13 @@ def test_a_mistake_names_what_was_meant(tmp_path, arms, message):
 
 def test_an_unknown_study_or_start_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="paradox"):
-        study.load("paradoxx")
+        load("paradoxx")
     path = tmp_path / "s.yaml"
     path.write_text(
         yaml.safe_dump({"starts": {"a": {}}, "arms": {"x": {"start": "b"}}, "baseline": "x"})
     )
     with pytest.raises(ConfigError, match="'b'"):
-        study.load(str(path))
+        load(str(path))
 
 
 @pytest.fixture
@@ -169,7 +171,7 @@ def scripted(tmp_path, clip):
             "env.frame_size": list(SIZE),
             "evaluation.frame_budgets": [2],
         },
-        starts={"none": Start()},
+        starts={"none": StartingPolicy()},
         arms={
             name: Arm(evaluate_only=True, overrides={"evaluation.policy": name})
             for name in ("majority", "oracle")
@@ -275,12 +277,12 @@ def changed(config, **groups):
     ids=["report", "checkpoint"],
 )
 def test_what_was_made_with_other_settings_is_never_taken_for_the_outcome_of_these(cell, make):
-    other = replace(cell, config=changed(cell.config, algorithm={"learning_rate": 0.5}))
+    other = replace(cell, config=changed(cell.config, optimizer={"learning_rate": 0.5}))
     recipe.save(cell.config, cell.folder)
     other.check()  # nothing is there yet
     make(cell.folder)
     cell.check()
-    message = r"a-0 was made with other settings: algorithm\.learning_rate \(0\.001, now 0\.5\)\."
+    message = r"a-0 was made with other settings: optimizer\.learning_rate \(0\.001, now 0\.5\)\."
     with pytest.raises(ConfigError, match=message):
         other.check()
     (cell.folder / "config.yaml").unlink()
@@ -430,7 +432,7 @@ def result(arm, *seeds, greedy=None, steps=()):
 
 def study_of(*names, **changes):
     arms = {name: Arm() for name in names} | changes.pop("arms", {})
-    return StudyConfig(starts={"s": Start()}, arms=arms, baseline=names[0], **changes)
+    return StudyConfig(starts={"s": StartingPolicy()}, arms=arms, baseline=names[0], **changes)
 
 
 def cells_of(text, place):
@@ -514,7 +516,7 @@ def test_calls_at_few_frames_are_not_those_at_all():
 
 
 def test_the_goals_of_the_packaged_study_are_those_of_its_paper():
-    aims = study.load("paradox").goals
+    aims = load("paradox").goals
     assert {(g.arm, g.beside, g.measure, g.least, g.rises) for g in aims} == {
         ("paragrpo", "vanilla", "greedy_accuracy", 0.0, True),
         ("paragrpo", "vanilla", "accuracy", 0.0, True),

@@ -12,31 +12,32 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from support.processes import CONTEXT, free_port, preload, run
-from test_checkpoint import SHAPE as TINY
-from test_learner import ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
-from test_selection import rollout as played
+from support.gloo_processes import CONTEXT, free_port, preload, run
+from support.learning import ONE_TURN, SHAPE, config, make_batch
+from support.rollouts import rollout as played
+from support.tiny_runs import SHAPE as TINY
 
 import train.distributed.processes
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.common.metrics_file import read_metrics
+from train.config.learner import FaultConfig
 from train.config.parallel import ParallelConfig
-from train.config.run import FaultConfig, RunConfig, TrainConfig
+from train.config.run import RunConfig, TrainConfig
 from train.config.selection import SelectionConfig
-from train.distributed.processes import ALONE, GRACE, start
-from train.distributed.watchdog import EXIT, Watch
+from train.distributed.processes import ALONE, GRACE, join
+from train.distributed.watchdog import EXIT, Watchdog
 from train.learner.guard import FaultGuard, TooManyFaults, load, why_stopped
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.loop import checkpoint, launch
-from train.loop.trainer import TaskOrder, Trainer
 from train.packing.samples import Sample
 from train.rollout import difficulty
 from train.rollout import play as rollout
 from train.rollout.difficulty import task_pool
-from train.workers import ahead as asynchronous
-from train.workers import rollout_workers as players
+from train.rollout.starts import Starts
+from train.workers import lanes, rollout_workers
+from train.workers.collector import Collector
 
 PATIENCE = 2.0
 
@@ -59,7 +60,7 @@ def poisoned(vlm):
 
 
 def test_a_bad_step_is_skipped_and_a_good_one_starts_the_count_again(vlm, tmp_path, capsys):
-    learner = Learner(vlm, config(), TEMPERATURE, faults=FaultConfig(in_a_row=2), folder=tmp_path)
+    learner = Learner(vlm, config(faults=FaultConfig(in_a_row=2), folder=tmp_path))
     before = [p.clone() for p in vlm.model.parameters()]
     for _ in range(2):
         metrics = learner.update(poisoned(vlm))
@@ -79,7 +80,7 @@ def test_a_bad_step_is_skipped_and_a_good_one_starts_the_count_again(vlm, tmp_pa
 def test_a_dumped_batch_can_be_replayed(vlm, tmp_path):
     batch = make_batch(vlm, ONE_TURN, frames=True, subagents=True)
     limit = FaultConfig(explode=1e-9)
-    learner = Learner(vlm, config(), TEMPERATURE, faults=limit, folder=tmp_path)
+    learner = Learner(vlm, config(faults=limit, folder=tmp_path))
     assert learner.update(batch)["optimizer_steps_skipped"] == 1
     samples = load(tmp_path / "skipped" / "step-00000")
     assert len(samples) == len(batch.trajectories)
@@ -126,8 +127,8 @@ def _watched(rank, world, port, folder, act, limits):
     )  # fmt: skip
     os.dup2(os.open(folder / f"{rank}.txt", os.O_WRONLY | os.O_CREAT), 2)
     train.distributed.processes.GRACE = 1.0
-    parallel = start(ParallelConfig(timeout=PATIENCE, **limits))
-    with Watch(parallel, lambda: "Go on so.", beat=0.25):
+    parallel = join(ParallelConfig(timeout=PATIENCE, **limits))
+    with Watchdog(parallel, lambda: "Go on so.", beat=0.25):
         parallel.progress.at("collect", 3)
         parallel.barrier()
         act(parallel)
@@ -205,22 +206,19 @@ def _stuck_until_killed(parallel):
     stuck(parallel)
 
 
-def _plays_for(seconds, parallel):
+def _plays_for(seconds, processes):
     """Process 0 plays the only group of step 4, process 1 has nothing to play."""
 
-    def play(starts, size, progress):
+    def play(starts, size):
         signal.alarm(60)
         time.sleep(seconds)
         return ["one", "other"]
 
-    run = SimpleNamespace(
-        config=SimpleNamespace(algorithm=SimpleNamespace(group_size=2)),
-        rng=np.random.default_rng(0), pool=SimpleNamespace(ids=["task"]),
-        order=TaskOrder(1, np.random.default_rng(0)), players=SimpleNamespace(play=play),
-        parallel=parallel, step=4, _ahead=None,
-    )  # fmt: skip
-    parallel.progress.at("collect", 4)
-    assert Trainer.draw(run, 1) == [["one", "other"]]
+    starts = Starts(["task"], seed=0, size=2)
+    workers = SimpleNamespace(play=play)
+    collector = Collector(workers, starts, SelectionConfig(), 1, processes)
+    processes.progress.at("collect", 4)
+    assert collector.play(starts.take(1)) == [["one", "other"]]
 
 
 def test_a_process_with_nothing_to_play_waits_for_those_that_play(tmp_path):
@@ -271,7 +269,7 @@ def _train(config, folder, kill_at):
         if self.parallel.progress.step == kill_at and rank == 1 and not again:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    players.play = asynchronous.play = play
+    rollout_workers.play = lanes.play = play
     Learner.accumulate = dying
     launch.train(config)
 
@@ -326,7 +324,8 @@ def tiny_run(clip, other_clip, tmp_path):
     from support.tiny_runs import tiny_settings, with_run
 
     world = tiny_settings(tmp_path, (clip, other_clip), TINY)
-    world.algorithm = replace(world.algorithm, groups=3, group_size=2, warmup_steps=5)
+    world.algorithm = replace(world.algorithm, groups=3, group_size=2)
+    world.optimizer = replace(world.optimizer, warmup_steps=5)
     world.parallel = ParallelConfig(timeout=300)
     return partial(with_run, world)
 
@@ -346,21 +345,21 @@ def _pool(folder, processes=ALONE):
         selection=SelectionConfig(prior_rollouts=2), run=RunConfig(folder=str(folder))
     )
     settings.run.path.mkdir(exist_ok=True)
-    return task_pool(settings, list(SCORES), play, 3, processes), asked
+    return task_pool(settings.selection, settings.run, list(SCORES), play, 3, processes), asked
 
 
 def _of_several_nodes(folder, layout):
     """One of three processes, on nodes whose agents have counted restarts differently."""
     os.environ["TORCHELASTIC_RESTART_COUNT"] = os.environ["RANK"]
-    parallel = start(ParallelConfig(layout=layout, servers=2, timeout=900, long_timeout=1800))
+    parallel = join(ParallelConfig(layout=layout, servers=2, timeout=900, long_timeout=1800))
     default, patient = (
         group._get_backend(torch.device("cpu")).options._timeout.total_seconds() - GRACE
         for group in (dist.group.WORLD, parallel.patient)
     )
     dist.all_gather_object = None  # which makes room for the largest value of all, for each
     if not parallel.leads:
-        difficulty.atomic_path = None
-    heard = parallel.from_players(f"of {parallel.world.rank}")
+        difficulty.write_whole = None
+    heard = parallel.from_workers(f"of {parallel.world.rank}")
     parallel.barrier(patient=True)
     return (default, patient), heard, _pool(folder, parallel)
 
@@ -381,6 +380,6 @@ def test_players_divide_the_tasks_and_tell_all_others(tmp_path, layout, limits, 
 
 
 def test_nothing_is_watched_on_one_process():
-    with Watch(start(ParallelConfig())) as watch:
+    with Watchdog(join(ParallelConfig())) as watch:
         assert not dist.is_initialized()
     assert not hasattr(watch, "_thread")

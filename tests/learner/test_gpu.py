@@ -4,25 +4,20 @@ And the benchmark's own bookkeeping (`benchmarks/gpu.py`), on a tiny shape that 
 """
 
 import json
-import sys
 from argparse import Namespace
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import pytest
-import torch
-from test_learner import MANY_TURNS, SHAPE, TEMPERATURE, config, make_batch, relative_difference
+from support.gpu import benchmark_script, cuda
+from support.learning import MANY_TURNS, SHAPE, batch_of, config, relative_difference
 
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.packing.samples import Sample
-
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +28,11 @@ def folder(tmp_path_factory):
 
 def gradients(folder, device, attention, batch, dtype="float32"):
     vlm = VisionLanguageModel.load(folder, dtype, device)
-    learner = Learner(vlm, config(attention=attention), TEMPERATURE)
+    learner = Learner(vlm, config(attention=attention))
     samples = [Sample(t, a) for t, a in zip(batch.trajectories, batch.advantages, strict=True)]
     learner.accumulate(samples, Meter())
     named = learner.weights.parameters.items()
     return {name: p.grad.float().cpu() for name, p in named if p.grad is not None}
-
-
-def batch_of(folder, turns):
-    return make_batch(VisionLanguageModel.load(folder), turns, frames=True, subagents=True)
 
 
 @pytest.mark.gpu
@@ -71,16 +62,6 @@ def test_plain_sequences_take_the_flash_kernel_with_the_gradients_of_the_dense_m
     assert relative_difference(flex, dense) < 1e-5
 
 
-def benchmark_script(monkeypatch):
-    """The script as a module."""
-    path = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
-    spec = spec_from_file_location("gpu_benchmark", path)
-    module = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def benchmark(monkeypatch):
     """The script as a module; each of its rows takes `seconds` by a clock of its own."""
@@ -96,7 +77,9 @@ def benchmark(monkeypatch):
     module.killed_after, module.real_learner = 100, module.learner_for
     monkeypatch.setattr(module, "timed", timed)
     monkeypatch.setattr(module, "load_libraries", lambda: None)
-    monkeypatch.setattr(module, "learner_for", lambda vlm, rank: Learner(vlm, config(), 1.0))
+    monkeypatch.setattr(
+        module, "learner_for", lambda vlm, rank: Learner(vlm, config(temperature=1.0))
+    )
     return module
 
 
@@ -211,7 +194,7 @@ def test_every_run_of_the_benchmark_encodes_its_frames(benchmark, rank):
     learner.vlm.encode_images = encode
     for _ in range(2):
         learner.optimize(samples, Meter())
-    assert learner.parallel.config.recompute and encoded == [3, 3]
+    assert learner.processes.config.recompute and encoded == [3, 3]
 
 
 def test_utilisation_counts_useful_operations_speed_all_and_memory_what_is_known(

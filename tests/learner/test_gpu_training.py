@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 import torch.distributed as dist
-from support.processes import free_port, run
-from test_gpu import batch_of, benchmark_script, cuda
-from test_learner import MANY_TURNS, SHAPE, TEMPERATURE, config, relative_difference
+from support.gloo_processes import free_port, run
+from support.gpu import benchmark_script, cuda
+from support.learning import MANY_TURNS, SHAPE, batch_of, config, relative_difference
 
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.config.parallel import ParallelConfig
-from train.distributed.processes import ALONE, Group, Parallel
+from train.distributed.processes import ALONE, Group, Processes
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.learner.weights import ShardedWeights, whole
@@ -37,13 +37,13 @@ def gradients(learner, batch):
 
 def learner_of(folder, device, attention="auto", parallel=ALONE):
     vlm = VisionLanguageModel.load(folder, "float32", device)
-    return Learner(vlm, config(attention=attention), TEMPERATURE, parallel=parallel)
+    return Learner(vlm, config(attention=attention), processes=parallel)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_recomputed_blocks_have_the_gradients_of_the_dense_mask(folder, device):
     """On CUDA in FlexAttention, whose second forward pass runs in the backward pass's thread."""
-    again = Parallel(config=ParallelConfig(recompute=True))
+    again = Processes(config=ParallelConfig(recompute=True))
     batch = batch_of(folder, MANY_TURNS)
     found = gradients(learner_of(folder, device, parallel=again), batch)
     dense = gradients(learner_of(folder, device, "dense"), batch)
@@ -63,7 +63,7 @@ def offloaded(folder, device, batch, port):
     )  # fmt: skip
     mesh = dist.init_device_mesh(device, (1,), mesh_dim_names=("training",))
     settings = ParallelConfig(offload=True, recompute=True)
-    alone = Parallel(training=Group(0, 1, mesh.get_group()), mesh=mesh, config=settings)
+    alone = Processes(training=Group(0, 1, mesh.get_group()), mesh=mesh, config=settings)
     learner = learner_of(folder, device, parallel=alone)
     found = {name: g.numpy() for name, g in gradients(learner, batch).items()}
     played = list(learner.vlm.model.parameters())

@@ -6,28 +6,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support.learning import (
+    MANY_TURNS,
+    ONE_TURN,
+    SHAPE,
+    config,
+    make_batch,
+    plain_logprobs,
+    relative_difference,
+)
 
-from agents.algorithm.config import PARAGRPOConfig
-from agents.algorithm.credit import Batch
-from agents.base import Trajectory
-from agents.model.mini import MiniConfig, build_mini
+from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.common.errors import ConfigError
+from train.config.learner import FaultConfig
 from train.config.parallel import ParallelConfig
-from train.config.run import FaultConfig
-from train.distributed.processes import Parallel
-from train.learner import learner as learner_module
+from train.distributed.processes import Processes
 from train.learner.attention import block_mask, choose, tree_attention
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.packing.pack import pack, tree_mask
 from train.packing.samples import Sample, grow_trees
-
-TEMPERATURE = 0.7
-SHAPE = MiniConfig(
-    hidden_size=64, layers=3, heads=4, intermediate_size=96, vision_hidden_size=32, vision_layers=2,
-    vision_heads=2, vision_intermediate_size=48, patch_size=8, vocabulary=300,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,102 +39,6 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def vlm(checkpoint):
     return VisionLanguageModel.load(checkpoint)
-
-
-def config(**settings):
-    defaults = {
-        "kl_coefficient": 0.0,
-        "loss": "clipped",
-        "learning_rate": 1e-3,
-        "max_grad_norm": 1e9,
-    }
-    return PARAGRPOConfig(**{**defaults, **settings})
-
-
-def picture(rng, height=32, width=48):
-    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def tokens(vlm, rng, n, images=()):
-    """Random text with the images' tokens in the middle."""
-    text = rng.integers(10, 250, n)
-    shown = [
-        [
-            vlm.vision_start_id,
-            *[vlm.image_pad_id] * vlm.image_token_count(*image.shape[:2]),
-            vlm.vision_end_id,
-        ]
-        for image in images
-    ]
-    return np.array([*text[: n // 2], *(t for one in shown for t in one), *text[n // 2 :]])
-
-
-def branch(vlm, rng, turns, images=()):
-    """Sampled stretches with observations between; the first observation shows the images."""
-    ids, mask = [], []
-    for i, n in enumerate(turns):
-        if i:
-            seen = tokens(vlm, rng, 4, images if i == 1 else ())
-            ids, mask = [*ids, *seen], [*mask, *[False] * len(seen)]
-        ids, mask = [*ids, *rng.integers(10, 250, n)], [*mask, *[True] * n]
-    return np.array([*ids, 11]), np.array([*mask, False])
-
-
-def trajectory(vlm, rng, prompt, prompt_images, turns, images=(), kind="main"):
-    ids, mask = branch(vlm, rng, turns, images)
-    return Trajectory(
-        prompt_ids=prompt,
-        branch_ids=ids,
-        loss_mask=mask,
-        logprobs=np.where(mask, rng.normal(-5.7, 0.15, len(ids)), 0).astype(np.float32),
-        roles=np.zeros(len(ids), dtype=np.int8),
-        prompt_images=tuple(prompt_images),
-        branch_images=tuple(images),
-        kind=kind,
-    )
-
-
-def make_batch(vlm, turns_of_group, frames=False, subagents=False, seed=0):
-    """Groups of rollouts with two images in the prompt; `frames` puts images into the branches."""
-    rng = np.random.default_rng(seed)
-    batch = Batch([], [], [])
-
-    def add(one, group):
-        batch.trajectories.append(one)
-        batch.advantages.append(rng.normal(size=len(one.branch_ids)).astype(np.float32))
-        batch.groups.append(group)
-
-    for group, members in enumerate(turns_of_group):
-        images = [picture(rng), picture(rng, 48, 32)]
-        prompt = tokens(vlm, rng, 9 + 4 * group, images)
-        for turns in members:
-            shown = [picture(rng), images[0]] if frames and len(turns) > 1 else []
-            add(trajectory(vlm, rng, prompt, images, turns, shown), group)
-            if subagents:
-                crop = [picture(rng, 16, 16), picture(rng, 16, 16)]
-                reading = tokens(vlm, rng, 6, crop)
-                add(
-                    trajectory(vlm, rng, reading, crop, [int(rng.integers(1, 7))], kind="subagent"),
-                    group,
-                )
-    return batch
-
-
-def plain_logprobs(vlm, one):
-    """Log-probabilities and entropies of the trained tokens, by the HF model's own forward."""
-    ids = torch.from_numpy(np.concatenate([one.prompt_ids, one.branch_ids]))[None]
-    images = [*one.prompt_images, *one.branch_images]
-    inputs = {}
-    if images:
-        inputs["pixel_values"] = torch.cat([vlm.patches(image[None]) for image in images])
-        inputs["image_grid_thw"] = torch.tensor([vlm.image_grid(*i.shape[:2]) for i in images])
-        inputs["mm_token_type_ids"] = (ids == vlm.image_pad_id).int()
-    logits = vlm.model(input_ids=ids, **inputs).logits[0] / TEMPERATURE
-    logits[:, list(vlm.forbidden_ids)] = -torch.inf
-    logprobs = logits.log_softmax(-1)
-    trained = len(one.prompt_ids) + torch.from_numpy(np.flatnonzero(one.loss_mask))
-    entropy = -(logprobs.exp() * logprobs.clamp(min=-1e4)).sum(-1)
-    return logprobs[trained - 1, ids[0, trained]], entropy[trained - 1]
 
 
 def plain_gradients(vlm, batch, clip=0.2, kl=0.0, reference=None):
@@ -164,14 +67,6 @@ def packed_gradients(learner, batch):
     return {name: p.grad.clone() for name, p in named if p.grad is not None}, meter.metrics()
 
 
-def relative_difference(one, other):
-    assert one.keys() == other.keys()
-    difference = sum(float((one[n] - other[n]).square().sum()) for n in one) ** 0.5
-    return difference / sum(float(g.square().sum()) for g in other.values()) ** 0.5
-
-
-ONE_TURN = [[[5], [1], [9], [3]], [[4], [6]]]
-MANY_TURNS = [[[5, 3], [2], [4, 1, 6], [7, 2]], [[3, 3], [8]]]
 CASES = {
     "one turn": {"turns_of_group": ONE_TURN},
     "many turns": {"turns_of_group": MANY_TURNS},
@@ -185,7 +80,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_equal_the_plain_computation(vlm, case, attention):
     batch = make_batch(vlm, **CASES[case])
-    learner = Learner(vlm, config(attention=attention), TEMPERATURE)
+    learner = Learner(vlm, config(attention=attention))
     packed, metrics = packed_gradients(learner, batch)
     plain = plain_gradients(vlm, batch)
     assert relative_difference(packed, plain) < 1e-5
@@ -198,8 +93,8 @@ def test_gradients_equal_the_plain_computation(vlm, case, attention):
 )
 def test_sizes_that_bound_memory_change_no_gradient(vlm, settings):
     batch = make_batch(vlm, MANY_TURNS, frames=True, subagents=True)
-    whole, _ = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
-    parts, metrics = packed_gradients(Learner(vlm, config(**settings), TEMPERATURE), batch)
+    whole, _ = packed_gradients(Learner(vlm, config()), batch)
+    parts, metrics = packed_gradients(Learner(vlm, config(**settings)), batch)
     assert relative_difference(parts, whole) < 1e-5
     assert metrics["micro_batches"] > 1
 
@@ -212,7 +107,7 @@ def test_grouped_query_attention_has_the_same_gradients(tmp_path):
     torch.manual_seed(0)
     vlm = VisionLanguageModel(type(vlm.model)(text).eval(), vlm.tokenizer, vlm.image_processor)
     batch = make_batch(vlm, MANY_TURNS)
-    packed, _ = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    packed, _ = packed_gradients(Learner(vlm, config()), batch)
     assert relative_difference(packed, plain_gradients(vlm, batch)) < 1e-5
 
 
@@ -222,7 +117,7 @@ def test_k3_divergence_from_the_reference_has_the_plain_gradient(vlm, checkpoint
         for weight in vlm.model.parameters():
             weight.mul_(1.05)
     batch = make_batch(vlm, MANY_TURNS)
-    learner = Learner(vlm, config(kl_coefficient=0.3), TEMPERATURE, reference)
+    learner = Learner(vlm, config(kl_coefficient=0.3), reference)
     packed, metrics = packed_gradients(learner, batch)
     plain = plain_gradients(vlm, batch, kl=0.3, reference=reference)
     assert relative_difference(packed, plain) < 1e-5
@@ -232,7 +127,7 @@ def test_k3_divergence_from_the_reference_has_the_plain_gradient(vlm, checkpoint
 
 def test_metrics_are_those_of_the_plain_computation(vlm):
     batch = make_batch(vlm, ONE_TURN)
-    _, metrics = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    _, metrics = packed_gradients(Learner(vlm, config()), batch)
     with torch.no_grad():
         pairs = [plain_logprobs(vlm, one) for one in batch.trajectories]
     behaviour = torch.cat(
@@ -262,7 +157,7 @@ def test_decoupled_weighs_each_token_by_what_it_was_sampled_with(vlm):
     ratios = torch.cat(moved).exp().sort().values
     half = len(ratios) // 2
     cap = ratios[half - 1 : half + 1].mean().item()  # half of the tokens weigh more
-    learner = Learner(vlm, config(loss="decoupled", behaviour_cap=cap), TEMPERATURE)
+    learner = Learner(vlm, config(loss="decoupled", behaviour_cap=cap))
     packed, metrics = packed_gradients(learner, batch)
     vlm.model.zero_grad(set_to_none=True)
     count = sum(int(one.loss_mask.sum()) for one in batch.trajectories)
@@ -287,7 +182,7 @@ def test_gspo_has_the_plain_gradient_however_groups_are_cut(vlm, micro_batch_tok
         batch.advantages[i] = np.full(len(one.branch_ids), (-1) ** i * (1 + i), dtype=np.float32)
     settings = {"loss": "gspo", "aggregation": "sequence_mean", "clip_low": 0.1, "clip_high": 0.1}
     settings["micro_batch_tokens"] = micro_batch_tokens
-    learner = Learner(vlm, config(**settings), TEMPERATURE)
+    learner = Learner(vlm, config(**settings))
     packed, metrics = packed_gradients(learner, batch)
     vlm.model.zero_grad(set_to_none=True)
     for one, advantages in zip(batch.trajectories, batch.advantages, strict=True):
@@ -311,7 +206,7 @@ def test_tis_weighs_by_the_truncated_behaviour_of_the_sampler(vlm):
             ]
         )
     cap = float(weights.median())
-    learner = Learner(vlm, config(loss="tis", behaviour_cap=cap), TEMPERATURE)
+    learner = Learner(vlm, config(loss="tis", behaviour_cap=cap))
     _, metrics = packed_gradients(learner, batch)
     assert metrics["ratio"] == pytest.approx(1, abs=1e-6)
     assert metrics["behaviour_weight"] == pytest.approx(
@@ -323,7 +218,7 @@ def test_tis_weighs_by_the_truncated_behaviour_of_the_sampler(vlm):
 def test_dr_grpo_divides_by_sequences_times_the_configured_limit(vlm):
     batch = make_batch(vlm, MANY_TURNS, subagents=True)
     settings = {"aggregation": "dr_grpo", "length_limit": 37}
-    packed, _ = packed_gradients(Learner(vlm, config(**settings), TEMPERATURE), batch)
+    packed, _ = packed_gradients(Learner(vlm, config(**settings)), batch)
     tokens = sum(int(one.loss_mask.sum()) for one in batch.trajectories)
     of_the_sum = tokens / (len(batch.trajectories) * 37)
     plain = {name: grad * of_the_sum for name, grad in plain_gradients(vlm, batch).items()}
@@ -339,7 +234,7 @@ def test_cispo_truncates_at_the_configured_cap(vlm):
         ]
     ratios = torch.cat([(logprobs - behaviour).exp() for logprobs, behaviour in pairs])
     cap = float(ratios.median())
-    learner = Learner(vlm, config(loss="cispo", ratio_cap=cap), TEMPERATURE)
+    learner = Learner(vlm, config(loss="cispo", ratio_cap=cap))
     _, metrics = packed_gradients(learner, batch)
     assert metrics["clip_fraction"] == pytest.approx(float((ratios > cap).float().mean()), abs=0.04)
     assert metrics["clip_fraction"] > 0.3
@@ -352,7 +247,7 @@ def test_a_divergence_in_the_reward_is_a_sum_and_no_term_of_the_loss(vlm, checkp
             weight.mul_(1.05)
     batch = make_batch(vlm, MANY_TURNS, subagents=True)
     settings = {"kl_coefficient": 0.3, "kl_in": "reward", "micro_batch_tokens": 90}
-    learner = Learner(vlm, config(**settings), TEMPERATURE, reference)
+    learner = Learner(vlm, config(**settings), reference)
     with torch.no_grad():
         plain = []
         for one in batch.trajectories:
@@ -360,14 +255,14 @@ def test_a_divergence_in_the_reward_is_a_sum_and_no_term_of_the_loss(vlm, checkp
             plain.append(float((d.exp() - d - 1).sum()))
     assert learner.divergence(batch.trajectories) == pytest.approx(plain, rel=1e-4, abs=1e-6)
     packed, metrics = packed_gradients(learner, batch)
-    without, _ = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    without, _ = packed_gradients(Learner(vlm, config()), batch)
     assert relative_difference(packed, without) < 1e-6
     assert "kl" not in metrics
 
 
 def test_a_divergence_needs_a_reference(vlm):
     with pytest.raises(ValueError, match="kl_coefficient"):
-        Learner(vlm, config(), TEMPERATURE).divergence(make_batch(vlm, ONE_TURN).trajectories)
+        Learner(vlm, config()).divergence(make_batch(vlm, ONE_TURN).trajectories)
 
 
 def on_policy(vlm, batch):
@@ -383,7 +278,7 @@ def on_policy(vlm, batch):
 @pytest.mark.parametrize("loss", ["clipped", "decoupled"])
 def test_on_policy_the_ratio_is_one_and_nothing_is_clipped(vlm, loss):
     batch = on_policy(vlm, make_batch(vlm, MANY_TURNS, frames=True, subagents=True))
-    metrics = Learner(vlm, config(loss=loss), TEMPERATURE).update(batch)
+    metrics = Learner(vlm, config(loss=loss)).update(batch)
     assert metrics["ratio"] == pytest.approx(1, abs=1e-5)
     assert metrics["behaviour_mismatch_max"] < 1e-4
     assert metrics["clip_fraction"] == 0
@@ -393,18 +288,15 @@ def test_several_steps_measure_the_ratio_from_the_start_of_the_update(vlm):
     """Behaviour is older and far off here: only a computed pi_prox has ratios of 1 at first."""
     batch = make_batch(vlm, ONE_TURN)
     seen = []
-    original = learner_module.LOSSES["decoupled"]
+    learner = Learner(vlm, config(loss="decoupled", epochs=2, staleness=1))
+    original = learner.loss
 
     def spy(inputs):
         seen.append((inputs.logprobs - inputs.proximal).detach().abs().max().item())
         return original(inputs)
 
-    learner_module.LOSSES["decoupled"] = spy
-    try:
-        learner = Learner(vlm, config(loss="decoupled", epochs=2), TEMPERATURE, staleness=1)
-        metrics = learner.update(batch, version=1)
-    finally:
-        learner_module.LOSSES["decoupled"] = original
+    learner.loss = replace(original, function=spy)
+    metrics = learner.update(batch, version=1)
     assert metrics["optimizer_steps"] == 2
     first, second = seen
     assert first < 1e-5 < 1e-3 < second
@@ -412,7 +304,7 @@ def test_several_steps_measure_the_ratio_from_the_start_of_the_update(vlm):
 
 def test_minibatches_keep_groups_whole_and_take_one_step_each(vlm, monkeypatch):
     batch = make_batch(vlm, [*ONE_TURN, [[2], [3]]])
-    learner = Learner(vlm, config(minibatches=3), TEMPERATURE)
+    learner = Learner(vlm, config(minibatches=3))
     sizes = []
     monkeypatch.setattr(learner, "optimize", lambda samples, meter: sizes.append(len(samples)))
     assert learner.update(batch)["optimizer_steps"] == 3
@@ -424,7 +316,7 @@ def test_sequences_without_advantage_are_averaged_over_but_not_computed(vlm):
     for i, group in enumerate(batch.groups):
         if group == 1:
             batch.advantages[i][:] = 0
-    packed, metrics = packed_gradients(Learner(vlm, config(), TEMPERATURE), batch)
+    packed, metrics = packed_gradients(Learner(vlm, config()), batch)
     assert relative_difference(packed, plain_gradients(vlm, batch)) < 1e-5
     assert (metrics["samples"], metrics["samples_without_advantage"]) == (6, 2)
 
@@ -436,7 +328,7 @@ def test_the_vision_tower_runs_once_for_the_distinct_images_of_a_group(vlm, monk
     monkeypatch.setattr(
         vlm, "encode_images", lambda images: calls.append(len(images)) or encode(images)
     )
-    Learner(vlm, config(), TEMPERATURE).update(batch)
+    Learner(vlm, config()).update(batch)
     assert calls == [
         3
     ]  # two in the prompt, one new one in the last branch, which also shows the first again
@@ -444,7 +336,7 @@ def test_the_vision_tower_runs_once_for_the_distinct_images_of_a_group(vlm, monk
 
 def test_a_frozen_vision_tower_does_not_move(vlm):
     before = {n: p.clone() for n, p in vlm.model.named_parameters()}
-    Learner(vlm, config(freeze_vision=True), TEMPERATURE).update(make_batch(vlm, ONE_TURN))
+    Learner(vlm, config(freeze_vision=True)).update(make_batch(vlm, ONE_TURN))
     moved = {n for n, p in vlm.model.named_parameters() if not torch.equal(p, before[n])}
     assert moved
     assert not any("visual" in name for name in moved)
@@ -454,7 +346,7 @@ def test_an_update_raises_the_probability_of_what_had_an_advantage(vlm):
     batch = on_policy(vlm, make_batch(vlm, ONE_TURN))
     for i, one in enumerate(batch.trajectories):
         batch.advantages[i] = np.full(len(one.branch_ids), 1.0 if i % 2 else -1.0, dtype=np.float32)
-    Learner(vlm, config(), TEMPERATURE).update(batch)
+    Learner(vlm, config()).update(batch)
     with torch.no_grad():
         gain = [
             float(
@@ -466,7 +358,7 @@ def test_an_update_raises_the_probability_of_what_had_an_advantage(vlm):
 
 
 def test_the_gradient_is_clipped_and_the_rate_warms_up(vlm):
-    learner = Learner(vlm, config(warmup_steps=3, max_grad_norm=0.01), TEMPERATURE)
+    learner = Learner(vlm, config(warmup_steps=3, max_grad_norm=0.01))
     batch = make_batch(vlm, ONE_TURN)
     rates, norms = [learner.optimizer.param_groups[0]["lr"]], []
 
@@ -483,15 +375,15 @@ def test_the_gradient_is_clipped_and_the_rate_warms_up(vlm):
 
 
 def test_no_gradient_is_held_until_the_next_update(vlm):
-    learner = Learner(vlm, config(), TEMPERATURE)
+    learner = Learner(vlm, config())
     assert learner.update(make_batch(vlm, ONE_TURN))["grad_norm"] > 0
     assert all(p.grad is None for p in vlm.model.parameters())
 
 
 def test_processes_that_cannot_share_the_heads_are_refused_as_the_learner_is_made(vlm):
-    three = Parallel(config=ParallelConfig(sequence=3))
+    three = Processes(config=ParallelConfig(sequence=3))
     with pytest.raises(ConfigError, match="3 processes cannot share 4 attention heads: set para"):
-        Learner(vlm, config(), TEMPERATURE, parallel=three)
+        Learner(vlm, config(), processes=three)
 
 
 def test_defect_06_a_trajectory_that_ends_on_tool_tokens_keeps_its_gradient(vlm):
@@ -504,7 +396,7 @@ def test_defect_06_a_trajectory_that_ends_on_tool_tokens_keeps_its_gradient(vlm)
         logprobs=np.append(one.logprobs, np.zeros(3, np.float32)),
         roles=np.append(one.roles, np.zeros(3, np.int8)),
     )
-    learner = Learner(vlm, config(), TEMPERATURE)
+    learner = Learner(vlm, config())
     expected, _ = packed_gradients(learner, batch)
     batch.trajectories[0] = longer
     batch.advantages[0] = np.append(batch.advantages[0], np.zeros(3, np.float32))
@@ -515,7 +407,7 @@ def test_a_sampled_vision_token_is_an_error(vlm):
     batch = make_batch(vlm, [[[4], [5]]])
     batch.trajectories[0].branch_ids[1] = vlm.vision_start_id
     with pytest.raises(ValueError, match="vision token"):
-        Learner(vlm, config(), TEMPERATURE).update(batch)
+        Learner(vlm, config()).update(batch)
 
 
 def test_a_gradient_that_is_not_finite_leaves_the_weights(vlm):
@@ -523,7 +415,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights(vlm):
     batch.advantages[0][0] = np.inf
     before = [p.clone() for p in vlm.model.parameters()]
     with pytest.raises(FloatingPointError, match="nothing was updated"):
-        Learner(vlm, config(), TEMPERATURE, faults=FaultConfig(in_a_row=1)).update(batch)
+        Learner(vlm, config(faults=FaultConfig(in_a_row=1))).update(batch)
     assert all(torch.equal(p, b) for p, b in zip(vlm.model.parameters(), before, strict=True))
 
 
@@ -532,16 +424,16 @@ def test_a_batch_without_trained_tokens_takes_no_step(vlm):
     batch.trajectories[:] = [
         replace(t, loss_mask=np.zeros_like(t.loss_mask)) for t in batch.trajectories
     ]
-    assert Learner(vlm, config(), TEMPERATURE).update(batch)["optimizer_steps"] == 0
+    assert Learner(vlm, config()).update(batch)["optimizer_steps"] == 0
 
 
 def test_settings_that_cannot_train_are_refused(vlm):
     with pytest.raises(ValueError, match="greedy"):
-        Learner(vlm, config(), 0.0)
+        Learner(vlm, config(temperature=0.0))
     with pytest.raises(ValueError, match="reference"):
-        Learner(vlm, config(kl_coefficient=0.1), TEMPERATURE)
+        Learner(vlm, config(kl_coefficient=0.1))
     with pytest.raises(ValueError, match="needs cuda"):
-        Learner(vlm, config(attention="flex"), TEMPERATURE)
+        Learner(vlm, config(attention="flex"))
 
 
 def test_attention_is_chosen_by_device():

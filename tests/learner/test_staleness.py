@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_learner import MANY_TURNS, ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
-from test_learner import plain_logprobs as plain
+from support.learning import MANY_TURNS, ONE_TURN, SHAPE, config, make_batch
+from support.learning import plain_logprobs as plain
 
+from agents.algorithm.losses import LOSSES
 from agents.base import Trajectory
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext
-from train.learner import learner as learner_module
 from train.learner.learner import Learner
 from train.learner.staleness import StalenessError, staleness, staleness_metrics
 
@@ -78,14 +78,14 @@ def first_inputs(monkeypatch):
     seen = []
 
     def watch(name):
-        original = learner_module.LOSSES[name]
+        original = LOSSES[name]
 
         def spy(inputs):
             columns = (inputs.proximal, inputs.behaviour, inputs.logprobs.detach())
             seen.append(list(zip(*(column.tolist() for column in columns), strict=True)))
             return original(inputs)
 
-        monkeypatch.setitem(learner_module.LOSSES, name, spy)
+        monkeypatch.setitem(LOSSES, name, replace(original, function=spy))
         return seen
 
     return watch
@@ -119,8 +119,9 @@ def test_only_older_tokens_have_their_proximal_computed(vlm, monkeypatch, first_
             for b, p in zip(one.logprobs[one.loss_mask], plain(vlm, one)[0], strict=True)
         }
     old = set(np.round(recorded(batch, OLDER), 6))
-    learner = Learner(vlm, config(loss="decoupled", epochs=2), TEMPERATURE, staleness=2)
-    counted, seen = passes(learner, monkeypatch), first_inputs("decoupled")
+    seen = first_inputs("decoupled")
+    learner = Learner(vlm, config(loss="decoupled", epochs=2, staleness=2))
+    counted = passes(learner, monkeypatch)
     metrics = learner.update(batch, version=5)
     assert sum(counted) == sum(lengths[i] for i in OLDER)
     assert len(seen[0]) == sum(lengths)
@@ -156,8 +157,10 @@ def test_the_loss_of_older_and_own_tokens_is_the_plain_one(vlm):
                     terms.append((-min(ratio * a, bounded * a), float(bounded * a < ratio * a)))
                 else:
                     terms.append((-ratio * a if ratio <= 1.2 else 0.0, 0.0))
-    settings = config(loss="decoupled", behaviour_cap=1.2, epochs=2, learning_rate=1e-12)
-    metrics = Learner(vlm, settings, TEMPERATURE, staleness=2).update(batch, version=5)
+    settings = config(
+        loss="decoupled", behaviour_cap=1.2, epochs=2, learning_rate=1e-12, staleness=2
+    )
+    metrics = Learner(vlm, settings).update(batch, version=5)
     losses, clipped = zip(*terms, strict=True)
     assert metrics["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
     assert metrics["clip_fraction"] == pytest.approx(sum(clipped) / len(clipped))
@@ -165,7 +168,7 @@ def test_the_loss_of_older_and_own_tokens_is_the_plain_one(vlm):
 
 
 def test_on_policy_no_pass_is_spent_on_the_proximal(vlm, monkeypatch):
-    learner = Learner(vlm, config(loss="decoupled", minibatches=2), TEMPERATURE)
+    learner = Learner(vlm, config(loss="decoupled", minibatches=2))
     counted = passes(learner, monkeypatch)
     assert learner.update(make_batch(vlm, ONE_TURN))["staleness/max"] == 0
     assert counted == []
@@ -174,7 +177,7 @@ def test_on_policy_no_pass_is_spent_on_the_proximal(vlm, monkeypatch):
 @pytest.mark.parametrize(("loss", "own"), [("decoupled", False), ("tis", True), ("clipped", True)])
 def test_where_the_record_is_not_the_policys_all_of_it_is_computed(vlm, monkeypatch, loss, own):
     """Another engine rounds differently; what the other losses ask for is no question of age."""
-    learner = Learner(vlm, config(loss=loss, epochs=2), TEMPERATURE, own_numbers=own)
+    learner = Learner(vlm, config(loss=loss, epochs=2, own_numbers=own))
     counted = passes(learner, monkeypatch)
     learner.update(make_batch(vlm, ONE_TURN))
     assert sum(counted) == 28
@@ -184,7 +187,7 @@ def test_where_the_record_is_not_the_policys_all_of_it_is_computed(vlm, monkeypa
 def test_a_batch_that_breaks_the_bound_changes_nothing(vlm, version, said):
     batch = with_versions(make_batch(vlm, ONE_TURN), [5] * 6)
     before = [p.clone() for p in vlm.model.parameters()]
-    learner = Learner(vlm, config(loss="decoupled"), TEMPERATURE, staleness=1)
+    learner = Learner(vlm, config(loss="decoupled", staleness=1))
     with pytest.raises(StalenessError, match=said):
         learner.update(batch, version)
     assert all(torch.equal(p, b) for p, b in zip(vlm.model.parameters(), before, strict=True))

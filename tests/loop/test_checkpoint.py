@@ -13,31 +13,31 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.builders import SIZE, make_task, write_manifest
+from support.tiny_runs import SHAPE
 
 from agents.algorithm.config import PARAGRPOConfig
 from agents.config import AgentConfig
-from agents.model.mini import MiniConfig, build_mini
+from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
 from train.config.env import EnvConfig
 from train.config.evaluation import EvalConfig
-from train.config.run import FaultConfig, LoraConfig, RunConfig, TrainConfig
-from train.distributed.processes import Group, Parallel
+from train.config.learner import FaultConfig, LoraConfig, OptimizerConfig
+from train.config.run import RunConfig, TrainConfig
+from train.distributed.processes import Group, Processes
 from train.learner.guard import MARK, TooManyFaults
+from train.learner.learner import Learner
 from train.loop import checkpoint, launch
+from train.loop.checks import AGENTS, check, last_saved, restarted
 from train.loop.interrupt import Interrupt
 from train.loop.launch import train
-from train.loop.trainer import TaskOrder, Trainer
+from train.loop.trainer import Trainer
 from train.rollout import play as rollout
 from train.rollout.difficulty import FILE
-from train.workers import ahead as asynchronous
-from train.workers import rollout_workers as players
-
-SHAPE = MiniConfig(
-    hidden_size=48, layers=2, heads=4, intermediate_size=64, vision_hidden_size=32, vision_layers=1,
-    vision_heads=2, vision_intermediate_size=48, patch_size=8, vocabulary=280,
-)  # fmt: skip
+from train.rollout.starts import TaskOrder
+from train.workers import lanes, rollout_workers
+from train.workers.collector import Collector
 
 
 def write(folder):
@@ -215,9 +215,9 @@ def settings(clip, other_clip, tmp_path_factory):
                 answer_tokens=5, subagent_tokens=4,
             ),
             algorithm=PARAGRPOConfig(
-                groups=2, group_size=2, learning_rate=1e-3, kl_coefficient=0.01, epochs=2,
-                minibatches=2, warmup_steps=5,
+                groups=2, group_size=2, kl_coefficient=0.01, epochs=2, minibatches=2,
             ),
+            optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=5),
             evaluation=EvalConfig(frame_budgets=(2,), num_envs=2, resamples=10),
             run=RunConfig(
                 **{"name": name, "folder": str(folder / "runs"), "steps": 4, "wandb": "disabled",
@@ -239,7 +239,7 @@ def varied_rewards():
         return [replace(one, reward=r) for one, r in zip(rollouts, rewards, strict=True)]
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (players, asynchronous):
+        for module in (rollout_workers, lanes):
             patch.setattr(module, "play", play)
         yield
 
@@ -264,9 +264,10 @@ def whole(settings, varied_rewards):
     return config, train(config)
 
 
-def stop_in(monkeypatch, method, call, error=KeyboardInterrupt):
-    """Make the `call`-th call of a method of the trainer raise after it has done its work."""
-    original = getattr(Trainer, method)
+def stop_in(monkeypatch, stage, call, error=KeyboardInterrupt):
+    """Make the `call`-th call of a stage raise after it has done its work."""
+    owner, method = {"collect": (Collector, "collect"), "update": (Learner, "update")}[stage]
+    original = getattr(owner, method)
     count = {"calls": 0}
 
     def stopping(self, *args):
@@ -279,7 +280,7 @@ def stop_in(monkeypatch, method, call, error=KeyboardInterrupt):
                 raise error
         return result
 
-    monkeypatch.setattr(Trainer, method, stopping)
+    monkeypatch.setattr(owner, method, stopping)
 
 
 def test_training_changes_the_policy_and_logs_every_step(settings, whole):
@@ -306,18 +307,18 @@ def test_defect_24_the_policy_is_validated_during_training(whole):
     assert ["validation/accuracy" in step for step in steps] == [False, True, False, True]
 
 
-@pytest.mark.parametrize("method", ["collect", "_update"])
+@pytest.mark.parametrize("stage", ["collect", "update"])
 def test_ctrl_c_saves_says_how_to_resume_and_the_resumed_run_is_the_same(
-    settings, whole, monkeypatch, capsys, method
+    settings, whole, monkeypatch, capsys, stage
 ):
     """Stopped while collecting (step 3 is undone) and right after an update (step 3 is done)."""
-    config = settings(f"stopped-{method}")
+    config = settings(f"stopped-{stage}")
     with monkeypatch.context() as patch:
-        stop_in(patch, method, 3)
+        stop_in(patch, stage, 3)
         with pytest.raises(SystemExit) as stopped:
             train(config)
     assert stopped.value.code == 130
-    done = {"collect": 2, "_update": 3}[method]
+    done = {"collect": 2, "update": 3}[stage]
     said = capsys.readouterr().out
     assert f"stopped after step {done}, saved" in said
     assert f"paravt train {config.run.path / 'config.yaml'} --run.resume=true" in said
@@ -353,7 +354,7 @@ def test_asynchronous_with_staleness_0_is_the_synchronous_run(settings, whole, l
 def test_asynchronous_updates_use_rollouts_within_the_bound_and_resume(settings, monkeypatch):
     config = settings("ahead", asynchronous=True, staleness=1)
     with monkeypatch.context() as patch:
-        stop_in(patch, "_update", 2)
+        stop_in(patch, "update", 2)
         with pytest.raises(SystemExit):
             train(config)
     folder = train(settings("ahead", asynchronous=True, staleness=1, resume=True))
@@ -415,7 +416,10 @@ def test_another_task_set_cannot_be_resumed(copied, changes, message):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"algorithm": PARAGRPOConfig(groups=2, group_size=2, freeze_vision=True)},
+        {
+            "algorithm": PARAGRPOConfig(groups=2, group_size=2),
+            "optimizer": OptimizerConfig(freeze_vision=True),
+        },
         {"lora": LoraConfig(rank=2)},
     ],
 )
@@ -450,8 +454,8 @@ def test_a_resumed_run_does_not_hold_the_tensors_of_its_checkpoint(copied, monke
 
     def run(self):
         seen.append(checkpoint.TENSORS in Path("/proc/self/maps").read_text())
-        assert self.step == 4 and self.learner.optimizer.state_dict()["state"]
-        return self.config.run.path
+        assert self.version == 4 and self.learner.optimizer.state_dict()["state"]
+        return self.settings.path
 
     monkeypatch.setattr(Trainer, "run", run)
     train(copied[0])
@@ -460,7 +464,7 @@ def test_a_resumed_run_does_not_hold_the_tensors_of_its_checkpoint(copied, monke
 
 def test_the_others_wait_patiently_for_a_checkpoint(copied, monkeypatch):
     waits = []
-    monkeypatch.setattr(Parallel, "barrier", lambda self, patient=False: waits.append(patient))
+    monkeypatch.setattr(Processes, "barrier", lambda self, patient=False: waits.append(patient))
     config = copied[0]
     train(replace(config, run=replace(config.run, steps=5)))
     assert waits == [False, True, False]  # to begin, for the checkpoint, to end
@@ -530,33 +534,33 @@ def test_a_run_that_faults_ended_is_started_again_by_a_person_only(settings, mon
 
 def test_more_lanes_than_groups_are_refused(settings):
     with pytest.raises(ConfigError, match=r"run\.lanes=3: each process plays 2 of algorithm"):
-        launch._check(settings("lanes", lanes=3), Parallel(), None)
-    two = Parallel(Group(0, 2))
+        check(settings("lanes", lanes=3), Processes(), None)
+    two = Processes(Group(0, 2))
     with pytest.raises(ConfigError, match=r"run\.lanes=2: each process plays 1 of .* at most 1"):
-        launch._check(settings("lanes", lanes=2), two, None)
-    launch._check(settings("lanes", lanes=2), Parallel(), None)
+        check(settings("lanes", lanes=2), two, None)
+    check(settings("lanes", lanes=2), Processes(), None)
 
 
 def test_one_agent_that_was_let_in_is_enough(tmp_path):
-    assert not launch._restarted(tmp_path, ["a"])
-    (tmp_path / launch.AGENTS).write_text('["a", "b"]')
-    assert launch._restarted(tmp_path, ["b", "new"])
-    assert not launch._restarted(tmp_path, ["new"]) and not launch._restarted(tmp_path, [])
-    (tmp_path / launch.AGENTS).write_text('["a"')
-    assert not launch._restarted(tmp_path, ["a"])
+    assert not restarted(tmp_path, ["a"])
+    (tmp_path / AGENTS).write_text('["a", "b"]')
+    assert restarted(tmp_path, ["b", "new"])
+    assert not restarted(tmp_path, ["new"]) and not restarted(tmp_path, [])
+    (tmp_path / AGENTS).write_text('["a"')
+    assert not restarted(tmp_path, ["a"])
 
 
 def test_processes_that_see_different_checkpoints_stop(tmp_path):
-    class Told(Parallel):
+    class Told(Processes):
         """Hears from two others that have seen nothing."""
 
         def gather(self, value):
             return [value, "none", "none"]
 
-    assert launch._saved(tmp_path, Told(Group(0, 3))) is None
+    assert last_saved(tmp_path, Told(Group(0, 3))) is None
     save(tmp_path, 7)
     with pytest.raises(ConfigError, match=r"step-000007 \(process 0\); none \(process 1, 2\); is"):
-        launch._saved(tmp_path, Told(Group(0, 3)))
+        last_saved(tmp_path, Told(Group(0, 3)))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.packing import sample
 
 from agents.base import Trajectory
 from agents.model.vlm import rope_positions
@@ -28,20 +29,6 @@ class Squares:
 
 def image(height, width, value):
     return np.full((height, width, 3), value, dtype=np.uint8)
-
-
-def sample(prompt, branch, trained, images=(), branch_images=(), **fields):
-    n = len(branch)
-    trajectory = Trajectory(
-        prompt_ids=np.array(prompt),
-        branch_ids=np.array(branch),
-        loss_mask=np.array(trained, dtype=bool),
-        logprobs=-np.array(branch, dtype=np.float32),
-        roles=np.zeros(n, dtype=np.int8),
-        prompt_images=tuple(images),
-        branch_images=tuple(branch_images),
-    )
-    return Sample(trajectory, np.array(branch, dtype=np.float32) / 10, **fields)
 
 
 def test_two_branches_share_one_prompt():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_learner import ONE_TURN, SHAPE, TEMPERATURE, config, make_batch
+from support.learning import ONE_TURN, SHAPE, config, make_batch
 
 from agents.config import AgentConfig
 from agents.model.agent import TransformersAgent
@@ -27,7 +27,7 @@ def images(batch):
 
 def test_a_frozen_tower_encodes_a_frame_once_for_rollouts_and_updates(vlm):
     batch = make_batch(vlm, ONE_TURN)
-    learner = Learner(vlm, config(freeze_vision=True), TEMPERATURE)
+    learner = Learner(vlm, config(freeze_vision=True))
     with torch.inference_mode():  # as the sampler does
         vlm.features.encode(images(batch))
     assert vlm.features.encoded == 4
@@ -39,7 +39,7 @@ def test_a_frozen_tower_encodes_a_frame_once_for_rollouts_and_updates(vlm):
 
 def test_a_tower_that_is_trained_is_asked_again_after_each_update(vlm):
     batch = make_batch(vlm, ONE_TURN)
-    learner = Learner(vlm, config(), TEMPERATURE)
+    learner = Learner(vlm, config())
     before = vlm.features.encode(images(batch))
     learner.update(batch)
     after = vlm.features.encode(images(batch))  # nobody said that the weights have changed

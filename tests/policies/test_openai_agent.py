@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 from support.builders import ListTasks, act, make_task, write_manifest
-from support.players import Settings
+from support.evaluations import Settings
 
 from agents.chat.agent import OpenAIAgent
 from agents.chat.client import ChatConfig
@@ -23,7 +23,8 @@ from agents.config import AgentConfig, Limits
 from paravt_env.protocol import render_completion
 from paravt_env.protocol.parts import PROMPTS, overview_parts, system_text
 from train.evaluation.evaluate import evaluate
-from train.rollout.play import Start, play
+from train.rollout.play import play
+from train.rollout.starts import Start
 
 CALL = render_completion("look there", [(10.0, 12.0), (20.0, 22.0)])
 ANSWER = render_completion("it is blue", [], "B")

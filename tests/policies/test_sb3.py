@@ -24,7 +24,8 @@ from train.config.recipe import load  # noqa: E402
 from train.config.run import TrainConfig  # noqa: E402
 from train.evaluation.agents import evaluated_agent  # noqa: E402
 from train.evaluation.evaluate import evaluate  # noqa: E402
-from train.rollout.play import Start, play  # noqa: E402
+from train.rollout.play import play  # noqa: E402
+from train.rollout.starts import Start  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"frame_size": (16, 16), "frame_budget": 3, "max_crops": 2, "frames_per_crop": 2}

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 from support.builders import ListTasks, make_task
+from support.fake_vllm import CALL, FakeEngine
 
-from agents.base import AgentError, AgentStats
+from agents.base import AgentError
 from agents.config import AgentConfig, Limits, VLLMConfig
 from agents.model.agent import TransformersAgent
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.agent import VLLMAgent
-from agents.vllm.engine import EngineError, Generated, check_shared_memory, engine_arguments
-from paravt_env.protocol import render_completion
+from agents.vllm.engine import EngineError, check_shared_memory, engine_arguments
 from paravt_env.settings import EnvSettings
 from train.common.errors import ConfigError
 from train.config.evaluation import EvalConfig
@@ -25,11 +25,11 @@ from train.config.recipe import load
 from train.config.run import TrainConfig
 from train.evaluation.agents import load_agent
 from train.evaluation.evaluate import evaluate
-from train.rollout.play import AGENT_ERROR, Start, play
-from train.workers.rollout_workers import make_players
+from train.rollout.play import AGENT_ERROR, play
+from train.rollout.starts import Start
+from train.workers.rollout_workers import make_workers
 
 SHAPE = MiniConfig(32, 2, 2, 64, 32, 1, 2, 64, vocabulary=300, numbers=12)
-CALL = render_completion("Look.", [(2.0, 12.0)], "").removeprefix("<think>\n")
 
 
 @pytest.fixture
@@ -46,32 +46,6 @@ def rows(make_vector, clip):
         return make_vector(count, tasks=tasks, frame_size=size, frame_budget=budget, **settings)
 
     return make
-
-
-class FakeEngine:
-    """Calls in every turn and reads a crop in two tokens.
-
-    Attributes:
-        asked: Kind, tokens and limit of each prompt.
-    """
-
-    def __init__(self, vlm: VisionLanguageModel) -> None:
-        self.stats, self.asked = AgentStats(), []
-        self.call = vlm.tokenizer(CALL, add_special_tokens=False)["input_ids"]
-
-    def frames(self) -> dict[str, int]:
-        return {"encoded": 0, "held": 0}
-
-    def generate(self, prompts):
-        results = []
-        for p in prompts:
-            self.asked.append((p.context.kind, len(p.context.ids), p.limit))
-            ids = (self.call if p.context.kind == "main" else [5, 6])[: p.limit]
-            results.append([Generated(ids, [0.0] * len(ids), [0] * len(ids))] * p.count)
-        return results
-
-    def close(self) -> None:
-        pass
 
 
 class Gone(FakeEngine):
@@ -155,12 +129,12 @@ def test_an_engine_that_is_gone_is_counted_in_an_evaluation(rows, vlm) -> None:
 
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_an_engine_that_is_gone_ends_training(rows, vlm, monkeypatch, lanes) -> None:
-    monkeypatch.setattr("agents.vllm.agent.start_engine", lambda config, vlm: Gone(vlm))
+    monkeypatch.setattr("train.workers.rollout_workers.start_engine", lambda config, vlm: Gone(vlm))
     sync = SimpleNamespace(push=lambda version: None)
     monkeypatch.setattr("train.workers.rollout_workers.connect", lambda *given: sync)
-    players = make_players(CONFIG, vlm, [rows(2, max_turns=1) for _ in range(lanes)], seed=0)
+    workers = make_workers(CONFIG, vlm, [rows(2, max_turns=1) for _ in range(lanes)], seed=0)
     with pytest.raises(EngineError, match="the server did not answer"):
-        players.play([Start("colour", 2, 0)] * 4, 2)
+        workers.play([Start("colour", 2, 0)] * 4, 2)
 
 
 def test_an_engine_that_does_not_start_ends_an_evaluation(vlm, monkeypatch) -> None:

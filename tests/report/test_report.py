@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 from support.builders import make_task
-from test_evaluate import report, row
+from support.evaluations import report, row
 
 from paravt_env.common.images import data_uri
 from paravt_env.video import VideoError

@@ -608,9 +608,10 @@ def grade(body):
 def test_training_masks_a_judge_error_out_and_counts_it(make_vector):
     pytest.importorskip("torch")
     from agents.algorithm.config import PARAGRPOConfig
-    from agents.algorithm.credit import PARAGRPO
+    from agents.algorithm.credit import credit
     from train.loop.metrics import aggregate_rollouts
-    from train.rollout.play import Start, play
+    from train.rollout.play import play
+    from train.rollout.starts import Start
 
     with serving(grade) as endpoint:
         env = make_vector(4, reward=judged(endpoint, "longvila"))
@@ -623,7 +624,7 @@ def test_training_masks_a_judge_error_out_and_counts_it(make_vector):
     assert (failed.trajectories, failed.answer) == ((), "break")
     assert [rollout.correct for rollout in rest] == [1.0, 0.0, 1.0]
     config = PARAGRPOConfig(batch_normalise=False)
-    batch, _ = PARAGRPO(config, weights, lambda: [], lambda batch: {}).credit([rollouts])
+    batch = credit([rollouts], config, weights).batch
     advantages = [float(advantage[0]) for advantage in batch.advantages]
     assert [int(one.prompt_ids[0]) for one in batch.trajectories] == [1, 2, 3]
     # mean 2/3 and std sqrt(2)/3 of the three that were judged; the failure's 0 has no part in them

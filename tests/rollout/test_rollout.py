@@ -9,7 +9,8 @@ from support.builders import ListTasks, act, make_task
 from agents.base import Completion, Decision, Trajectory
 from paravt_env.common.infos import row_info
 from paravt_env.protocol import action_from_completion, render_completion
-from train.rollout.play import Start, play
+from train.rollout.play import play
+from train.rollout.starts import Start
 
 
 class Script:

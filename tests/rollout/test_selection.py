@@ -4,10 +4,9 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
+from support.rollouts import rollout
 
-from agents.base import Trajectory
 from train.common.errors import ConfigError
 from train.config.run import RunConfig, TrainConfig
 from train.config.selection import SelectionConfig
@@ -19,28 +18,16 @@ from train.rollout.difficulty import (
     task_pool,
     teachable,
 )
-from train.rollout.play import Rollout
-from train.rollout.selection import over_long_penalty, penalised, reward_weights, select
+from train.rollout.selection import Selection, over_long_penalty, penalised, reward_weights
+from train.rollout.starts import Starts
 
 
-def trajectory(sampled, prompt=3, kind="main"):
-    """`sampled` sampled tokens and one that was not."""
-    n = sampled + 1
-    mask = np.arange(n) < sampled
-    zeros = np.zeros(n, dtype=np.float32)
-    return Trajectory(
-        np.arange(prompt), np.arange(n), mask, zeros, zeros.astype(np.int8), kind=kind
-    )
-
-
-def rollout(reward=0.0, sampled=4, stop_reason="answered", error="", task="t", correct=0.0):
-    trajectories = () if error else (trajectory(sampled), trajectory(90, kind="subagent"))
-    return Rollout(
-        task_id=task, video="v", family="", category="", frame_budget=4, reward=reward,
-        terms={} if error else {"answer": reward, "total": reward}, stop_reason=stop_reason,
-        answer="", correct=correct, compliant=True, turns=(), calls=0, executed=0, parallel=0,
-        frames_seen=4, evidence_recall=0.0, trajectories=trajectories, error=error,
-    )  # fmt: skip
+def selected_from(draw, settings, groups):
+    """What is selected where `draw` plays as many groups as are wanted."""
+    selection = Selection(settings, groups)
+    while selection.wanted:
+        selection.add(draw(selection.wanted))
+    return selection.selected()
 
 
 def group(*rewards):
@@ -70,7 +57,7 @@ def counts(selected):
 
 def test_by_default_everything_is_trained_flat_groups_too():
     draw, asked = dealer([group(1, 1), group(0, 1)])
-    selected = select(draw, SelectionConfig(), 2)
+    selected = selected_from(draw, SelectionConfig(), 2)
     assert asked == [2]
     assert rewards(selected.kept) == [[1, 1], [0, 1]]
     assert selected.played == selected.kept
@@ -80,7 +67,7 @@ def test_by_default_everything_is_trained_flat_groups_too():
 def test_a_rollout_without_a_reward_is_left_out_and_counted():
     failed = rollout(stop_reason="video_error", error="gone")
     draw, _ = dealer([[failed, rollout(0), rollout(1)], [failed, failed, failed]])
-    selected = select(draw, SelectionConfig(), 2)
+    selected = selected_from(draw, SelectionConfig(), 2)
     assert rewards(selected.kept) == [[0, 1]]
     assert [len(one) for one in selected.played] == [3, 3]
     assert counts(selected)["rollouts_dropped/error"] == 4
@@ -90,7 +77,7 @@ def test_a_rollout_without_a_reward_is_left_out_and_counted():
 def test_a_group_that_failed_takes_the_place_of_none_that_can_be_trained():
     failed = [rollout(stop_reason="video_error", error="gone")] * 2
     draw, asked = dealer([failed, group(1, 1), group(0, 1)])
-    selected = select(draw, SelectionConfig(oversample=1.5), 2)
+    selected = selected_from(draw, SelectionConfig(oversample=1.5), 2)
     assert asked == [3]
     assert rewards(selected.kept) == [[1, 1], [0, 1]]
 
@@ -99,7 +86,7 @@ def test_dynamic_sampling_plays_until_enough_groups_have_variance():
     draw, asked = dealer(
         [group(1, 1), group(0, 1)], [group(0, 0), group(1, 1)], [group(0, 2), group(0, 3)]
     )
-    selected = select(draw, SelectionConfig(drop_zero_variance=True, rounds=5), 2)
+    selected = selected_from(draw, SelectionConfig(drop_zero_variance=True, rounds=5), 2)
     assert asked == [2, 2, 2]
     assert rewards(selected.kept) == [[0, 1], [0, 2]]
     assert selected.metrics["selection/rounds"] == 3
@@ -114,7 +101,7 @@ def test_dynamic_sampling_plays_until_enough_groups_have_variance():
 
 def test_dynamic_sampling_gives_up_visibly_after_the_last_round():
     draw, asked = dealer([group(1, 1)], [group(2, 2)], [group(0, 1)])
-    selected = select(draw, SelectionConfig(drop_zero_variance=True, rounds=2), 1)
+    selected = selected_from(draw, SelectionConfig(drop_zero_variance=True, rounds=2), 1)
     assert (len(asked), selected.kept) == (2, [])
     assert selected.metrics["selection/groups_missing"] == 1
 
@@ -124,7 +111,7 @@ RANKED = {"oversample": 1.5, "drop_zero_variance": True, "rank_by_std": True}
 
 def test_ranking_keeps_whole_groups_by_the_std_of_the_reward():
     draw, asked = dealer([group(0, 1), group(1, 1), group(0, 4), group(0, 2, 2)])
-    selected = select(draw, SelectionConfig(**RANKED), 2)
+    selected = selected_from(draw, SelectionConfig(**RANKED), 2)
     assert asked == [3]
     assert rewards(selected.kept) == [[0, 4], [0, 2, 2]]
     assert counts(selected) == {
@@ -141,7 +128,7 @@ def test_defect_27_the_std_of_a_group_counts_only_members_that_are_trained():
     settings = SelectionConfig(**RANKED, max_tokens=20)
     broken = [rollout(0), rollout(0), rollout(9, sampled=17)]
     draw, _ = dealer([broken, group(0, 1, 1), group(0, 0, 3)])
-    selected = select(draw, settings, 2)
+    selected = selected_from(draw, settings, 2)
     assert rewards(selected.kept) == [[0, 0, 3], [0, 1, 1]]
     assert counts(selected)["groups_dropped/zero_variance"] == 1
     assert counts(selected)["rollouts_dropped/over_long"] == 1
@@ -150,20 +137,20 @@ def test_defect_27_the_std_of_a_group_counts_only_members_that_are_trained():
 @pytest.mark.parametrize(("sampled", "kept"), [(16, 2), (17, 1)])
 def test_the_length_of_the_whole_main_conversation_is_bounded(sampled, kept):
     draw, _ = dealer([[rollout(0), rollout(1, sampled=sampled)]])  # 3 + sampled + 1 tokens
-    assert len(select(draw, SelectionConfig(max_tokens=20), 1).kept[0]) == kept
+    assert len(selected_from(draw, SelectionConfig(max_tokens=20), 1).kept[0]) == kept
 
 
 def test_stop_reasons_that_are_not_wanted_are_left_out():
     members = [rollout(0, stop_reason=r) for r in ("answered", "unanswered", "turn_limit")]
     draw, _ = dealer([members])
-    selected = select(draw, SelectionConfig(stop_reasons=("answered", "turn_limit")), 1)
+    selected = selected_from(draw, SelectionConfig(stop_reasons=("answered", "turn_limit")), 1)
     assert [one.stop_reason for one in selected.kept[0]] == ["answered", "turn_limit"]
     assert counts(selected)["rollouts_dropped/stop_reason"] == 1
 
 
 def test_a_group_of_which_nothing_is_left_is_called_empty():
     draw, _ = dealer([[rollout(0, sampled=99), rollout(1, sampled=99)]])
-    selected = select(draw, SelectionConfig(drop_zero_variance=True, max_tokens=20), 1)
+    selected = selected_from(draw, SelectionConfig(drop_zero_variance=True, max_tokens=20), 1)
     assert counts(selected) == {
         "groups_missing": 1,
         "rollouts_played": 2,
@@ -174,7 +161,7 @@ def test_a_group_of_which_nothing_is_left_is_called_empty():
 
 def test_every_group_is_kept_or_counted_under_a_reason():
     draw, _ = dealer([group(0, 1), group(1, 1), group(0, 4), group(0, 2)])
-    metrics = select(draw, SelectionConfig(**RANKED), 1).metrics
+    metrics = selected_from(draw, SelectionConfig(**RANKED), 1).metrics
     dropped = sum(n for name, n in metrics.items() if "/groups_dropped/" in name)
     assert metrics["selection/groups_kept"] + dropped == metrics["selection/groups_played"] == 4
 
@@ -204,7 +191,7 @@ def test_without_a_limit_or_a_reward_nothing_is_penalised():
 def test_penalised_rewards_decide_on_variance_and_are_what_is_measured():
     settings = SelectionConfig(drop_zero_variance=True, over_long_limit=10)
     draw, _ = dealer([[rollout(1), rollout(1, sampled=11)]])
-    selected = select(draw, settings, 1)
+    selected = selected_from(draw, settings, 1)
     assert rewards(selected.kept) == rewards(selected.played) == [[1, 0]]
 
 
@@ -307,7 +294,7 @@ def test_the_pool_is_all_tasks_measured_ones_or_those_of_a_file(tmp_path):
             run=RunConfig(name="run", folder=str(tmp_path)),
         )
         config.run.path.mkdir(exist_ok=True)
-        return task_pool(config, ["a", "b"], play, rows=8, measured=measured)
+        return task_pool(config.selection, config.run, ["a", "b"], play, rows=8, measured=measured)
 
     assert pool().ids == ("a", "b")
     assert pool().metrics == {}
@@ -333,14 +320,14 @@ def test_pools_of_other_tasks_or_in_another_order_are_told_apart():
     assert len({Pool(ids).digest for ids in (("a", "b"), ("b", "a"), ("a", "c"))}) == 3
 
 
-def test_a_trainer_draws_oversampled_groups_in_batches_of_its_rows(monkeypatch):
+def test_a_collector_plays_oversampled_groups_in_batches_of_its_rows(monkeypatch):
     """Groups stay whole across batches, and only tasks of the pool are drawn."""
-    from train.distributed.processes import Parallel
-    from train.loop.trainer import TaskOrder, Trainer
+    from train.distributed.processes import Processes
     from train.workers import rollout_workers as module
-    from train.workers.ahead import Lane
+    from train.workers.collector import Collector
+    from train.workers.lanes import Lane
 
-    class HearsPlayers(Parallel):
+    class HearsWorkers(Processes):
         """Rollouts are not gathered, which would make room for the most of all, for each."""
 
         gather = None
@@ -352,13 +339,10 @@ def test_a_trainer_draws_oversampled_groups_in_batches_of_its_rows(monkeypatch):
         return [rollout(task=start.task_id, reward=start.seed) for start in starts]
 
     monkeypatch.setattr(module, "play", play)
-    self = SimpleNamespace(
-        config=TrainConfig(), rng=np.random.default_rng(0), pool=SimpleNamespace(ids=("x", "y")),
-        players=module.Players([Lane(SimpleNamespace(num_envs=16), None)]),
-        parallel=HearsPlayers(), _ahead=None, step=0,
-    )  # fmt: skip
-    self.order = TaskOrder(2, self.rng)
-    groups = Trainer.draw(self, 5)
+    workers = module.RolloutWorkers([Lane(SimpleNamespace(num_envs=16), None)])
+    starts = Starts(("x", "y"), seed=0, size=8)
+    collector = Collector(workers, starts, SelectionConfig(), 5, HearsWorkers())
+    groups = collector.play(starts.take(5))
     assert played == [16, 16, 8]
     assert [len(group) for group in groups] == [8] * 5
     assert all(len({(one.task_id, one.reward) for one in group}) == 1 for group in groups)

@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from support import processes, published
+from support import gloo_processes
+from support import published_rows as published
 from support.builders import SIZE, make_task, write_manifest
 from support.videos import read_index
 from transformers import AutoModelForImageTextToText
@@ -27,6 +28,7 @@ from paravt_env.protocol.tags import Role
 from train.common.errors import ConfigError
 from train.config import recipe
 from train.config.env import EnvConfig
+from train.config.learner import OptimizerConfig
 from train.config.parallel import ParallelConfig
 from train.config.run import LoraConfig, RunConfig, TrainConfig
 from train.config.sft import PublishedConfig, SFTConfig
@@ -35,10 +37,10 @@ from train.evaluation.agents import load_agent
 from train.learner import weights as train_weights
 from train.loop.launch import train
 from train.rollout import play as rollout
-from train.sft import sft
+from train.sft import stage as sft_stage
 from train.sft.conversations import RECORD, PublishedConversations
-from train.sft.sft import run
-from train.workers import rollout_workers as players
+from train.sft.sft import check, run
+from train.workers import rollout_workers
 
 SHAPE = MiniConfig(
     hidden_size=32, layers=1, heads=2, intermediate_size=32, vision_hidden_size=16, vision_layers=1,
@@ -417,16 +419,16 @@ def in_a_process(config: SFTConfig) -> list[str]:
     """Run, and say where each stage's learner kept its weights."""
     kept: list[str] = []
 
-    class Noted(sft.Learner):
+    class Noted(sft_stage.Learner):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             kept.append(type(self.weights).__name__)
 
-    sft.Learner, own = Noted, sft.Learner  # type: ignore[misc]
+    sft_stage.Learner, own = Noted, sft_stage.Learner  # type: ignore[misc]
     try:
         run(config, lambda line: None)
     finally:
-        sft.Learner = own  # type: ignore[misc]
+        sft_stage.Learner = own  # type: ignore[misc]
     return kept
 
 
@@ -443,7 +445,7 @@ def test_two_processes_learn_what_one_does(root, model):
         if world == 1:
             assert in_a_process(config) == ["Weights"]
         else:
-            assert processes.run(in_a_process, 2, config) == [["ShardedWeights"]] * 2
+            assert gloo_processes.run(in_a_process, 2, config) == [["ShardedWeights"]] * 2
         folder = root / f"of{world}"
         records = map(json.loads, (folder / "sft.jsonl").read_text().splitlines())
         found.append(([record["loss"] for record in records], weights(folder)))
@@ -453,15 +455,14 @@ def test_two_processes_learn_what_one_does(root, model):
 
 
 def test_what_several_processes_cannot_do(root, monkeypatch):
-    from train.distributed.processes import Group, Parallel
-    from train.sft.sft import _check
+    from train.distributed.processes import Group, Processes
 
-    two = Parallel(world=Group(0, 2))
+    two = Processes(world=Group(0, 2))
     with pytest.raises(ConfigError, match="published conversations alone"):
-        _check(SFTConfig(), two)
+        check(SFTConfig(), two)
     split = SFTConfig(stages=(Stage(published=1),), parallel=ParallelConfig(layout="split"))
     with pytest.raises(ConfigError, match="layout=split"):
-        _check(split, two)
+        check(split, two)
 
 
 # Recipes
@@ -523,13 +524,12 @@ def test_a_model_of_a_hundred_million_parameters(root, tmp_path, rank, monkeypat
         played = rollout.play(env, agent, starts, progress)
         return [replace(one, reward=float(i)) for i, one in enumerate(played)]
 
-    monkeypatch.setattr(players, "play", play)
+    monkeypatch.setattr(rollout_workers, "play", play)
     further = TrainConfig(
         env=replace(config.env, max_turns=0, frame_budget=2),
         agent=replace(config.agent, checkpoint=str(folder), answer_tokens=4),
-        algorithm=PARAGRPOConfig(
-            groups=1, group_size=2, kl_coefficient=0.0, learning_rate=1e-3, batch_normalise=False
-        ),
+        algorithm=PARAGRPOConfig(groups=1, group_size=2, kl_coefficient=0.0, batch_normalise=False),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
         run=RunConfig(folder=str(tmp_path), steps=1, wandb="disabled", checkpoint_every=0),
         parallel=config.parallel,
         lora=config.lora,

@@ -14,8 +14,10 @@ from paravt_env.protocol.parts import COMPACT
 from paravt_env.tasksets.made.synthetic.oracle import Cue
 from train.config.env import EnvConfig
 from train.config.sft import SFTConfig, StageConfig
-from train.sft.sft import _replace, describe, run, single_frames, trace_trajectories
-from train.sft.traces import describe_frame, listed, window_of
+from train.sft.demonstrations import frame_reading, single_frames, trace_trajectories
+from train.sft.saving import replace_policy
+from train.sft.sft import run
+from train.sft.wording import describe_frame, listed, window_of
 
 TINY = MiniConfig(32, 1, 2, 32, 32, 1, 2, 32, vocabulary=280)
 
@@ -59,7 +61,9 @@ def test_a_plan_gives_the_window_of_a_frame_that_is_asked_for():
 
 
 def test_a_single_frame_is_a_reading_of_its_own(vlm):
-    found = describe(vlm, COMPACT, Cue(12.0, 0, "blue", 0.9, ()), np.zeros((1, 64, 64, 3), "uint8"))
+    found = frame_reading(
+        vlm, COMPACT, Cue(12.0, 0, "blue", 0.9, ()), np.zeros((1, 64, 64, 3), "uint8")
+    )
     assert vlm.tokenizer.decode(found.branch_ids) == "blue right none<|im_end|>"
     assert (found.kind, len(found.prompt_images), found.loss_mask.all()) == ("subagent", 1, True)
 
@@ -179,20 +183,20 @@ def texts(folder):
 def test_a_policy_is_replaced_only_by_a_whole_one(tmp_path):
     (tmp_path / "config.yaml").write_text("mine")
     (tmp_path / "model.safetensors").write_text("of a smaller model, in one file")
-    _replace(tmp_path, Saved("old", SHARDS), [])
+    replace_policy(tmp_path, Saved("old", SHARDS), [])
     before = texts(tmp_path)
     assert before == {**dict.fromkeys(SHARDS, "old"), "sft.jsonl": "", "config.yaml": "mine"}
     with pytest.raises(OSError, match="No space"):
-        _replace(tmp_path, Saved("new", SHARDS, room=1), [{"step": 1}])
+        replace_policy(tmp_path, Saved("new", SHARDS, room=1), [{"step": 1}])
     assert texts(tmp_path) == before
-    _replace(tmp_path, Saved("new", SHARDS), [{"step": 1}])
+    replace_policy(tmp_path, Saved("new", SHARDS), [{"step": 1}])
     assert texts(tmp_path) == {
         **dict.fromkeys(SHARDS, "new"), "sft.jsonl": '{"step": 1}\n', "config.yaml": "mine"
     }  # fmt: skip
 
 
 def test_two_policies_are_never_mixed(tmp_path, monkeypatch):
-    _replace(tmp_path, Saved("old", SHARDS), [])
+    replace_policy(tmp_path, Saved("old", SHARDS), [])
     replace = Path.replace
 
     def killed(self, target):
@@ -202,7 +206,7 @@ def test_two_policies_are_never_mixed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        _replace(tmp_path, Saved("new", SHARDS), [])
+        replace_policy(tmp_path, Saved("new", SHARDS), [])
     left = texts(tmp_path)
     assert {left["model-1.safetensors"], left["model-2.safetensors"]} == {"old", "new"}
     assert INDEX not in left

@@ -16,8 +16,10 @@ from paravt_env.task import Task
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
 from train.config.sft import TraceConfig
-from train.rollout.play import Rollout, Start, play
-from train.sft.traces import TraceAgent, facts, in_words, report, weighed
+from train.rollout.play import Rollout, play
+from train.rollout.starts import Start
+from train.sft.traces import TraceAgent
+from train.sft.wording import crop_reading, facts, in_words, weighed
 
 SCENES = [
     {"start": 0.0, "end": 60.0, "colour": "red", "events": [("star", "top left", 24.0, 36.0)]},
@@ -61,11 +63,11 @@ def task(family: str, asked: list[int], **fields: object) -> Task:
     ],
 )
 def test_a_reading_says_what_the_frames_show(family: str, times: list[float], text: str) -> None:
-    assert report(task(family, [0]), np.array(times)) == text
+    assert crop_reading(task(family, [0]), np.array(times)) == text
 
 
 def test_a_reading_without_the_asked_scene_reports_what_is_on_screen_longest() -> None:
-    assert report(task("flash", [1]), np.array([30.0, 40.0])) == "red star"
+    assert crop_reading(task("flash", [1]), np.array([30.0, 40.0])) == "red star"
 
 
 def test_answers_are_given_in_the_words_of_an_option() -> None:

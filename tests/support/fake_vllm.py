@@ -1,4 +1,4 @@
-"""vLLM's engine as `agents/vllm/local.py` sees it, without vLLM."""
+"""Engines without vLLM: its own as `agents/vllm/local.py` sees it, and one for an agent."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from agents.vllm.engine import Prompt
+from agents.base import AgentStats
+from agents.model.vlm import VisionLanguageModel
+from agents.vllm.engine import Generated, Prompt
+from paravt_env.protocol import render_completion
 
+CALL = render_completion("Look.", [(2.0, 12.0)], "").removeprefix("<think>\n")
 VLM = SimpleNamespace(tokenizer=SimpleNamespace(eos_token_id=2))
 
 
@@ -73,3 +77,29 @@ def install(monkeypatch: pytest.MonkeyPatch, fake: Any) -> Any:
     module("vllm.multimodal.inputs", PlaceholderRange=None)
     module("vllm.sampling_params", RequestOutputKind=SimpleNamespace(FINAL_ONLY=0))
     return fake
+
+
+class FakeEngine:
+    """Calls in every turn and reads a crop in two tokens.
+
+    Attributes:
+        asked: Kind, tokens and limit of each prompt.
+    """
+
+    def __init__(self, vlm: VisionLanguageModel) -> None:
+        self.stats, self.asked = AgentStats(), []
+        self.call = vlm.tokenizer(CALL, add_special_tokens=False)["input_ids"]
+
+    def frames(self) -> dict[str, int]:
+        return {"encoded": 0, "held": 0}
+
+    def generate(self, prompts):
+        results = []
+        for p in prompts:
+            self.asked.append((p.context.kind, len(p.context.ids), p.limit))
+            ids = (self.call if p.context.kind == "main" else [5, 6])[: p.limit]
+            results.append([Generated(ids, [0.0] * len(ids), [0] * len(ids))] * p.count)
+        return results
+
+    def close(self) -> None:
+        pass

@@ -11,8 +11,8 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
-from support import published
-from support.published import touch, write_rows
+from support import published_rows as published
+from support.published_rows import touch, write_rows
 
 import paravt_env  # noqa: F401
 from paravt_env.env import LongVideoEnv

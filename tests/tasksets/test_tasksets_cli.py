@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.published import MMVU, PARAVT_RL, touch, write_rows
+from support.published_rows import MMVU, PARAVT_RL, touch, write_rows
 
 from train import cli
 

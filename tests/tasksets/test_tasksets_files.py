@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.builders import SIZE, make_task
-from support.published import touch, write_rows
+from support.published_rows import touch, write_rows
 
 import paravt_env.tasksets.rows as rows
 from paravt_env.env import LongVideoEnv

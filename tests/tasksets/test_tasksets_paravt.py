@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from support import published
-from support.published import CONVERSATION, PARAVT_RL, PARAVT_SFT, touch, write_rows
+from support import published_rows as published
+from support.published_rows import CONVERSATION, PARAVT_RL, PARAVT_SFT, touch, write_rows
 
 from paravt_env.task import TaskError
 from paravt_env.tasksets import load_tasks

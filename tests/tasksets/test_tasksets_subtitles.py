@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.builders import ListTasks, act, make_task, same
-from support.published import srt
+from support.published_rows import srt
 
 from paravt_env.env import LongVideoEnv
 from paravt_env.protocol.parts import (

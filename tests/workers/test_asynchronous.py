@@ -10,8 +10,10 @@ import pytest
 
 from agents.base import Decision
 from paravt_env.protocol import action_from_completion, render_completion
-from train.rollout.play import Start, play
-from train.workers.ahead import Ahead, Cancelled, Lane, StalledError, divide, play_in_lanes
+from train.rollout.play import play
+from train.rollout.starts import Start
+from train.workers.ahead import Ahead, StalledError
+from train.workers.lanes import Cancelled, Heartbeat, Lane, divide, play_in_lanes
 
 
 class Player:
@@ -24,13 +26,16 @@ class Player:
         if not gated:
             for gate in self.gates:
                 gate.set()
-        self.ahead = Ahead(self.play, self.sync, staleness, lambda: self.count)
+        self.heartbeat = Heartbeat()
+        self.ahead = Ahead(
+            self.play, self.sync, staleness, lambda: self.count, heartbeat=self.heartbeat
+        )
 
-    def play(self, progress: Callable[[int, int], None]) -> tuple[int, int]:
+    def play(self) -> tuple[int, int]:
         number, self.count = self.count, self.count + 1
         self.started[number].set()
         self.gates[number].wait(10)
-        progress(1, 2)
+        self.heartbeat(1, 2)
         return number, self.weights
 
     def sync(self, version: int) -> None:
@@ -100,7 +105,7 @@ def test_newer_weights_are_taken_between_two_batches_while_the_learner_waits() -
 
 
 def test_an_error_of_the_player_reaches_the_learner() -> None:
-    def fail(progress: Callable[[int, int], None]) -> None:
+    def fail() -> None:
         raise RuntimeError("no video")
 
     ahead = Ahead(fail, lambda version: None, 1)
@@ -113,7 +118,7 @@ def test_an_error_of_the_player_reaches_the_learner() -> None:
 def test_rollouts_that_hang_are_an_error_and_closing_does_not_wait_for_them() -> None:
     hung, asked = threading.Event(), threading.Event()
 
-    def hang(progress: Callable[[int, int], None]) -> None:
+    def hang() -> None:
         asked.set()
         hung.wait(60)
 
@@ -127,13 +132,15 @@ def test_rollouts_that_hang_are_an_error_and_closing_does_not_wait_for_them() ->
 
 
 def test_slow_rollouts_that_move_are_waited_for() -> None:
-    def slow(progress: Callable[[int, int], None]) -> str:
+    heartbeat = Heartbeat()
+
+    def slow() -> str:
         for turn in range(20):
             sleep(0.05)
-            progress(turn, 20)
+            heartbeat(turn, 20)
         return "played"
 
-    ahead = Ahead(slow, lambda version: None, 0, patience=0.7)
+    ahead = Ahead(slow, lambda version: None, 0, patience=0.7, heartbeat=heartbeat)
     assert ahead.take(0).batch == "played"
     ahead.close()
 

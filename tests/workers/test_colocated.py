@@ -8,13 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support.fake_vllm import VLM, FakeLLM, install, prompts
-from support.tiny_runs import tiny_settings, with_run
-from test_checkpoint import SHAPE
-from test_vllm_settings import FakeEngine
+from support.fake_vllm import VLM, FakeEngine, FakeLLM, install, prompts
+from support.tiny_runs import SHAPE, tiny_settings, with_run
 
 from agents.config import AgentConfig, VLLMConfig
-from agents.vllm import agent as vllm_agent
 from agents.vllm import local as vllm_local
 from agents.vllm.engine import EngineError
 from agents.vllm.local import InProcessEngine
@@ -23,10 +20,11 @@ from train.common.errors import ConfigError
 from train.config.parallel import ParallelConfig
 from train.config.recipe import load
 from train.config.run import TrainConfig
-from train.distributed.processes import ALONE, Group, Parallel
+from train.distributed.processes import ALONE, Group, Processes
 from train.learner.learner import Learner
 from train.loop import launch
-from train.workers import rollout_workers as players
+from train.loop.checks import check
+from train.workers import rollout_workers
 
 
 class Sleeper(FakeLLM):
@@ -189,9 +187,9 @@ def train(clip, other_clip, tmp_path, monkeypatch):
             return update(self, *args)
 
         monkeypatch.setattr(Learner, "update", updated)
-        monkeypatch.setattr(players, "connect", lambda config, model, engine: engine)
+        monkeypatch.setattr(rollout_workers, "connect", lambda config, model, engine: engine)
         monkeypatch.setattr(
-            vllm_agent, "start_engine", lambda config, vlm: Recorder(config, vlm, log)
+            rollout_workers, "start_engine", lambda config, vlm: Recorder(config, vlm, log)
         )
         launch.train(config)
         return log
@@ -213,8 +211,8 @@ def test_a_server_and_the_learner_s_own_weights_do_not_sleep(monkeypatch) -> Non
     monkeypatch.setattr(ServerEngine, "post", lambda *args: {"results": [{}]})
     config = AgentConfig(engine="vllm_server", vllm=VLLMConfig(url="http://x"))
     server = ServerEngine(config, VLM)
-    players.Players([], engine=server).rest()
-    players.Players([]).rest()
+    rollout_workers.RolloutWorkers([], engine=server).rest()
+    rollout_workers.RolloutWorkers([]).rest()
     server.close()
 
 
@@ -225,7 +223,7 @@ def test_the_levels_of_sleep() -> None:
             VLLMConfig(sleep=level)
 
 
-SECOND = Parallel(Group(1, 2), Group(1, 2))
+SECOND = Processes(Group(1, 2), Group(1, 2))
 
 
 def settings(engine: str, layout: str) -> TrainConfig:
@@ -238,9 +236,9 @@ def test_each_process_that_plays_and_trains_may_have_an_engine_on_its_own_card(
 ) -> None:
     config = settings("vllm", "colocated")
     for processes in (ALONE, SECOND):
-        launch._check(config, processes, None)
+        check(config, processes, None)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    playing = launch._playing(config.agent, SECOND)
+    playing = launch.playing_agent(config.agent, SECOND)
     assert (playing.engine, playing.device) == ("vllm", "cuda:1")
     with pytest.raises(ConfigError, match=r"takes card 1 .* Set agent\.device=cuda, so that each"):
         load(TrainConfig, None, ["--agent.engine=vllm", "--agent.device=cuda:0"])
@@ -256,7 +254,7 @@ def test_each_process_that_plays_and_trains_may_have_an_engine_on_its_own_card(
 def test_an_engine_that_does_not_fit_the_layout_is_refused(engine, layout, advice) -> None:
     said = rf"agent\.engine={engine} with parallel\.layout={layout}: .* give {advice}"
     with pytest.raises(ConfigError, match=said):
-        launch._check(settings(engine, layout), SECOND, None)
+        check(settings(engine, layout), SECOND, None)
 
 
 def test_an_engine_of_its_own_has_one_card() -> None:
@@ -266,4 +264,4 @@ def test_an_engine_of_its_own_has_one_card() -> None:
     config = settings("vllm", "colocated")
     config.agent.vllm.tensor_parallel = 2
     with pytest.raises(ConfigError, match=said):
-        launch._check(config, SECOND, None)
+        check(config, SECOND, None)

@@ -5,19 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
-from support.processes import run
-from support.tiny_runs import tiny_settings, with_run
-from test_checkpoint import SHAPE
-from test_split import varied
+from support.gloo_processes import run
+from support.tiny_runs import SHAPE, tiny_settings, varied, with_run
 
 from train.common.metrics_file import read_metrics
 from train.config.parallel import ParallelConfig
-from train.distributed.processes import ALONE, Group, Parallel
+from train.distributed.processes import ALONE, Group, Processes
 from train.learner.learner import Learner
 from train.loop import launch
-from train.workers import ahead as asynchronous
-from train.workers import rollout_workers as players
+from train.workers import lanes, rollout_workers
 from train.workers.pipeline import Pipeline
+from train.workers.source import Played
 
 
 class Player:
@@ -28,7 +26,7 @@ class Player:
         state, follow = (lambda: self.count), self.followed
         self.pipeline = Pipeline(self.play, self.sync, staleness, state, follow, parallel)
 
-    def play(self, progress):
+    def play(self):
         self.count += 1
         return self.count - 1, self.weights
 
@@ -66,10 +64,10 @@ def test_a_resumed_run_plays_again_what_was_played_ahead():
 
 
 def test_a_process_that_only_trains_takes_up_the_state_of_the_player():
-    class Told(Parallel):
+    class Told(Processes):
         def broadcast(self, value, source, among=None):
             assert value == (None, False) and source == 0
-            return asynchronous.Played("batch", 7, 3), 4
+            return Played("batch", 7, 3), 4
 
     trainer = Player(1, Told(Group(1, 2), plays=False))
     assert trainer.pipeline.take(0).batch == "batch"
@@ -89,12 +87,12 @@ def process(config, meet=False):
         return varied(env, agent, starts, *args)
 
     def updating(learner, *args):
-        if meet and learner.parallel.trains and not batches:
+        if meet and learner.processes.trains and not batches:
             batches.append("met")
             dist.barrier()
         return update(learner, *args)
 
-    players.play = asynchronous.play = play
+    rollout_workers.play = lanes.play = play
     Learner.update = updating
     saved = launch.train(config)
     return batches, saved
@@ -133,7 +131,7 @@ def test_the_player_plays_while_the_trainer_updates(make):
     steps = read_metrics(config.run.path)
     assert [s["staleness/max"] for s in steps] == [0, 1, 1]
     assert all(s["grad_norm"] > 0 for s in steps)
-    assert steps[1]["time/waiting_for_rollouts"] > 0 and steps[1]["time/players_waiting"] > 0
+    assert steps[1]["time/waiting_for_rollouts"] > 0 and steps[1]["time/workers_waiting"] > 0
 
 
 def test_a_run_that_was_stopped_plays_the_tasks_of_one_that_was_not(make):

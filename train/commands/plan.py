@@ -25,7 +25,7 @@ def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
         ("completion", "tokens of a rollout"),
         ("sequence", "cards that share a packed sequence"),
         ("lora", "rank of the adapters; 0 trains everything"),
-        ("budget", "tokens of a micro-batch (algorithm.micro_batch_tokens)"),
+        ("budget", "tokens of a micro-batch (packing.micro_batch_tokens)"),
     ):
         parser.add_argument(f"--{name}", type=int, help=what)
     parser.add_argument("--freeze-vision", action="store_true", default=None)

@@ -13,7 +13,8 @@ from train.commands.options import whole
 from train.common.console import printable
 from train.common.errors import ConfigError
 from train.evaluation.agents import scripted_agent
-from train.rollout.play import Rollout, Start, play
+from train.rollout.play import Rollout, play
+from train.rollout.starts import Start
 
 
 def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:

@@ -22,8 +22,15 @@ import yaml
 from paravt_env.common.files import write_whole
 from paravt_env.common.names import known_name
 from train.common.errors import ConfigError
+from train.config.learner import OptimizerConfig, PackingConfig
 
 Config = TypeVar("Config")
+MOVED = {
+    f"algorithm.{field.name}": f"{group}.{field.name}"
+    for group, kind in (("optimizer", OptimizerConfig), ("packing", PackingConfig))
+    for field in dataclasses.fields(kind)
+}
+"""Keys of older recipes, and what they are called now."""
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
@@ -147,6 +154,8 @@ def build(kind: type[Config], settings: Mapping[str, Any]) -> Config:
     """
     known = list(_keys(kind))
     for key in _unknown(kind, settings):
+        if MOVED.get(key) in known:
+            raise ConfigError(f"{key} is {MOVED[key]} now: write it there")
         raise ConfigError(f"unknown key {key!r}; did you mean {_nearest(key, known)!r}?")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "settings")

@@ -15,6 +15,7 @@ from agents.config import AgentConfig
 from train.config.checks import at_least
 from train.config.env import EnvConfig
 from train.config.evaluation import EvalConfig
+from train.config.learner import FaultConfig, LoraConfig, OptimizerConfig, PackingConfig
 from train.config.parallel import ParallelConfig
 from train.config.selection import SelectionConfig
 
@@ -67,43 +68,6 @@ class RunConfig:
 
 
 @dataclass
-class LoraConfig:
-    """Low-rank adapters (arXiv 2106.09685) instead of full training."""
-
-    rank: int = 0
-    """Rank of the adapters; 0 trains all weights."""
-    alpha: float = 32.0
-    """The adapters' product is scaled by alpha / rank."""
-    targets: tuple[str, ...] = (
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-    )  # fmt: skip
-    """Names of the decoder's linear layers that get one."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        at_least(self, 0, "rank")
-        if not self.alpha > 0 or not self.targets:
-            raise ValueError("LoraConfig.alpha must be positive and .targets name a layer")
-
-
-@dataclass
-class FaultConfig:
-    """What happens to an update that went wrong."""
-
-    explode: float | None = None
-    """Gradient norm, before clipping, above which a step is skipped; None: only if not finite."""
-    in_a_row: int = 3
-    """Skipped steps in a row that end the run."""
-    dumps: int = 5
-    """Batches of skipped steps that are kept in the run's folder."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        at_least(self, 1, "in_a_row")
-        at_least(self, 0, "dumps", "explode")
-
-
-@dataclass
 class DiagnosticsConfig:
     """What is measured of the batches beside training on them (`docs/diagnostics.md`)."""
 
@@ -127,6 +91,8 @@ class TrainConfig:
     env: EnvConfig = field(default_factory=EnvConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
     algorithm: PARAGRPOConfig = field(default_factory=PARAGRPOConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    packing: PackingConfig = field(default_factory=PackingConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     run: RunConfig = field(default_factory=RunConfig)

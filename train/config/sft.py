@@ -14,8 +14,9 @@ from paravt_env.common.names import known_name
 from train.config.checks import at_least
 from train.config.env import EnvConfig
 from train.config.evaluation import EvalConfig
+from train.config.learner import LoraConfig
 from train.config.parallel import ParallelConfig
-from train.config.run import LoraConfig, RunConfig
+from train.config.run import RunConfig
 
 
 @dataclass

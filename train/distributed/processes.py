@@ -1,7 +1,7 @@
 """Processes: who this one is among those that `torchrun` started, and what they tell each other.
 
-Under the learner and the trainer. `start` joins the processes and lays them out as a mesh of data
-parallel rows by sequence parallel columns: a row works on its own groups, the columns of a row
+Under the learner and the trainer. `join` finds the other processes and lays them out as a mesh of
+data parallel rows by sequence parallel columns: a row works on its own groups, the columns of a row
 share one packed sequence (`train/distributed/sequence_parallel.py`). On one process `ALONE` answers
 every call at once, and nothing here touches `torch.distributed`.
 
@@ -75,7 +75,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Parallel:
+class Processes:
     """This process among all of them.
 
     Attributes:
@@ -115,7 +115,7 @@ class Parallel:
         return self.config.servers if self.config.layout == "split" else 0
 
     @property
-    def players(self) -> Group:
+    def workers(self) -> Group:
         """The processes that collect rollouts, and the place of this one (0 where it does not)."""
         size = self.config.servers if self.config.layout == "split" else self.world.size
         return Group(self.world.rank if self.plays else 0, size, self.playing)
@@ -155,14 +155,14 @@ class Parallel:
         dist.broadcast_object_list(told, src=source, group=handle, device=torch.device("cpu"))
         return told[0]
 
-    def from_players(self, value: Any, among: Group | None = None) -> list[Any]:
+    def from_workers(self, value: Any, among: Group | None = None) -> list[Any]:
         """What every process that plays has to say, by rank: to all, or to those of a group.
 
         All wait patiently, as some may play for long while others have nothing to play. One after
         another: `gather` makes room for the largest value once for every process.
         """
         among = among or replace(self.world, handle=self.patient)
-        return [self.broadcast(value, rank, among) for rank in range(self.players.size)]
+        return [self.broadcast(value, rank, among) for rank in range(self.workers.size)]
 
     def barrier(self, patient: bool = False) -> None:
         """Wait until every process is here; `patient` where one of them may have long work."""
@@ -170,11 +170,11 @@ class Parallel:
             dist.all_reduce(torch.zeros(1), group=self.patient if patient else None)
 
 
-ALONE = Parallel()
+ALONE = Processes()
 """One process."""
 
 
-def agent() -> str:
+def torchrun_agent() -> str:
     """The torchrun agent that started this process, the same over its restarts; "" if none did.
 
     It is known by its folder of logs, whose name is drawn once: run ids are "none" by default. With
@@ -185,7 +185,7 @@ def agent() -> str:
     return str(Path(errors).parents[2]) if errors and started else ""
 
 
-def start(config: ParallelConfig, device: str = "cpu") -> Parallel:
+def join(config: ParallelConfig, device: str = "cpu") -> Processes:
     """Join the other processes, by the variables that torchrun sets; `ALONE` where there are none.
 
     Args:
@@ -198,7 +198,7 @@ def start(config: ParallelConfig, device: str = "cpu") -> Parallel:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     trainers = layout(config, world)
     if world == 1:
-        return Parallel(config=config)
+        return Processes(config=config)
     cuda = device.startswith("cuda")
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -222,7 +222,7 @@ def start(config: ParallelConfig, device: str = "cpu") -> Parallel:
     flat = DeviceMesh(kind, grid.flatten(), mesh_dim_names=("training",))
     everyone = Group(rank, world)
     if rank not in trainers:
-        return Parallel(
+        return Processes(
             everyone,
             trains=False,
             config=config,
@@ -235,7 +235,7 @@ def start(config: ParallelConfig, device: str = "cpu") -> Parallel:
         for handle in (flat.get_group(), square.get_group("data"), square.get_group("sequence"))
     )
     plays = config.layout == "colocated"
-    return Parallel(everyone, training, data, sequence, flat, True, plays, config, patient=patient)
+    return Processes(everyone, training, data, sequence, flat, True, plays, config, patient=patient)
 
 
 def attempt() -> str:
@@ -299,7 +299,7 @@ def layout(config: ParallelConfig, world: int) -> list[int]:
     return trainers
 
 
-def stop() -> None:
+def leave() -> None:
     """Leave the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()

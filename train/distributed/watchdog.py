@@ -1,4 +1,4 @@
-"""Watch: which process is missing when the others wait, said once and in one line.
+"""Watchdog: which process is missing when the others wait, said once and in one line.
 
 Around a run on several processes. Each publishes a sign of life and how far it is through
 torchrun's store; a thread reads those of the others. When a process dies, is stuck, or torchrun
@@ -25,34 +25,34 @@ from typing import Any
 
 import torch.distributed as dist
 
-from train.distributed.processes import HAND_OVER, STAGE, Parallel, attempt
+from train.distributed.processes import HAND_OVER, STAGE, Processes, attempt
 
 EXIT = 70
 """Exit status of a process that leaves because of another one."""
 
 
-class Watch:
+class Watchdog:
     """Open around a run; does nothing on one process.
 
     Args:
-        parallel: The processes.
+        processes: The processes.
         advice: What to do next, for the message.
         beat: Seconds between signs of life.
     """
 
     def __init__(
-        self, parallel: Parallel, advice: Callable[[], str] = lambda: "", beat: float = 0.5
+        self, processes: Processes, advice: Callable[[], str] = lambda: "", beat: float = 0.5
     ) -> None:
-        self.parallel, self.advice, self.beat = parallel, advice, beat
-        self.progress = parallel.progress
+        self.processes, self.advice, self.beat = processes, advice, beat
+        self.progress = processes.progress
         self._failed = ""
         self._over = threading.Event()
         self._saying = threading.Lock()
         self._beats = 0
         self._prefix = f"watch/{attempt()}"
 
-    def __enter__(self) -> Watch:
-        if self.parallel.world.size == 1:
+    def __enter__(self) -> Watchdog:
+        if self.processes.world.size == 1:
             return self
         self._store = dist.TCPStore(
             os.environ["MASTER_ADDR"],
@@ -61,7 +61,7 @@ class Watch:
             timeout=timedelta(seconds=max(10 * self.beat, 10)),
         )
         self._publish()
-        self.parallel.barrier()
+        self.processes.barrier()
         self._read, self._write = socket.socketpair()
         for end in (self._read, self._write):
             end.setblocking(False)
@@ -74,12 +74,12 @@ class Watch:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if self.parallel.world.size == 1:
+        if self.processes.world.size == 1:
             return
         if isinstance(error, Exception):
             # Long enough for the one that failed to say why, on a busy machine too; shorter than
             # what makes the others' threads call this process silent.
-            patience = max(6 * self.beat, min(5.0, self.parallel.config.timeout / 3))
+            patience = max(6 * self.beat, min(5.0, self.processes.config.timeout / 3))
             missing = self._missing(patience) if _is_lost_contact(error) else []
             if missing:
                 self._leave(missing)
@@ -102,11 +102,11 @@ class Watch:
             "order": self.progress.order,
             "failed": self._failed,
         }
-        self._store.set(f"{self._prefix}/{self.parallel.world.rank}", json.dumps(state))
+        self._store.set(f"{self._prefix}/{self.processes.world.rank}", json.dumps(state))
 
     def _states(self) -> dict[int, dict[str, Any]]:
         """What the other processes last published."""
-        others = [r for r in range(self.parallel.world.size) if r != self.parallel.world.rank]
+        others = [r for r in range(self.processes.world.size) if r != self.processes.world.rank]
         values = self._store.multi_get([f"{self._prefix}/{rank}" for rank in others])
         return {rank: json.loads(value) for rank, value in zip(others, values, strict=True)}
 
@@ -121,7 +121,7 @@ class Watch:
                 if not self._over.is_set():
                     self._leave([(0, "the store is gone, and its process with it")])
                 return
-            now, patience = time.monotonic(), self.parallel.config.timeout
+            now, patience = time.monotonic(), self.processes.config.timeout
             for rank, state in states.items():
                 if rank not in seen or seen[rank][0] != state["beat"]:
                     seen[rank] = (state["beat"], now)
@@ -136,16 +136,16 @@ class Watch:
 
     def _patience(self) -> float:
         """Seconds after which this process gives up on those that are behind."""
-        config = self.parallel.config
+        config = self.processes.config
         long = config.long_timeout if self.progress.stage == HAND_OVER else 0.0
         return max(config.timeout, long)
 
     def _behind(self, states: dict[int, dict[str, Any]]) -> list[int]:
         """Processes that have not come as far as this one, the furthest behind."""
         mine, servers = self.progress.order, 0
-        if self.parallel.config.layout == "split":
-            servers = self.parallel.config.servers
-        exact = self.parallel.trains
+        if self.processes.config.layout == "split":
+            servers = self.processes.config.servers
+        exact = self.processes.trains
         late = {
             rank: state["order"]
             for rank, state in states.items()
@@ -189,7 +189,7 @@ class Watch:
         """Say who is missing, if no lower process is left to say it, and end this process."""
         with self._saying:
             gone = {rank for rank, _ in missing}
-            rank, size = self.parallel.world.rank, self.parallel.world.size
+            rank, size = self.processes.world.rank, self.processes.world.size
             if all(lower in gone for lower in range(rank)):
                 blame = "; ".join(f"process {r} of {size} {what}" for r, what in missing)
                 said = f"paravt: stopped: {blame or 'SIGTERM'}"

@@ -17,7 +17,7 @@ from typing import Any
 
 from paravt_env.common.files import cache_root
 from paravt_env.task import Task, TaskSet
-from train.rollout.play import Start
+from train.rollout.starts import Start
 
 WHOLE = 64 * 2**20
 """Bytes up to which a file is read whole."""

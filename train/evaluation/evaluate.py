@@ -24,7 +24,8 @@ from paravt_env.vector import LongVideoVectorEnv
 from train.config.evaluation import EvalConfig, Shard
 from train.evaluation.row import EvalRow, Sample, make_row, sample_of
 from train.evaluation.scores import EvalReport
-from train.rollout.play import Rollout, Start, play
+from train.rollout.play import Rollout, play
+from train.rollout.starts import Start
 
 EvalProgress = Callable[[int, int, float, int], None]
 """Called with (rows done, rows in all, accuracy so far, errors so far)."""

@@ -21,7 +21,7 @@ from train.config.evaluation import EvalConfig
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
 from train.evaluation.digests import code_digest, samples_digest, weights_digest
-from train.rollout.play import Start
+from train.rollout.starts import Start
 
 FREE = {
     "env": (

@@ -16,7 +16,8 @@ from paravt_env.common.infos import plain
 from paravt_env.rewards.terms.answer import score_answer
 from paravt_env.span import parse_span, temporal_iou
 from paravt_env.task import Task
-from train.rollout.play import Rollout, Start
+from train.rollout.play import Rollout
+from train.rollout.starts import Start
 
 MAX_COMPLETION = 20_000
 """Characters of a turn's text that a row keeps; what was cut is counted at its end."""

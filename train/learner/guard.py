@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from agents.base import Trajectory
 from paravt_env.common.files import write_whole
-from train.config.run import FaultConfig
+from train.config.learner import FaultConfig
 from train.packing.samples import ImageKeys, Sample
 
 FOLDER = "skipped"
@@ -78,7 +78,7 @@ class FaultGuard:
         if self.in_a_row >= self.config.in_a_row:
             said = (
                 f"{why}; nothing was updated, {self.in_a_row} times in a row{kept}. "
-                "Try a lower algorithm.learning_rate or algorithm.max_grad_norm"
+                "Try a lower optimizer.learning_rate or optimizer.max_grad_norm"
             )
             if self.folder is not None:
                 write_whole(self.folder / MARK, said)

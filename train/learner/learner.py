@@ -18,30 +18,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from agents.algorithm.config import PARAGRPOConfig
 from agents.algorithm.credit import Batch
-from agents.algorithm.losses import (
-    AGGREGATIONS,
-    LOSSES,
-    TRUSTS_VERSIONS,
-    WEIGH_BY_BEHAVIOUR,
-    LossInputs,
-    k3,
-)
+from agents.algorithm.losses import LossInputs, aggregation_named, k3, loss_named
 from agents.base import Trajectory
 from agents.model.vlm import VisionLanguageModel
-from train.config.run import FaultConfig
-from train.distributed.processes import ALONE, Parallel
+from train.config.learner import LearnerConfig
+from train.distributed.processes import ALONE, Processes
 from train.distributed.sequence_parallel import check_heads
 from train.learner import lora
 from train.learner.attention import choose
 from train.learner.guard import FaultGuard
-from train.learner.logprobs import Scorer
+from train.learner.logprobs import TokenLogprobs
 from train.learner.meter import Meter
 from train.learner.staleness import staleness, staleness_metrics
 from train.learner.weights import shard, weights_for, whole
@@ -55,81 +46,69 @@ class Learner:
 
     Args:
         vlm: The policy. Where it has adapters (`train/learner/lora.py`), only these are trained.
-        config: Settings of the algorithm.
-        temperature: The one that rollouts are sampled with.
-        reference: Frozen policy of the k3 term; needed if and only if `config.kl_coefficient` > 0,
+        config: The method, the optimizer, the packing, and what is known of the rollouts.
+        reference: Frozen policy of the k3 term; needed if and only if there is a `kl_coefficient`,
             this process trains, and the policy has no adapters: with these switched off it is its
             own reference.
-        seed: Of the order of the mini-batches.
-        parallel: The processes that share the updates; each has a learner and the same batches.
-        faults: When a step is skipped, and when the run ends.
-        folder: Of the run, where the batches of skipped steps are kept.
-        staleness: Updates by which the weights that drew a rollout may be older, at most.
-        own_numbers: Rollouts are drawn by this project's own forward pass, so that what it recorded
-            is what the learner computes, up to rounding; false for another engine.
+        processes: Those that share the updates; each has a learner and the same batches.
     """
 
     def __init__(
         self,
         vlm: VisionLanguageModel,
-        config: PARAGRPOConfig,
-        temperature: float,
+        config: LearnerConfig,
         reference: VisionLanguageModel | None = None,
-        seed: int = 0,
-        parallel: Parallel = ALONE,
-        faults: FaultConfig | None = None,
-        folder: Path | None = None,
-        staleness: int = 0,
-        own_numbers: bool = True,
+        processes: Processes = ALONE,
     ) -> None:
-        if temperature <= 0:
-            raise ValueError(
-                f"rollouts sampled at temperature {temperature} are greedy and cannot be trained on"
-            )
-        check_heads(vlm.model.config.text_config.num_key_value_heads, parallel.config.sequence)
-        adapted = bool(lora.layers(vlm.model))
-        needed = config.kl_coefficient > 0 and not adapted and parallel.trains
+        check_heads(vlm.model.config.text_config.num_key_value_heads, processes.config.sequence)
+        method, optimizer = config.algorithm, config.optimizer
+        self.adapted = bool(lora.layers(vlm.model))
+        needed = method.kl_coefficient > 0 and not self.adapted and processes.trains
         if needed != (reference is not None):
             raise ValueError(
                 "a reference policy goes with a positive kl_coefficient, without lora, and with a "
                 "process that trains"
             )
-        self.vlm, self.config, self.temperature = vlm, config, temperature
-        self.parallel = parallel
-        self.staleness, self.own_numbers = staleness, own_numbers
-        self.faults = FaultGuard(faults or FaultConfig(), folder if parallel.leads else None)
-        self.rng = np.random.default_rng(seed)
+        self.vlm, self.config, self.method = vlm, config, method
+        self.loss, self.aggregation = loss_named(method.loss), aggregation_named(method.aggregation)
+        self.processes = processes
+        self.guard = FaultGuard(config.faults, config.folder if processes.leads else None)
+        self.rng = np.random.default_rng(config.seed)
         for name, parameter in vlm.model.named_parameters():
-            parameter.requires_grad_(".lora_" in name if adapted else True)
-        if config.freeze_vision:
+            parameter.requires_grad_(".lora_" in name if self.adapted else True)
+        if optimizer.freeze_vision:
             vlm.model.model.visual.requires_grad_(False)
-        mode = choose(config.attention, vlm.device)
         frozen = not any(p.requires_grad for p in vlm.model.model.visual.parameters())
-        encode = vlm.features.encode if frozen else None
-        scorer = Scorer(vlm, temperature, config.logit_chunk, mode, parallel.sequence, encode)
-        self.weights = weights_for(scorer, parallel)
-        self.scorer = self.weights.scorer
-        self.reference = self._frozen(reference, scorer) if reference is not None else None
-        self.adapted = adapted
+        computes = TokenLogprobs(
+            vlm,
+            config.temperature,
+            config.packing.logit_chunk,
+            choose(config.packing.attention, vlm.device),
+            processes.sequence,
+            vlm.features.encode if frozen else None,
+        )
+        self.weights = weights_for(computes, processes)
+        self.logprobs = self.weights.logprobs
+        self.reference = self._frozen(reference, computes) if reference is not None else None
         self.parameters = list(self.weights.parameters.values())
         self.optimizer = torch.optim.AdamW(
             self.parameters,
-            lr=config.learning_rate,
-            betas=config.adam_betas,
-            weight_decay=config.weight_decay,
+            lr=optimizer.learning_rate,
+            betas=optimizer.adam_betas,
+            weight_decay=optimizer.weight_decay,
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: min(1.0, (step + 1) / (config.warmup_steps + 1))
+            self.optimizer, lambda step: min(1.0, (step + 1) / (optimizer.warmup_steps + 1))
         )
 
-    def _frozen(self, vlm: VisionLanguageModel, like: Scorer) -> Scorer:
+    def _frozen(self, vlm: VisionLanguageModel, like: TokenLogprobs) -> TokenLogprobs:
         """The reference policy, sharded as the trained one is."""
         vlm.model.requires_grad_(False)
-        group = self.parallel.sequence
-        scorer = Scorer(vlm, self.temperature, like.logit_chunk, like.mode, group)
-        if self.parallel.world.size > 1:
-            shard(scorer, self.parallel, vlm.model.dtype)
-        return scorer
+        group = self.processes.sequence
+        frozen = TokenLogprobs(vlm, like.temperature, like.logit_chunk, like.mode, group)
+        if self.processes.world.size > 1:
+            shard(frozen, self.processes, vlm.model.dtype)
+        return frozen
 
     def update(self, batch: Batch, version: int | None = None) -> dict[str, float]:
         """Take `epochs * minibatches` optimizer steps on one batch.
@@ -153,28 +132,28 @@ class Learner:
         ]
         groups = np.asarray(batch.groups)
         tokens_N = np.array([int(one.loss_mask.sum()) for one in batch.trajectories], np.int64)
-        staleness_N = staleness(batch.trajectories, version, self.staleness)
+        staleness_N = staleness(batch.trajectories, version, self.config.staleness)
         trained = tokens_N > 0
         meter = Meter()
         if not trained.any():
             return meter.metrics() | {"optimizer_steps": 0.0}
-        steps, skipped = 0, self.faults.skipped
-        if self.parallel.trains:
-            if self.config.updates_per_batch > 1:
+        steps, skipped = 0, self.guard.skipped
+        if self.processes.trains:
+            if self.method.updates_per_batch > 1:
                 with meter.timed("proximal"):
                     samples = self._proximal_by_version(samples, staleness_N)
-            for _ in range(self.config.epochs):
+            for _ in range(self.method.epochs):
                 order = self.rng.permutation(np.unique(groups))
-                for part in np.array_split(order, self.config.minibatches):
+                for part in np.array_split(order, self.method.minibatches):
                     members = np.flatnonzero(np.isin(groups, part) & trained)
                     if len(members):
                         self.optimize([samples[i] for i in members], meter)
                         steps += 1
-        with meter.timed("publish") if self.parallel.world.size > 1 else nullcontext():
+        with meter.timed("publish") if self.processes.world.size > 1 else nullcontext():
             self.weights.publish()
-        all_of = self.parallel.gather((meter, steps, self.faults.skipped - skipped))
+        all_of = self.processes.gather((meter, steps, self.guard.skipped - skipped))
         meter = Meter.of_all([one for one, _, _ in all_of])
-        _, steps, skipped = all_of[self.parallel.leader]
+        _, steps, skipped = all_of[self.processes.leader]
         return meter.metrics() | {
             "optimizer_steps": float(steps - skipped),
             "optimizer_steps_skipped": float(skipped),
@@ -185,17 +164,19 @@ class Learner:
         """One optimizer step on `samples`, or none where the gradient is not usable."""
         self.optimizer.zero_grad(set_to_none=True)
         self.accumulate(samples, meter)
-        total = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        total = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.max_grad_norm)
         norm = whole(total).item()
-        fault = self.faults.fault(norm)
+        fault = self.guard.fault(norm)
         if fault:
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                self.faults.skip(fault, samples)
+                self.guard.skip(fault, samples)
             finally:
-                self.parallel.total(0.0)  # nobody ends the job while the leader writes what it kept
+                self.processes.total(
+                    0.0
+                )  # nobody ends the job while the leader writes what it kept
             return
-        self.faults.good()
+        self.guard.good()
         meter.values["grad_norm"].append(norm)
         meter.values["learning_rate"].append(float(self.scheduler.get_last_lr()[0]))
         self.optimizer.step()
@@ -209,29 +190,29 @@ class Learner:
         Samples without any advantage have no gradient and are not computed (unless the k3 term
         needs them); they count in the averages all the same.
         """
-        config = self.config
+        config = self.method
         kl_in_loss = config.kl_coefficient > 0 and config.kl_in == "loss"
         lengths = np.array([int(s.trajectory.loss_mask.sum()) for s in samples], dtype=np.int64)
-        weights = AGGREGATIONS[config.aggregation](lengths, config.length_limit)
+        weights = self.aggregation(lengths, config.length_limit)
         weighted = [replace(s, weight=float(w)) for s, w in zip(samples, weights, strict=True)]
         live = [s for s in weighted if kl_in_loss or s.advantages.any()]
-        if self.parallel.training.rank == 0:
+        if self.processes.training.rank == 0:
             meter.totals["samples"] += len(samples)
             meter.totals["samples_without_advantage"] += len(samples) - len(live)
         total = 0.0
         for packed, vision in self._packed(live):
             reference_T = self._reference(packed, vision) if kl_in_loss else None
-            with self.scorer.attending(packed, self.vlm.device) as attention:
+            with self.logprobs.attending(packed, self.vlm.device) as attention:
                 with meter.timed("forward"):
-                    logprobs_T, entropy_T = self.scorer(packed, attention, vision, meter)
-                    counted = meter if self.parallel.sequence.rank == 0 else Meter()
+                    logprobs_T, entropy_T = self.logprobs(packed, attention, vision, meter)
+                    counted = meter if self.processes.sequence.rank == 0 else Meter()
                     loss = self._loss(packed, logprobs_T, entropy_T, reference_T, counted)
                 with meter.timed("backward"):
                     loss.backward()
-            if self.parallel.sequence.rank == 0:
+            if self.processes.sequence.rank == 0:
                 total += loss.item()
                 _count(packed, meter)
-        meter.values["loss"].append(self.parallel.total(total))
+        meter.values["loss"].append(self.processes.total(total))
 
     def _loss(
         self,
@@ -242,7 +223,7 @@ class Learner:
         meter: Meter,
     ) -> torch.Tensor:
         """The weighted sum over the micro-batch's trained tokens, and its metrics."""
-        config = self.config
+        config = self.method
         behaviour_T, advantages_T, weights_T, proximal_T = (
             torch.from_numpy(column).to(logprobs_T.device)
             for column in (packed.behaviour, packed.advantages, packed.weights, packed.proximal)
@@ -250,9 +231,9 @@ class Learner:
         if config.updates_per_batch == 1:
             # The policy has not moved yet, so pi_prox is the policy itself; a loss without a weight
             # for the sampler's mismatch takes its ratio from what the sampler recorded.
-            own = config.loss in WEIGH_BY_BEHAVIOUR
+            own = self.loss.own_proximal
             proximal_T = logprobs_T.detach() if own else behaviour_T
-        outputs = LOSSES[config.loss](
+        outputs = self.loss(
             LossInputs(
                 logprobs=logprobs_T,
                 proximal=proximal_T,
@@ -281,36 +262,36 @@ class Learner:
         return (loss_T * weights_T).sum()
 
     @torch.no_grad()
-    def _scores(self, scorer: Scorer, packed: PackedBatch, vision: bool) -> torch.Tensor:
+    def _scores(self, of: TokenLogprobs, packed: PackedBatch, vision: bool) -> torch.Tensor:
         """Log-probabilities (T,) of the trained tokens, without a gradient."""
-        with scorer.attending(packed, self.vlm.device) as attention:
-            return scorer(packed, attention, vision)[0]
+        with of.attending(packed, self.vlm.device) as attention:
+            return of(packed, attention, vision)[0]
 
     def _reference(self, packed: PackedBatch, vision: bool) -> torch.Tensor:
         """Log-probabilities (T,) by the frozen copy, or by the policy without its adapters."""
         if self.reference is not None:
             return self._scores(self.reference, packed, vision)
-        with lora.switched_off(self.scorer.model):
-            return self._scores(self.scorer, packed, vision)
+        with lora.switched_off(self.logprobs.model):
+            return self._scores(self.logprobs, packed, vision)
 
     def divergence(self, trajectories: Sequence[Trajectory]) -> np.ndarray:
         """Sum over each trajectory's sampled tokens of k3(pi_behave || pi_ref), (N,) float64.
 
         For a divergence in the reward (`kl_in`): the policy's side is what the sampler recorded.
         """
-        if self.config.kl_coefficient <= 0 and not self.adapted:
+        if self.method.kl_coefficient <= 0 and not self.adapted:
             raise ValueError("a divergence needs a reference policy: set kl_coefficient")
         zeros = [np.zeros(len(one.branch_ids), dtype=np.float32) for one in trajectories]
         samples = [Sample(*pair) for pair in zip(trajectories, zeros, strict=True)]
         sums_N = np.zeros(len(samples))
-        if not self.parallel.trains:
+        if not self.processes.trains:
             return sums_N
         for packed, vision in self._packed(samples):
             reference_T = self._reference(packed, vision).cpu()
             divergence_T = k3(torch.from_numpy(packed.behaviour), reference_T)
-            if self.parallel.sequence.rank == 0:
+            if self.processes.sequence.rank == 0:
                 np.add.at(sums_N, packed.sample, divergence_T.numpy().astype(np.float64))
-        return self.parallel.sum(sums_N)
+        return self.processes.sum(sums_N)
 
     def _proximal_by_version(
         self, samples: Sequence[Sample], staleness_N: np.ndarray
@@ -319,7 +300,7 @@ class Learner:
 
         Where the loss trusts versions, those of its own tokens are the recorded ones: no pass.
         """
-        trusted = self.config.loss in TRUSTS_VERSIONS and self.own_numbers
+        trusted = self.loss.trusts_versions and self.config.own_numbers
         known = [replace(s, proximal=s.trajectory.logprobs) for s in samples]
         older = [i for i, age in enumerate(staleness_N) if age or not trusted]
         computed = self._with_proximal([samples[i] for i in older])
@@ -335,12 +316,12 @@ class Learner:
         flat = np.zeros(sum(lengths), dtype=np.float32)
         proximal = np.split(flat, np.cumsum(lengths)[:-1])
         for packed, vision in self._packed(samples):
-            values_T = self._scores(self.scorer, packed, vision).float().cpu().numpy()
-            if self.parallel.sequence.rank == 0:
+            values_T = self._scores(self.logprobs, packed, vision).float().cpu().numpy()
+            if self.processes.sequence.rank == 0:
                 for i in np.unique(packed.sample):
                     trained = np.flatnonzero(samples[i].trajectory.loss_mask)
                     proximal[i][trained] = values_T[packed.sample == i]
-        proximal = np.split(self.parallel.sum(flat), np.cumsum(lengths)[:-1])
+        proximal = np.split(self.processes.sum(flat), np.cumsum(lengths)[:-1])
         return [replace(s, proximal=p) for s, p in zip(samples, proximal, strict=True)]
 
     def _packed(self, samples: Sequence[Sample]) -> Iterator[tuple[PackedBatch, bool]]:
@@ -353,10 +334,10 @@ class Learner:
             one = sample.trajectory
             if np.isin(one.branch_ids[one.loss_mask], self.vlm.forbidden_ids).any():
                 raise ValueError("a trained token is a vision token, which cannot be sampled")
-        budget, data = self.config.micro_batch_tokens, self.parallel.data
-        multiple = self.parallel.sequence.size
+        budget, data = self.config.packing.micro_batch_tokens, self.processes.data
+        multiple = self.processes.sequence.size
         for turn in rounds(grow_trees(samples, budget), budget, data.rank, data.size):
-            self.parallel.progress.tick()
+            self.processes.progress.tick()
             if turn.trees is None:
                 yield idle(self.vlm, multiple), turn.vision
             else:

@@ -1,8 +1,8 @@
-"""Scoring: the log-probability of every trained token of a packed batch, in one forward pass.
+"""The log-probability of every trained token of a packed batch, in one forward pass.
 
-The middle of the learner. `Scorer` is a module, so that FSDP can shard it and gather its weights
-around the pass; with sequence parallelism each process computes its slice and all of them learn all
-log-probabilities. Logits exist only where a token is trained.
+The middle of the learner. `TokenLogprobs` is a module, so that FSDP can shard it and gather its
+weights around the pass; with sequence parallelism each process computes its slice and all of them
+learn all log-probabilities. Logits exist only where a token is trained.
 
 Shapes: `_T` trained tokens, `N` image tokens. Command: `pytest tests/learner/test_learner.py`.
 """
@@ -27,7 +27,7 @@ from train.packing.pack import PackedBatch
 Encode = Callable[[Sequence[np.ndarray]], list[torch.Tensor]]
 
 
-class Scorer(torch.nn.Module):
+class TokenLogprobs(torch.nn.Module):
     """A policy's log-probabilities.
 
     The log-probabilities are those of the distribution that was sampled: logits divided by the

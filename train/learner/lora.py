@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from agents.model.vlm import VisionLanguageModel
-from train.config.run import LoraConfig
+from train.config.learner import LoraConfig
 
 ADAPTER = "default"
 

@@ -32,9 +32,9 @@ from torch.utils.checkpoint import checkpoint
 
 from agents.model.vlm import VisionLanguageModel
 from train.common.errors import ConfigError
-from train.distributed.processes import Parallel
+from train.distributed.processes import Processes
 from train.learner import lora
-from train.learner.logprobs import Scorer
+from train.learner.logprobs import TokenLogprobs
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
@@ -63,7 +63,7 @@ class Weights:
     """The policy's own tensors.
 
     Attributes:
-        scorer: Computes with the weights.
+        logprobs: Computes with the weights.
         parameters: What the optimizer moves, by the policy's names.
         beside: Whether a checkpoint has to hold them beside the policy: another copy, or adapters
             that are saved merged.
@@ -71,10 +71,10 @@ class Weights:
 
     beside = False
 
-    def __init__(self, scorer: Scorer) -> None:
-        self.scorer = scorer
-        self.parameters: dict[str, torch.nn.Parameter] = trainable(scorer.model)
-        self.beside = self.beside or bool(lora.layers(scorer.model))
+    def __init__(self, logprobs: TokenLogprobs) -> None:
+        self.logprobs = logprobs
+        self.parameters: dict[str, torch.nn.Parameter] = trainable(logprobs.model)
+        self.beside = self.beside or bool(lora.layers(logprobs.model))
 
     def stepped(self) -> None:
         """The optimizer took a step."""
@@ -131,8 +131,8 @@ class MasterWeights(Weights):
 
     beside = True
 
-    def __init__(self, scorer: Scorer) -> None:
-        super().__init__(scorer)
+    def __init__(self, logprobs: TokenLogprobs) -> None:
+        super().__init__(logprobs)
         self._low = self.parameters
         self.parameters = {
             name: torch.nn.Parameter(p.detach().float()) for name, p in self._low.items()
@@ -167,39 +167,39 @@ class ShardedWeights(Weights):
     """A copy sharded over the training processes.
 
     Args:
-        scorer: Over the policy that plays.
-        parallel: The processes. One that does not train holds no shard and only receives.
+        logprobs: Over the policy that plays.
+        processes: The processes. One that does not train holds no shard and only receives.
     """
 
-    def __init__(self, scorer: Scorer, parallel: Parallel) -> None:
-        self._played, self._parallel = scorer.vlm, parallel
-        dtype = scorer.model.dtype
+    def __init__(self, logprobs: TokenLogprobs, processes: Processes) -> None:
+        self._played, self._processes = logprobs.vlm, processes
+        dtype = logprobs.model.dtype
         self.beside = dtype in LOW_PRECISION
-        if parallel.trains:
-            twin = copy.deepcopy(scorer.model)
+        if processes.trains:
+            twin = copy.deepcopy(logprobs.model)
             if self.beside:
                 twin = twin.float()
-            vlm = VisionLanguageModel(twin, scorer.vlm.tokenizer, scorer.vlm.image_processor)
-            scorer = Scorer(
+            vlm = VisionLanguageModel(twin, logprobs.vlm.tokenizer, logprobs.vlm.image_processor)
+            logprobs = TokenLogprobs(
                 vlm,
-                scorer.temperature,
-                scorer.logit_chunk,
-                scorer.mode,
-                parallel.sequence,
-                scorer.encode,
+                logprobs.temperature,
+                logprobs.logit_chunk,
+                logprobs.mode,
+                processes.sequence,
+                logprobs.encode,
             )
-            if parallel.config.recompute:
+            if processes.config.recompute:
                 recompute(twin)
-            shard(scorer, parallel, dtype)
-        super().__init__(scorer)
+            shard(logprobs, processes, dtype)
+        super().__init__(logprobs)
 
     def publish(self) -> None:
         """Gather each tensor and write it into the policy, on the playing processes too."""
-        split = self._parallel.config.layout == "split"
-        first = self._parallel.config.servers if split else 0
+        split = self._processes.config.layout == "split"
+        first = self._processes.config.servers if split else 0
         with torch.no_grad():
             for name, target in trainable(self._played.model).items():
-                if self._parallel.trains:
+                if self._processes.trains:
                     target.copy_(whole(self.parameters[name]))
                 if split:
                     dist.broadcast(target, src=first)
@@ -207,23 +207,23 @@ class ShardedWeights(Weights):
                     torch.autograd.graph.increment_version(target)
 
 
-def shard(scorer: Scorer, parallel: Parallel, dtype: torch.dtype) -> None:
-    """Shard a scorer in place over the training processes, block by block.
+def shard(logprobs: TokenLogprobs, processes: Processes, dtype: torch.dtype) -> None:
+    """Shard a logprobs in place over the training processes, block by block.
 
     Gradients are summed over the processes, not averaged: the loss of each is its part of a sum
     that is normalised over all of them.
     """
-    settings: dict[str, Any] = {"mesh": parallel.mesh}
+    settings: dict[str, Any] = {"mesh": processes.mesh}
     if dtype in LOW_PRECISION:
         settings["mp_policy"] = MixedPrecisionPolicy(
             param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
-    if parallel.config.offload:
+    if processes.config.offload:
         settings["offload_policy"] = CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
-    for block in blocks(scorer.model):
-        fully_shard(block, **settings, reshard_after_forward=parallel.config.reshard)
-    fully_shard(scorer, **settings)
-    for module in scorer.modules():
+    for block in blocks(logprobs.model):
+        fully_shard(block, **settings, reshard_after_forward=processes.config.reshard)
+    fully_shard(logprobs, **settings)
+    for module in logprobs.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
@@ -248,11 +248,11 @@ def _recomputed(forward: Any, *args: Any, **kwargs: Any) -> Any:
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
-def weights_for(scorer: Scorer, parallel: Parallel) -> Weights:
+def weights_for(logprobs: TokenLogprobs, processes: Processes) -> Weights:
     """The trained weights behind a policy."""
-    if parallel.world.size > 1:
-        return ShardedWeights(scorer, parallel)
-    if parallel.config.recompute:
-        recompute(scorer.model)
-    low = any(p.dtype in LOW_PRECISION for p in trainable(scorer.model).values())
-    return MasterWeights(scorer) if low else Weights(scorer)
+    if processes.world.size > 1:
+        return ShardedWeights(logprobs, processes)
+    if processes.config.recompute:
+        recompute(logprobs.model)
+    low = any(p.dtype in LOW_PRECISION for p in trainable(logprobs.model).values())
+    return MasterWeights(logprobs) if low else Weights(logprobs)

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 from uuid import uuid4
 
 import numpy as np
@@ -22,9 +22,8 @@ from paravt_env.common.files import write_whole
 from train.common.console import Live, Plain
 from train.common.errors import ConfigError
 from train.common.metrics_file import FILE, read_metrics
-
-if TYPE_CHECKING:
-    from train.rollout.play import Rollout
+from train.distributed.processes import Processes
+from train.rollout.play import Rollout
 
 
 def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -66,6 +65,23 @@ def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
         sides = [necessity_sums(row.calls, row.correct, row.error) for row in here]
         metrics[f"tng/K={budget}"] = float(necessity_gap(np.sum(sides, axis=0)))
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def merged(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Several measurements as one."""
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def growth(
+    before: Mapping[str, float], after: Mapping[str, float], processes: Processes
+) -> dict[str, float]:
+    """What a step added to totals: counts of all processes, seconds of the slowest."""
+    own = {name: total - before.get(name, 0.0) for name, total in after.items()}
+    parts = processes.gather(own)
+    return {
+        name: (max if name.startswith("time/") else sum)(part.get(name, 0.0) for part in parts)
+        for name in dict.fromkeys(name for part in parts for name in part)
+    }
 
 
 def necessity_sums(calls: int, score: float, error: str) -> tuple[float, float, float, float]:

@@ -129,7 +129,7 @@ def _warn_of_repeats(prompt: int, branches: int, limit: int) -> None:
     if _warned or int(os.environ.get("RANK", "0")) != last:
         return
     _warned.append(
-        f"paravt: warning: algorithm.micro_batch_tokens={limit} has no room for two of the "
+        f"paravt: warning: packing.micro_batch_tokens={limit} has no room for two of the "
         f"{branches} branches of a prompt of {prompt} tokens, which is computed for each anew: "
         "raise it where memory allows (`paravt plan --budget`). Said once"
     )

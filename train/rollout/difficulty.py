@@ -21,9 +21,11 @@ import numpy as np
 
 from paravt_env.common.files import write_whole
 from train.common.errors import ConfigError
-from train.config.run import TrainConfig
-from train.distributed.processes import ALONE, Parallel
-from train.rollout.play import Rollout, Start
+from train.config.run import RunConfig
+from train.config.selection import SelectionConfig
+from train.distributed.processes import ALONE, Processes
+from train.rollout.play import Rollout
+from train.rollout.starts import Start
 
 FILE = "pass_rates.json"
 """Measured pass rates in the run's folder: task id -> share in [0, 1], or null."""
@@ -46,11 +48,12 @@ class Pool:
 
 
 def task_pool(
-    config: TrainConfig,
+    settings: SelectionConfig,
+    run: RunConfig,
     ids: Sequence[str],
     play: Play,
     rows: int,
-    processes: Parallel = ALONE,
+    processes: Processes = ALONE,
     measured: bool = False,
 ) -> Pool:
     """All tasks, or those that the difficulty filter of the settings leaves.
@@ -59,7 +62,8 @@ def task_pool(
     goes on: by then the policy is another one.
 
     Args:
-        config: The run's settings.
+        settings: Whether and how tasks are filtered.
+        run: Its folder, where pass rates are kept, and its seed.
         ids: The tasks.
         play: Plays at most `rows` starts with the starting policy.
         rows: Starts that are played at once.
@@ -69,14 +73,14 @@ def task_pool(
     Raises:
         ConfigError: Pass rates that cannot be read, or no task is left.
     """
-    settings, path = config.selection, config.run.path / FILE
+    path = run.path / FILE
     if settings.prior_file:
         return teachable(read_pass_rates(Path(settings.prior_file), ids))
     if not settings.prior_rollouts:
         return Pool(tuple(ids))
     if measured:
         return teachable(read_pass_rates(path, ids))
-    times, seed = settings.prior_rollouts, config.run.seed
+    times, seed = settings.prior_rollouts, run.seed
     if processes.leads:
         print(f"playing {len(ids)} tasks {times} times for their difficulty", flush=True)
     rates = measure_pass_rates(play, ids, times, rows, seed, processes)
@@ -91,14 +95,14 @@ def measure_pass_rates(
     rollouts: int,
     rows: int,
     seed: int,
-    processes: Parallel = ALONE,
+    processes: Processes = ALONE,
 ) -> dict[str, float | None]:
     """Mean answer of each task over `rollouts` rollouts, each with its own frame budget.
 
     A rollout that failed counts as wrong; a task whose rollouts all failed has no rate. `seed`
     fixes the starts, whichever process plays them.
     """
-    mine = processes.players.split(len(ids)) if processes.plays else slice(0, 0)
+    mine = processes.workers.split(len(ids)) if processes.plays else slice(0, 0)
     seeds = np.random.default_rng([seed, 1]).integers(2**31, size=len(ids) * rollouts).tolist()
     asked = [task_id for task_id in ids for _ in range(rollouts)]
     starts = [Start(task_id, None, own) for task_id, own in zip(asked, seeds, strict=True)]
@@ -116,7 +120,7 @@ def measure_pass_rates(
     processes.barrier(patient=True)
     return {
         task_id: rate
-        for rates in processes.from_players(own_rates)
+        for rates in processes.from_workers(own_rates)
         for task_id, rate in rates.items()
     }
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,17 +23,10 @@ from paravt_env.episode.episode import StopReason
 from paravt_env.rewards import compliance
 from paravt_env.spaces import batch_actions
 from paravt_env.vector import LongVideoVectorEnv
+from train.rollout.starts import Start
 
 AGENT_ERROR = "agent_error"
 """Stop reason of a row whose agent could not decide; the environment never ends a row so."""
-
-
-class Start(NamedTuple):
-    """Where an episode begins; what is None is drawn by the row's generator."""
-
-    task_id: str | None = None
-    frame_budget: int | None = None
-    seed: int | None = None
 
 
 @dataclass(frozen=True)

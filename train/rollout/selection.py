@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,44 +56,62 @@ class Selected:
     """How many were played and kept, and how many were left out for which reason."""
 
 
-def select(draw: Callable[[int], list[Group]], settings: SelectionConfig, groups: int) -> Selected:
-    """Play until there is a batch of `groups` groups, or the rounds are used up.
+class Selection:
+    """Gathers the groups of one update: what was played goes in until nothing is missing.
 
     Args:
-        draw: Plays that many groups.
         settings: What is left out, and in which order the rest is kept.
         groups: Groups of one update; fewer are kept where too few were usable
             (`selection/groups_missing`).
     """
-    played: list[Group] = []
-    usable: list[Group] = []
-    left_out: Counter[str] = Counter()
-    rounds = 0
-    while rounds < settings.rounds and len(usable) < groups:
-        rounds += 1
-        for group in draw(math.ceil(settings.oversample * groups)):
-            played.append([penalised(rollout, settings) for rollout in group])
-            reasons = [rollout_reason(rollout, settings) for rollout in played[-1]]
-            members = [r for r, reason in zip(played[-1], reasons, strict=True) if not reason]
-            why = group_reason(members, settings)
-            left_out.update(f"rollouts_dropped/{reason}" for reason in reasons if reason)
-            left_out.update([f"groups_dropped/{why}"] if why else [])
-            if not why:
-                usable.append(members)
-    if settings.rank_by_std:
-        usable.sort(key=reward_std, reverse=True)
-    kept = usable[:groups]
-    left_out["groups_dropped/surplus"] = len(usable) - len(kept)
-    counts = {
-        "rounds": rounds,
-        "groups_played": len(played),
-        "groups_kept": len(kept),
-        "groups_missing": groups - len(kept),
-        "rollouts_played": sum(map(len, played)),
-        "rollouts_kept": sum(map(len, kept)),
-        **{reason: left_out[reason] for reason in REASONS},
-    }
-    return Selected(played, kept, {f"selection/{name}": float(n) for name, n in counts.items()})
+
+    def __init__(self, settings: SelectionConfig, groups: int) -> None:
+        self.settings, self.groups = settings, groups
+        self._played: list[Group] = []
+        self._usable: list[Group] = []
+        self._left_out: Counter[str] = Counter()
+        self._rounds = 0
+
+    @property
+    def wanted(self) -> int:
+        """Groups to play next; 0 when there is a batch, or the rounds are used up."""
+        if self._rounds >= self.settings.rounds or len(self._usable) >= self.groups:
+            return 0
+        return math.ceil(self.settings.oversample * self.groups)
+
+    def add(self, groups: Sequence[Group]) -> None:
+        """Take what a round has played."""
+        self._rounds += 1
+        for group in groups:
+            scored = [penalised(rollout, self.settings) for rollout in group]
+            reasons = [rollout_reason(rollout, self.settings) for rollout in group]
+            members = [r for r, reason in zip(scored, reasons, strict=True) if not reason]
+            why = group_reason(members, self.settings)
+            self._played.append(scored)
+            self._left_out.update(f"rollouts_dropped/{reason}" for reason in reasons if reason)
+            if why:
+                self._left_out.update([f"groups_dropped/{why}"])
+            else:
+                self._usable.append(members)
+
+    def selected(self) -> Selected:
+        """The groups of the update, and the counts of all that was played."""
+        usable = list(self._usable)
+        if self.settings.rank_by_std:
+            usable.sort(key=reward_std, reverse=True)
+        kept = usable[: self.groups]
+        left_out = self._left_out + Counter({"groups_dropped/surplus": len(usable) - len(kept)})
+        counts = {
+            "rounds": self._rounds,
+            "groups_played": len(self._played),
+            "groups_kept": len(kept),
+            "groups_missing": self.groups - len(kept),
+            "rollouts_played": sum(map(len, self._played)),
+            "rollouts_kept": sum(map(len, kept)),
+            **{reason: left_out[reason] for reason in REASONS},
+        }
+        metrics = {f"selection/{name}": float(n) for name, n in counts.items()}
+        return Selected(self._played, kept, metrics)
 
 
 def rollout_reason(rollout: Rollout, settings: SelectionConfig) -> str:

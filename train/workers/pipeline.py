@@ -15,8 +15,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
-from train.distributed.processes import Parallel
-from train.workers.ahead import Played, Progress
+from train.distributed.processes import Processes
+from train.workers.source import Played
 
 T = TypeVar("T")
 
@@ -30,41 +30,41 @@ class Pipeline(Generic[T]):
         staleness: 0 to take turns; else the next batch is played during the update of this one.
         state: Everything that `play` changes besides its result, for checkpoints.
         follow: Takes up a player's `state` where nothing is played.
-        parallel: The processes, in the split layout.
+        processes: All of them, in the split layout.
         version: Updates that the weights have seen.
     """
 
     def __init__(
         self,
-        play: Callable[[Progress], T],
+        play: Callable[[], T],
         sync: Callable[[int], None],
         staleness: int,
         state: Callable[[], Any],
         follow: Callable[[Any], None],
-        parallel: Parallel,
+        processes: Processes,
         version: int = 0,
     ) -> None:
         self._play, self._sync, self._state, self._follow = play, sync, state, follow
-        self._parallel, self.staleness = parallel, staleness
+        self._processes, self.staleness = processes, staleness
         self.waited = 0.0
         """Seconds that this process waited for a batch: idle time of a learner."""
-        self.parked = 0.0
+        self.idled = 0.0
         """Seconds that this process waited for newer weights: idle time of an engine."""
-        self._held = version
+        self._playing_version = version
         self._ready: Played[T] | None = None
         self._done = 0.0
 
     def take(self, version: int) -> Played[T]:
         """The next batch, for the update that makes `version + 1` of `version`; all call it."""
-        began, plays = perf_counter(), self._parallel.plays
+        began, plays = perf_counter(), self._processes.plays
         if self._ready is not None:
-            self.parked += began - self._done
-        if self._held != version:
+            self.idled += began - self._done
+        if self._playing_version != version:
             self._sync(version)
-            self._held = version
+            self._playing_version = version
         if plays and self._ready is None:
             self._ready = self._one()
-        handed, state = self._parallel.broadcast((self._ready, plays and self._state()), 0)
+        handed, state = self._processes.broadcast((self._ready, plays and self._state()), 0)
         self._ready = None
         if not plays:
             self._follow(state)
@@ -73,9 +73,16 @@ class Pipeline(Generic[T]):
 
     def updating(self, last: bool) -> None:
         """The update of the batch begins; `last` if none follows."""
-        if self._parallel.plays and self.staleness and not last:
+        if self._processes.plays and self.staleness and not last:
             self._ready = self._one()
             self._done = perf_counter()
+
+    def updated(self, version: int) -> None:
+        """The weights change hands in `take`, where all processes meet."""
+
+    def counters(self) -> dict[str, float]:
+        """Seconds that this process waited, as a learner for a batch or as a worker for weights."""
+        return {"time/waiting_for_rollouts": self.waited, "time/workers_waiting": self.idled}
 
     def resume_point(self) -> Any:
         """`state` before the batch that no update has taken yet."""
@@ -86,8 +93,4 @@ class Pipeline(Generic[T]):
 
     def _one(self) -> Played[T]:
         before = self._state()
-        return Played(self._play(_unwatched), self._held, before)
-
-
-def _unwatched(done: int, rows: int) -> None:
-    """Nobody ends a batch half-way: the other processes would wait for it."""
+        return Played(self._play(), self._playing_version, before)

@@ -1,10 +1,11 @@
 """The gradient of each reward term on a few groups, and how these gradients lie to each other.
 
-Beside the update: the trainer probes a batch before it is trained on, where `diagnostics.every`
-asks for it, and `paravt diagnose` probes groups that a checkpoint has just played. Each term is
-credited as the method would credit a reward of that term alone; the objective is -A log pi with the
-run's aggregation, which is linear in A, so that the gradient of the decomposed advantage is the
-weighted sum of the terms'. Neither the weights nor any generator is touched.
+Beside the update: an observer of the run (`train/lab/diagnose/observer.py`) takes them on a batch
+before it is trained on, and `paravt diagnose` on groups that a checkpoint has just played
+(`train/lab/diagnose/probe.py`). Each term is credited as the method would credit a reward of that
+term alone; the objective is -A log pi with the run's aggregation, which is linear in A, so that the
+gradient of the decomposed advantage is the weighted sum of the terms'. Neither the weights nor any
+generator is touched.
 
 Command: `pytest tests/lab/test_diagnostics.py`.
 """
@@ -22,16 +23,10 @@ import torch
 
 from agents.algorithm.advantages import FORMAT_TERM, Scores
 from agents.algorithm.config import PARAGRPOConfig
-from agents.algorithm.credit import PARAGRPO, Batch
-from train.lab.diagnose.terms import (
-    CHOICES,
-    PREFIX,
-    Cosine,
-    Pair,
-    advise,
-    measure_terms,
-    term_names,
-)
+from agents.algorithm.credit import Batch, credit
+from agents.algorithm.losses import loss_named
+from train.lab.diagnose.advice import CHOICES, Cosine, advise
+from train.lab.diagnose.terms import PREFIX, Pair, measure_terms, term_names
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.packing.samples import Sample
@@ -44,7 +39,7 @@ Gradient = list[torch.Tensor | None]
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients on a probe batch.
+    """Gradients on a few groups of a batch.
 
     Attributes:
         cosines: Between terms that have a gradient.
@@ -140,15 +135,16 @@ def measure_gradients(
         ValueError: Fewer than 2 groups are chosen, or there are several processes.
     """
     if len(chosen) < 2:
-        raise ValueError("two halves of a probe need at least 2 groups")
-    if learner.parallel.world.size > 1:
+        raise ValueError("two halves need at least 2 groups")
+    if learner.processes.world.size > 1:
         raise ValueError("gradients of single terms need a run of one process")
     parts = [set(part.tolist()) for part in np.array_split(np.asarray(chosen), 2)]
-    prober = copy.copy(learner)  # the same weights, another loss: -A log pi without a divergence
-    prober.config = replace(learner.config, loss="likelihood", kl_coefficient=0.0)
+    measured = copy.copy(learner)  # the same weights, another loss: -A log pi without a divergence
+    measured.loss = loss_named("likelihood")
+    measured.method = replace(learner.method, kl_coefficient=0.0)
 
     def halves(credited: Batch) -> list[Gradient]:
-        return [_gradient(prober, _samples(credited, part)) for part in parts]
+        return [_gradient(measured, _samples(credited, part)) for part in parts]
 
     by_term = {name: halves(_alone(config, groups, name)) for name in term_names(weights)}
     by_term = {name: pair for name, pair in by_term.items() if any(map(_any, pair))}
@@ -169,6 +165,13 @@ def measure_gradients(
     )
 
 
+def credited(
+    groups: Sequence[Group], config: PARAGRPOConfig, weights: Mapping[str, float]
+) -> Batch:
+    """The groups as the method credits them, without a divergence from a reference."""
+    return credit(groups, config, weights).batch
+
+
 def dot(left: Gradient, right: Gradient) -> float:
     """The inner product over all parameters."""
     both = [(a, b) for a, b in zip(left, right, strict=True) if a is not None and b is not None]
@@ -183,13 +186,12 @@ def cosine(left: Gradient, right: Gradient) -> float:
 
 def _alone(config: PARAGRPOConfig, groups: Sequence[Group], name: str) -> Batch:
     """Credit as if the reward were one term: standardised in the group, on the tokens it trains."""
-    credit = config.credit if name == FORMAT_TERM else "trajectory"
+    where = config.credit if name == FORMAT_TERM else "trajectory"
     alone = replace(
-        config, advantage="grpo", batch_normalise=False, kl_coefficient=0.0, credit=credit
+        config, advantage="grpo", batch_normalise=False, kl_coefficient=0.0, credit=where
     )
     only = [[_of_term(one, name) for one in group] for group in groups]
-    method: PARAGRPO[Rollout] = PARAGRPO(alone, {name: 1.0}, lambda: only, lambda batch: {})
-    return method.credit(only)[0]
+    return credited(only, alone, {name: 1.0})
 
 
 def _of_term(rollout: Rollout, name: str) -> Rollout:

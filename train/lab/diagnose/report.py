@@ -1,86 +1,20 @@
-"""The report of `paravt diagnose`: what was found, as typed data, as text and as plain JSON.
+"""The report of `paravt diagnose`: what was found, as text and as plain JSON.
 
-Last stop of the diagnostics: `train/lab/diagnose/diagnose.py` fills these from a run's folder and a
-probe. Tests: `pytest tests/lab/test_diagnostics.py`.
+Last stop of the diagnostics: writes down what the run logged and evaluations measured
+(`train/lab/diagnose/records.py`) and what its checkpoint played (`train/lab/diagnose/probe.py`).
+Tests: `pytest tests/lab/test_diagnostics.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from train.evaluation.bootstrap import Interval
-from train.lab.diagnose.gradients import Gradients
-from train.lab.diagnose.terms import Advice, Slope, Terms
-
-RECENT = 10
-"""Last steps whose mean stands for the end of training."""
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """One task set before and after training; the first one given is what was trained on."""
-
-    name: str
-    before: Interval
-    after: Interval
-    change: Interval
-
-
-@dataclass(frozen=True)
-class Bound:
-    """The PAC-Bayes figure, with what went into it.
-
-    Attributes:
-        distance: ||theta - theta_0|| of the weights.
-        noise: s of the Gaussians around both.
-        videos: n; questions on one video are not independent.
-        delta: Probability with which the bound may fail.
-        divergence: KL(Q || P).
-        figure: The bound on E_train - E_test of Q.
-    """
-
-    distance: float
-    noise: float
-    videos: int
-    delta: float
-    divergence: float
-    figure: float
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What the groups that the checkpoint played say."""
-
-    weights: dict[str, float]
-    terms: Terms
-    gradients: Gradients
-    advice: Advice
-    bound: Bound | str
-    """A text says why there is none."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """What the log says.
-
-    Attributes:
-        steps: Logged.
-        accuracy: Mean of the last `RECENT` steps; None where none is logged.
-        flat: Groups without variance in the same steps.
-        slope: From g_a . g_b, None where too few steps hold it.
-        biased_slope: From the square of the norm of the update's gradient.
-        advised: How often each choice was advised during training.
-    """
-
-    steps: int
-    accuracy: float | None
-    flat: float | None
-    slope: Slope | None
-    biased_slope: Slope | None
-    advised: dict[str, int]
+from train.lab.diagnose.probe import Probe
+from train.lab.diagnose.records import RECENT, Training, Transfer
+from train.lab.diagnose.theory import Slope
 
 
 def describe_probe(probe: Probe) -> list[str]:

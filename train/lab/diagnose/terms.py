@@ -1,10 +1,10 @@
-"""TA-MDP diagnostics: what each reward term does to the advantages, and what that advises.
+"""TA-MDP diagnostics: what each reward term does to the advantages of its group.
 
 Beside the journey, between the rewards of a group and its advantages: nothing here changes a run.
 Pure functions of numbers; `train/lab/diagnose/gradients.py` adds the gradients,
-`train/lab/diagnose/diagnose.py` is the command. What is exact and what is a rule of thumb says
-`docs/diagnostics.md`. The quantities are motivated by "Rethinking RFT in LVLM" (arXiv 2604.19857)
-and derived here.
+`train/lab/diagnose/advice.py` what both advise; `train/lab/diagnose/diagnose.py` is the command.
+What is exact and what is a rule of thumb says `docs/diagnostics.md`. The quantities are motivated
+by "Rethinking RFT in LVLM" (arXiv 2604.19857) and derived here.
 
 Shapes: `_N` rollouts, `_K` reward terms, `_G` members of one group. Command: `paravt diagnose RUN`.
 """
@@ -12,31 +12,20 @@ Shapes: `_N` rollouts, `_K` reward terms, `_G` members of one group. Command: `p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from agents.algorithm.advantages import TOOL_TERM, ZERO_VARIANCE, Scores, decomposed, grpo
+from agents.algorithm.advantages import ZERO_VARIANCE, Scores, decomposed, grpo
 
 PREFIX = "diagnostics/"
 K = TypeVar("K")
 Pair = tuple[str, str]
-Choice = Literal["joint", "decomposed", "gated"]
-CHOICES: tuple[Choice, ...] = ("joint", "decomposed", "gated")
-"""What can be advised; the log holds the place in this list."""
 DISTINCT = 1e-6
 """Advantages that differ by less are one."""
-UNEVEN = 3.0
-"""Largest c_k / w_k over the smallest from which terms drown: a rule of thumb."""
-APART = -0.1
-"""Cosine below which two terms pull apart: a rule of thumb."""
-FEWEST_POINTS = 10
-"""Steps that a slope needs at least."""
-FEWEST_SAMPLES = 8
-"""Samples that the PAC-Bayes bound needs at least."""
 
 
 @dataclass(frozen=True)
@@ -217,130 +206,6 @@ def distinct(advantages_G: np.ndarray) -> int:
     2
     """
     return 1 + int((np.diff(np.sort(advantages_G)) > DISTINCT).sum())
-
-
-@dataclass(frozen=True)
-class Cosine:
-    """Between the gradients of two terms, over a probe batch and over each half of its groups."""
-
-    whole: float
-    halves: tuple[float, float]
-
-    @property
-    def conflict(self) -> bool:
-        """Whether the terms pull apart: over the batch and, lest it be noise, in both its halves.
-
-        >>> Cosine(-0.2, (-0.1, -0.3)).conflict, Cosine(-0.2, (0.1, -0.3)).conflict
-        (True, False)
-        """
-        return self.whole < APART and all(half < 0 for half in self.halves)
-
-
-@dataclass(frozen=True)
-class Advice:
-    """How to normalise, and why."""
-
-    choice: Choice
-    reason: str
-
-
-def advise(scales: Mapping[str, float], cosines: Mapping[Pair, Cosine]) -> Advice:
-    """Joint, decomposed or gated advantages: a rule of thumb, whose reason is given.
-
-    Terms that pull apart are not decomposed, because that would raise the weaker one to the
-    strength of the other; where the tool term is one of them it is gated. Without such a pair,
-    terms of very uneven c_k / w_k are decomposed.
-
-    Args:
-        scales: c_k / w_k of the terms that vary (`Terms.scales`).
-        cosines: Between the terms' gradients; empty where they were not measured.
-    """
-    apart = {pair: cosine for pair, cosine in cosines.items() if cosine.conflict}
-    if apart:
-        by_cosine = sorted(apart, key=lambda pair: apart[pair].whole)
-        tool = [pair for pair in by_cosine if TOOL_TERM in pair]
-        a, b = (tool or by_cosine)[0]
-        pull = f"the gradients of {a} and {b} pull apart (cosine {apart[a, b].whole:.2f})"
-        if tool:
-            return Advice("gated", f"{pull}: count {TOOL_TERM} only where the answer is right")
-        return Advice("joint", f"{pull}, which gating {TOOL_TERM} does not touch: do not decompose")
-    measured = "no pair of gradients pulls apart" if cosines else "cosines were not measured"
-    if len(scales) < 2:
-        varies = ", ".join(scales) or "no term"
-        return Advice("joint", f"{varies} alone varies with the reward: nothing to decompose")
-    low, high = min(scales, key=scales.__getitem__), max(scales, key=scales.__getitem__)
-    ratio = scales[high] / scales[low]
-    said = f"c/w of {high} is {ratio:.1f} times that of {low}, and {measured}"
-    if ratio > UNEVEN:
-        return Advice("decomposed", f"{said}: {low} drowns in the sum")
-    return Advice("joint", f"{said}: the sum is even enough")
-
-
-@dataclass(frozen=True)
-class Slope:
-    """Of log running-mean ||g||^2 over log T.
-
-    Attributes:
-        slope: By least squares.
-        points: Steps behind it.
-        left_out: Steps whose running mean is not positive, as that of a noisy estimate may be.
-    """
-
-    slope: float
-    points: int
-    left_out: int
-
-
-def convergence_slope(steps: Sequence[int], squares: Sequence[float]) -> Slope | None:
-    """How fast gradients vanish; -1/2 is the classical rate of SGD (Ghadimi and Lan, 2013).
-
-    Args:
-        steps: (T,) step of each value, from 0, ascending.
-        squares: (T,) estimates of ||g||^2: g_a . g_b of two half-batches has no bias, while the
-            square of a batch's own norm holds its noise.
-
-    Returns:
-        None with fewer than `FEWEST_POINTS` positive running means.
-    """
-    values_T = np.asarray(squares, dtype=np.float64)
-    running_T = np.cumsum(values_T) / np.arange(1, len(values_T) + 1)
-    usable_T = running_T > 0
-    if usable_T.sum() < FEWEST_POINTS:
-        return None
-    log_T = np.log(np.asarray(steps, dtype=np.float64)[usable_T] + 1)
-    slope = np.polyfit(log_T, np.log(running_T[usable_T]), 1)[0]
-    return Slope(float(slope), int(usable_T.sum()), int((~usable_T).sum()))
-
-
-def gaussian_divergence(distance_square: float, noise: float) -> float:
-    """KL(Q || P) of N(theta, s^2 I) and N(theta_0, s^2 I): ||theta - theta_0||^2 / (2 s^2).
-
-    >>> gaussian_divergence(4.0, 0.5)
-    8.0
-    """
-    if not noise > 0:
-        raise ValueError(f"the noise must be positive, not {noise}: a point has an infinite KL")
-    return distance_square / (2 * noise**2)
-
-
-def pac_bayes(divergence: float, samples: int, delta: float = 0.05) -> float:
-    """sqrt((KL(Q || P) + ln(2 sqrt(n) / delta)) / 2n): bounds E_train - E_test of Q.
-
-    With probability 1 - delta over n independent samples, for rewards in [0, 1] and a prior P
-    chosen before seeing them (Maurer, cs/0411099, for n >= 8). From 1 on it says nothing.
-
-    Raises:
-        ValueError: An argument is out of range; there is no figure for n < 8.
-
-    >>> round(pac_bayes(0.0, 100), 6)
-    0.173082
-    """
-    if samples < FEWEST_SAMPLES or not 0 < delta < 1 or divergence < 0:
-        raise ValueError(
-            f"divergence {divergence} >= 0, samples {samples} >= {FEWEST_SAMPLES} and delta "
-            f"{delta} in (0, 1) are needed"
-        )
-    return math.sqrt((divergence + math.log(2 * math.sqrt(samples) / delta)) / (2 * samples))
 
 
 def _mean(values: Iterable[float]) -> float:

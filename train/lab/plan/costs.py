@@ -100,7 +100,7 @@ class Setting:
     recompute: bool = True
     offload: bool = False
     budget: int = 16384
-    """`algorithm.micro_batch_tokens`: a longer tree is cut into several with the same prompt."""
+    """`packing.micro_batch_tokens`: a longer tree is cut into several with the same prompt."""
     crop_frames: int = 0
     """Frames of crops in a rollout's own conversation (`agent.evidence=frames`)."""
     feature_cache_gib: float = 2.0

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from train.common.errors import ConfigError
+from train.lab.plan.constants import GIB, Constants, measured
 from train.lab.plan.costs import SHAPES, Setting, Shape, update_flops
-from train.lab.plan.plan import GIB, Constants, Plan, largest, measured, of_recipe, predict
+from train.lab.plan.plan import Plan, largest, predict
 
 
 def _planned(row: Mapping[str, Any], constants: Constants) -> tuple[float, float]:
@@ -136,9 +137,11 @@ def _known(constants: Constants) -> str:
 
 
 def _read(recipe: str) -> Setting:
+    # Recipes load torch and transformers, seconds that a plan of given numbers does without.
     from train.config.recipe import load
     from train.config.run import TrainConfig
     from train.config.sft import SFTConfig
+    from train.lab.plan.recipes import of_recipe
 
     if Path(recipe).stem.startswith("sft"):
         return of_recipe(load(SFTConfig, recipe))

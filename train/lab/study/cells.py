@@ -1,7 +1,8 @@
 """The runs of a study on disk: which are finished, with which settings, and how one is made.
 
-Under `train.lab.study.study`, which says what there is to run. What a folder holds is never taken
-for the outcome of other settings: it is refused. A cold start is whole or absent.
+Under `train.lab.study.study`, which says what there is to run; the training itself is that of every
+run (`train.loop.launch`, `train.sft.sft`). What a folder holds is never taken for the outcome of
+other settings: it is refused. A cold start is whole or absent.
 
 Tests: `pytest tests/lab/test_study.py`.
 """
@@ -25,7 +26,8 @@ from train.config.sft import SFTConfig
 from train.evaluation.agents import evaluated_agent
 from train.evaluation.identity import FREE
 from train.evaluation.measure import measure
-from train.loop import checkpoint
+from train.loop import checkpoint, launch
+from train.sft import sft
 
 GREEDY, SAMPLED = "greedy.json", "sampled.json"
 LOG = "log.txt"
@@ -133,8 +135,6 @@ def cold_start(config: SFTConfig) -> None:
     Raises:
         ConfigError: What is there was made with other settings.
     """
-    from train.sft import sft
-
     output = Path(config.output)
     with _alone(output):
         check_start(config)
@@ -184,10 +184,10 @@ def _train_and_measure(cell: Cell) -> None:
     if cell.evaluate_only:
         recipe.save(config, cell.folder)
     else:
-        from train.loop.launch import train
-
         saved = checkpoint.latest(cell.folder)
-        policy = str(train(replace(config, run=replace(config.run, resume=saved is not None))))
+        policy = str(
+            launch.train(replace(config, run=replace(config.run, resume=saved is not None)))
+        )
     for name in cell.evaluations:
         temperature = 0.0 if name == GREEDY else config.agent.temperature
         evaluation = replace(config.evaluation, temperature=temperature)

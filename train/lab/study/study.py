@@ -2,21 +2,20 @@
 
 After the journey: every arm is a run of `train.loop.launch` followed by the same evaluations, in a
 folder of its own (`train.lab.study.cells`); what is finished is never run again, what was stopped
-goes on. The table and the figure (`train.lab.study.report`) show all that is there. A study is one
-YAML file in `train/studies/`. Command: `paravt study paradox` (`--quick` for one small seed).
+goes on. What is compared is said in `train.lab.study.settings`. Knows nothing of the table and the
+figure: the command (`train.commands.study`) calls this room and then them. Command: `paravt
+study paradox` (`--quick` for one small seed). Tests: `pytest tests/lab/test_study.py`.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 from paravt_env.common.names import known_name
 from train.common.errors import ConfigError
@@ -24,105 +23,7 @@ from train.config import recipe
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
 from train.lab.study.cells import GREEDY, LOG, SAMPLED, Cell, check_start, cold_start, run_cell
-
-STUDIES = Path(__file__).parents[2] / "studies"
-Measure = Literal["greedy_accuracy", "accuracy", "f", "calls", "low_calls"]
-"""What a goal is about; `train.lab.study.report.MEASURES` says of which rows."""
-
-
-@dataclass
-class Start:
-    """A policy that arms start from: a checkpoint, or a cold start that is made first."""
-
-    checkpoint: str = ""
-    """Folder or name; where `sft` is set, what the cold start itself starts from."""
-    sft: str = ""
-    """Recipe of `paravt sft`; empty takes the checkpoint as it is."""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """Settings of that recipe, by dotted name."""
-
-
-@dataclass
-class Arm:
-    """One way of training (or, with no steps, of playing) that the study compares."""
-
-    title: str = ""
-    start: str = ""
-    """Name of the start; empty takes the study's first."""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """What differs from the study's recipe, by dotted name."""
-    evaluate_only: bool = False
-    """Play the start as it is: greedily once, and sampled with every seed."""
-    control: str = ""
-    """Arm that this one is compared with; empty takes the study's baseline."""
-
-
-@dataclass
-class Goal:
-    """What an arm is to reach beside another one; measured and judged below the table."""
-
-    arm: str
-    beside: str
-    """The other arm."""
-    measure: Measure
-    title: str = ""
-    """The claim that it is a part of."""
-    least: float = 0.0
-    """At least this many times the other's mean; 0 asks for the interval of the difference."""
-    rises: bool = True
-    """least = 0: that interval is to lie above zero; false: it is not to."""
-
-
-@dataclass
-class StudyConfig:
-    """What is compared with what."""
-
-    recipe: str = "paragrpo_mini"
-    """Recipe that every arm changes."""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """Changes to the recipe that all arms share."""
-    quick: dict[str, Any] = field(default_factory=dict)
-    """Further changes of `--quick`."""
-    starts: dict[str, Start] = field(default_factory=dict)
-    arms: dict[str, Arm] = field(default_factory=dict)
-    main: tuple[str, ...] = ()
-    """Arms that run where none are named."""
-    baseline: str = ""
-    """Arm that the others are compared with."""
-    goals: tuple[Goal, ...] = ()
-    """What the arms are to reach."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-
-    def __post_init__(self) -> None:
-        """Check that every name means something."""
-        if not self.arms or not self.starts:
-            raise ValueError("a study needs arms and starts")
-        aims = [name for goal in self.goals for name in (goal.arm, goal.beside)]
-        for name in (*self.main, self.baseline, *aims):
-            known_name("arm", name, self.arms)
-        for arm in self.arms.values():
-            arm.start = arm.start or next(iter(self.starts))
-            known_name("start", arm.start, self.starts)
-            arm.control = arm.control or self.baseline
-            known_name("control", arm.control, self.arms)
-
-
-def load(name: str) -> StudyConfig:
-    """A study by name, or from a YAML file.
-
-    Raises:
-        ConfigError: Unknown study or key, wrong type, a name that means nothing.
-    """
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        names = sorted(p.stem for p in STUDIES.glob("*.yaml"))
-        try:
-            path = STUDIES / f"{known_name('study', name, names)}.yaml"
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-    if not path.is_file():
-        raise ConfigError(f"no study at {path}")
-    return recipe.build(StudyConfig, recipe.read_settings(path))
+from train.lab.study.settings import StudyConfig
 
 
 def cells(
@@ -221,17 +122,3 @@ def run(
     if not finished:
         raise ConfigError(f"no run of the study finished; see the {LOG} files in {folder}")
     return finished
-
-
-def command(args: argparse.Namespace) -> None:
-    """`paravt study NAME`: run what is missing, write the table and the figure, print the table."""
-    from train.lab.study.report import write
-
-    study = load(args.name)
-    suffix = "-quick" if args.quick else ""
-    folder = Path(args.folder or f"runs/{Path(args.name).stem}{suffix}")
-    seeds = args.seeds or (study.seeds[:1] if args.quick else study.seeds)
-    run(study, folder, args.arms, seeds, args.quick, args.jobs)
-    found = all_cells(study, folder, seeds, args.quick)
-    table, figure, text = write(study, found, folder)
-    print(f"\n{text}\n{table} and {figure} written")

@@ -14,8 +14,8 @@ from agents.vllm.engine import EngineError, Generated, Prompt
 from agents.vllm.local import InProcessEngine
 from agents.vllm.server import ServerEngine
 from paravt_env.protocol import action_from_completion, render_completion
-from train.rollout.play import Start
-from train.workers.ahead import Lane, play_in_lanes
+from train.rollout.starts import Start
+from train.workers.lanes import Lane, play_in_lanes
 
 
 def config(max_requests: int) -> AgentConfig:

@@ -3,17 +3,18 @@
 The others stand beside the code that they are about: `grep -rn test_defect_ tests`.
 """
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.processes import run
+from support.gloo_processes import run
 from support.videos import read_index
 
 torch = pytest.importorskip("torch")
 
 from agents.algorithm.config import PARAGRPOConfig  # noqa: E402
-from agents.algorithm.credit import PARAGRPO  # noqa: E402
+from agents.algorithm.credit import credit  # noqa: E402
 from agents.base import Completion, Decision  # noqa: E402
 from agents.config import AgentConfig, Limits  # noqa: E402
 from agents.model.mini import MiniConfig, build_mini  # noqa: E402
@@ -25,13 +26,14 @@ from train.config import recipe  # noqa: E402
 from train.config.evaluation import EvalConfig  # noqa: E402
 from train.config.parallel import ParallelConfig  # noqa: E402
 from train.config.run import TrainConfig  # noqa: E402
-from train.distributed.processes import Group, start  # noqa: E402
+from train.distributed.processes import Group, join  # noqa: E402
 from train.evaluation import agents  # noqa: E402
-from train.learner.logprobs import Scorer  # noqa: E402
+from train.learner.logprobs import TokenLogprobs  # noqa: E402
 from train.learner.meter import Meter  # noqa: E402
 from train.loop import launch  # noqa: E402
 from train.packing.shares import idle  # noqa: E402
-from train.rollout.play import Start, play  # noqa: E402
+from train.rollout.play import play  # noqa: E402
+from train.rollout.starts import Start  # noqa: E402
 
 SHAPE = MiniConfig(32, 1, 2, 64, 32, 1, 2, 64, vocabulary=300)
 CALLS = render_completion("Both ends, please.", [(10.0, 12.0), (20.0, 22.0)])
@@ -113,7 +115,7 @@ def test_defect_08_sub_agents_read_their_own_crop_with_the_question_and_are_trai
     scored = [replace(r, reward=reward) for r, reward in zip(rollouts, (1.0, 0.0), strict=True)]
     config = PARAGRPOConfig(batch_normalise=False)
     weights = env.simulation.preset.weights
-    batch, _ = PARAGRPO(config, weights, lambda: [], lambda batch: {}).credit([scored])
+    batch = credit([scored], config, weights).batch
     advantages = [float(one[0]) for one in batch.advantages]
     assert [one.kind for one in batch.trajectories] == ["main", "subagent", "subagent"] * 2
     assert advantages == pytest.approx([1.0] * 3 + [-1.0] * 3)
@@ -145,8 +147,12 @@ def test_defect_22_evaluation_plays_with_the_settings_of_training(vlm, monkeypat
     assert agents.evaluated_agent(config)(env) == (expected, env.simulation.settings)
 
     made = []
-    monkeypatch.setattr(launch, "_agent", lambda vlm, agent, *rest: made.append(agent))
-    launch._validation(config, vlm, env)
+    monkeypatch.setattr(
+        launch, "agent_factory", lambda engine: lambda vlm, agent, *rest: made.append(agent)
+    )
+    monkeypatch.setattr(launch, "make_env", lambda *given: env)
+    with ExitStack() as resources:
+        launch.validation(config, vlm, resources)
     assert made == [expected]
 
 
@@ -190,7 +196,7 @@ def test_defect_24_the_recipes_validate_during_training(name):
 
 def encode_together(folder, counts):
     """Features and the vision tower's gradient for each number of frames, shared and alone."""
-    row = start(ParallelConfig(sequence=3, timeout=900))
+    row = join(ParallelConfig(sequence=3, timeout=900))
     found = {}
     for count in counts:
         rng = np.random.default_rng(count)
@@ -200,7 +206,7 @@ def encode_together(folder, counts):
             vlm = VisionLanguageModel.load(folder, "float64")
             batch = replace(idle(vlm), images=frames, image_order=tuple(range(count))[::-1])
             meter = Meter()
-            rows = Scorer(vlm, 1.0, 8, "dense", group)._features(batch, meter)
+            rows = TokenLogprobs(vlm, 1.0, 8, "dense", group)._features(batch, meter)
             order = np.random.default_rng(0).permutation(rows.numel())
             weights = torch.from_numpy(order.reshape(rows.shape)) / rows.numel()
             (rows * weights / group.size).sum().backward()

@@ -1,4 +1,4 @@
-"""Players: one lane is plain `play`, several share a policy, asynchronous ones have a copy."""
+"""Rollout workers: one lane is plain `play`, several share a policy, those apart have a copy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from agents.config import AgentConfig, Limits
 from agents.model.agent import TransformersAgent
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
-from train.rollout.play import Start, play
-from train.workers.rollout_workers import make_players
+from train.rollout.play import play
+from train.rollout.starts import Start
+from train.workers.rollout_workers import make_workers
 
 SHAPE = MiniConfig(32, 2, 2, 64, 32, 1, 2, 64, vocabulary=300, numbers=12)
 CONFIG = AgentConfig(
@@ -39,30 +40,30 @@ def tokens(rollouts) -> list[list[int]]:
 
 
 def test_one_lane_plays_exactly_what_play_plays(rows, vlm) -> None:
-    players = make_players(CONFIG, vlm, [rows(4)], seed=5)
-    limits = Limits.of(players.lanes[0].env.simulation.settings)
+    workers = make_workers(CONFIG, vlm, [rows(4)], seed=5)
+    limits = Limits.of(workers.lanes[0].env.simulation.settings)
     agent, env = TransformersAgent(vlm, CONFIG, limits, 5), rows(4)
     expected = play(env, agent, STARTS[:4]) + play(env, agent, STARTS[4:])
-    assert tokens(players.play(STARTS, 2)) == tokens(expected)
-    assert players.sync is None and players.agents[0].vlm is vlm
+    assert tokens(workers.play(STARTS, 2)) == tokens(expected)
+    assert workers.sync is None and workers.agents[0].vlm is vlm
 
 
 def test_several_lanes_play_every_start_and_draw_the_same_again(rows, vlm) -> None:
     def once():
-        players = make_players(CONFIG, vlm, [rows(2), rows(2)], seed=5)
-        return players, players.play(STARTS, 2)
+        workers = make_workers(CONFIG, vlm, [rows(2), rows(2)], seed=5)
+        return workers, workers.play(STARTS, 2)
 
-    players, rollouts = once()
+    workers, rollouts = once()
     assert [one.task_id for one in rollouts] == ["colour"] * 6
     assert tokens(rollouts) == tokens(once()[1])
-    assert players.stats().tokens_sampled == sum(
+    assert workers.counters()["tokens_sampled"] == sum(
         int(t.loss_mask.sum()) for one in rollouts for t in one.trajectories
     )
 
 
 def test_seeds_of_lanes_are_drawn_where_the_generator_is(rows, vlm, monkeypatch) -> None:
     """A generator of a GPU refuses to draw into the CPU's memory."""
-    players = make_players(CONFIG, vlm, [rows(2), rows(2)], seed=5)
+    workers = make_workers(CONFIG, vlm, [rows(2), rows(2)], seed=5)
     asked, randint = [], torch.randint
 
     def spy(*args, **named):
@@ -70,21 +71,21 @@ def test_seeds_of_lanes_are_drawn_where_the_generator_is(rows, vlm, monkeypatch)
         return randint(*args, **named)
 
     monkeypatch.setattr(torch, "randint", spy)
-    players.play(STARTS, 2)
+    workers.play(STARTS, 2)
     assert asked and all(wanted == given for wanted, given in asked)
 
 
-def test_players_apart_keep_their_weights_until_they_are_told(rows, vlm) -> None:
-    players = make_players(CONFIG, vlm, [rows(2)], seed=5, apart=True)
-    (agent,) = players.agents
+def test_workers_apart_keep_their_weights_until_they_are_told(rows, vlm) -> None:
+    workers = make_workers(CONFIG, vlm, [rows(2)], seed=5, apart=True)
+    (agent,) = workers.agents
     before = [p.clone() for p in agent.vlm.model.parameters()]
     with torch.no_grad():
         for parameter in vlm.model.parameters():
             parameter.mul_(1.1)
     assert all(map(torch.equal, before, agent.vlm.model.parameters()))
-    players.weights_changed(1)
+    workers.weights_changed(1)
     assert all(map(torch.equal, vlm.model.parameters(), agent.vlm.model.parameters()))
-    (first, *_) = players.play(STARTS[:2], 2)
+    (first, *_) = workers.play(STARTS[:2], 2)
     assert {one.version for one in first.trajectories} == {1}
     recorded = first.trajectories[0].logprobs[first.trajectories[0].loss_mask]
     assert np.isfinite(recorded).all()
@@ -94,4 +95,4 @@ def test_an_engine_that_is_not_installed_is_a_clear_error(rows, vlm, monkeypatch
     monkeypatch.setitem(__import__("sys").modules, "vllm", None)
     config = AgentConfig(engine="vllm", prompt_style="compact")
     with pytest.raises(RuntimeError, match=r"agent.engine=vllm needs vLLM: pip install"):
-        make_players(config, vlm, [rows(2)], seed=0)
+        make_workers(config, vlm, [rows(2)], seed=0)

@@ -6,7 +6,7 @@ import tracemalloc
 from collections import Counter
 
 from support.builders import ListTasks, make_task
-from support.players import HEADER, Settings
+from support.evaluations import HEADER, Settings
 
 from agents.base import AgentError, Completion, Decision
 from paravt_env.protocol import action_from_completion, render_completion

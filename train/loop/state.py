@@ -1,0 +1,152 @@
+"""The state of a run beside its weights: every generator and the order of the tasks.
+
+What a checkpoint holds so that a resumed run gives the numbers of one that was not stopped. Tests:
+`pytest tests/loop/test_checkpoint.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from train.common.errors import ConfigError
+from train.learner.learner import Learner
+from train.loop import checkpoint
+from train.rollout.difficulty import Pool
+from train.rollout.selection import Selected
+from train.workers.collector import Collector
+from train.workers.source import Source
+
+
+class RunState:
+    """Marks where a run is, and writes and reads it with the weights.
+
+    Args:
+        folder: Of the run.
+        seed: Of the run.
+        learner: Weights, optimizer, schedule, order of the mini-batches.
+        collector: Starts and sampling.
+        pool: The tasks that are trained on.
+    """
+
+    def __init__(
+        self, folder: Path, seed: int, learner: Learner, collector: Collector, pool: Pool
+    ) -> None:
+        self.folder, self.seed, self.pool = folder, seed, pool
+        self.learner, self.collector = learner, collector
+        self.processes = learner.processes
+        self._marked: dict[str, Any] = {}
+
+    def mark(self, source: Source[Selected]) -> None:
+        """Remember where every generator is: a step that is cut short leaves no trace."""
+        self._marked = {
+            "minibatches": self.learner.rng.bit_generator.state,
+            "torch": torch.get_rng_state(),
+            **source.resume_point(),
+        }
+
+    def save(self, version: int) -> Path:
+        """Write the checkpoint of the `version` updates that were finished; all processes call it.
+
+        Returns:
+            The checkpoint's folder.
+        """
+        self.processes.progress.at("checkpoint", version)
+        states, leads = dict(self._marked), self.processes.leads
+        own = {
+            "generator.sampling": torch.from_numpy(states.pop("sampling")),
+            "generator.torch": states.pop("torch"),
+        }
+        tensors = {
+            f"{name}{_of_process(rank)}": tensor
+            for rank, generators in enumerate(self.processes.gather(own))
+            for name, tensor in generators.items()
+        }
+        if self.processes.trains:
+            tensors |= checkpoint.optimizer_tensors(self.learner.optimizer, leads)
+            tensors |= self.learner.weights.state(leads)
+        folder = checkpoint.folder_of(self.folder, version)
+        if leads:
+            state = {
+                "step": version,
+                "tasks": len(self.pool.ids),
+                "pool": self.pool.digest,
+                "parameters": list(self.learner.weights.parameters),
+                "optimizer": checkpoint.optimizer_groups(self.learner.optimizer),
+                "scheduler": self.learner.scheduler.state_dict(),
+                **states,
+            }
+            folder = checkpoint.save(self.folder, version, self.learner.vlm.save, tensors, state)
+        self.processes.barrier(patient=True)
+        return folder
+
+    def restore(self, saved: Path) -> int:
+        """Take up a checkpoint whose policy the learner has already loaded.
+
+        Returns:
+            Updates that its weights have seen.
+
+        Raises:
+            ConfigError: It was trained on other tasks, or other parameters of the policy.
+        """
+        tensors, state = checkpoint.load(saved)
+        tasks = len(self.pool.ids)
+        if state["tasks"] != tasks:
+            raise ConfigError(
+                f"the checkpoint was trained on {state['tasks']} tasks, this set has {tasks}"
+            )
+        if state.get("pool", self.pool.digest) != self.pool.digest:
+            raise ConfigError(
+                f"the checkpoint was trained on as many tasks ({tasks}), but on others: resume "
+                "with the same task set, and with the same selection and pass rates"
+            )
+        if "parameters" in state:  # older checkpoints do not name them
+            self.learner.weights.check(state["parameters"])
+        version: int = state["step"]
+        self.collector.follow(state)
+        self.learner.rng.bit_generator.state = state["minibatches"]
+        self._restore_generators(tensors, version)
+        self.learner.weights.restore(tensors)
+        if self.processes.trains:
+            checkpoint.restore_optimizer(self.learner.optimizer, tensors, state["optimizer"])
+        self.learner.scheduler.load_state_dict(state["scheduler"])
+        return version
+
+    def _restore_generators(self, tensors: Mapping[str, torch.Tensor], version: int) -> None:
+        """Take up this process's generators, or a fresh seed where the saved ones do not fit.
+
+        The saved run may have had fewer processes, or have sampled elsewhere: the states of a CPU's
+        generator and of a GPU's have other sizes.
+        """
+        rank, agent = self.processes.world.rank, self.collector.workers.agents[0]
+        saved = tensors.get(f"generator.sampling{_of_process(rank)}")
+        fits = saved is not None
+        if saved is not None:
+            torch.set_rng_state(tensors[f"generator.torch{_of_process(rank)}"])
+            try:
+                agent.set_generator_state(saved.numpy())
+            except ValueError:
+                fits = False
+        if not fits:
+            fresh = np.random.default_rng((self.seed, version, rank))
+            agent.seed(int(fresh.integers(2**62)))
+        fit = self.processes.gather(fits or not self.processes.plays)
+        changed = ", ".join(str(rank) for rank, fine in enumerate(fit) if not fine)
+        if changed and self.processes.leads:
+            print(
+                f"sampling goes on from fresh seeds in process {changed}: the checkpoint was saved "
+                "with another engine, device or number of processes"
+            )
+
+
+def _of_process(rank: int) -> str:
+    """What the names of a process's generators end with.
+
+    >>> _of_process(0), _of_process(2)
+    ('', '.2')
+    """
+    return f".{rank}" if rank else ""
