@@ -137,7 +137,7 @@ def _known(constants: Constants) -> str:
 
 
 def _read(recipe: str) -> Setting:
-    # Recipes load torch and transformers, seconds that a plan of given numbers does without.
+    # jsonargparse, which a plan of given numbers does without
     from train.config.recipe import load
     from train.config.run import TrainConfig
     from train.config.sft import SFTConfig
