@@ -22,7 +22,7 @@ from paravt_env.common.infos import plain
 from paravt_env.task import TaskSet
 from paravt_env.vector import LongVideoVectorEnv
 from train.config.evaluation import EvalConfig, Shard
-from train.evaluation.row import EvalRow, Sample, make_row, sample_of
+from train.evaluation.row import EvalRow, RowKey, key_of, make_row
 from train.evaluation.scores import EvalReport
 from train.rollout.play import Rollout, play
 from train.rollout.starts import Start
@@ -35,10 +35,10 @@ class Rows(Protocol):
     """Where an evaluation keeps its rows (`train.evaluation.row_file` keeps them on disk)."""
 
     @property
-    def done(self) -> set[Sample]:
+    def done(self) -> set[RowKey]:
         """Samples that need not be played."""
 
-    def add(self, sample: Sample, row: EvalRow) -> None:
+    def add(self, key: RowKey, row: EvalRow) -> None:
         """Keep the row of a sample."""
 
     def load(self) -> list[EvalRow]:
@@ -49,16 +49,16 @@ class MemoryRows:
     """Rows that nobody needs after this process."""
 
     def __init__(self) -> None:
-        self._rows: dict[Sample, EvalRow] = {}
+        self._rows: dict[RowKey, EvalRow] = {}
 
     @property
-    def done(self) -> set[Sample]:
+    def done(self) -> set[RowKey]:
         """Samples that were added."""
         return set(self._rows)
 
-    def add(self, sample: Sample, row: EvalRow) -> None:
+    def add(self, key: RowKey, row: EvalRow) -> None:
         """Keep the row of a sample."""
-        self._rows[sample] = row
+        self._rows[key] = row
 
     def load(self) -> list[EvalRow]:
         """All rows."""
@@ -111,7 +111,7 @@ def evaluate(
     kept: Rows = MemoryRows() if rows is None else rows
     best = majority_answers(tasks)
     tally = _Tally(kept, len(starts), progress)
-    todo = [start for start in starts if sample_of(start) not in kept.done]
+    todo = [start for start in starts if key_of(start) not in kept.done]
     for first in range(0, len(todo), env.num_envs):
         batch = todo[first : first + env.num_envs]
 
@@ -120,11 +120,11 @@ def evaluate(
             if rollout.task_id != start.task_id:
                 raise RuntimeError(f"asked for {start.task_id!r}, played {rollout.task_id!r}")
             row = make_row(rollout, tasks.by_id(rollout.task_id), best, start)
-            kept.add(sample_of(start), row)
+            kept.add(key_of(start), row)
             tally.add(row)
 
         play(env, agent, batch, finished=keep)
-    missing = {sample_of(start) for start in starts} ^ kept.done
+    missing = {key_of(start) for start in starts} ^ kept.done
     found = sorted(kept.load(), key=lambda row: (row.frame_budget, row.task_id))
     if missing or len(found) != len(starts):
         raise RuntimeError(

@@ -30,7 +30,14 @@ LAYOUT = (
     *("duration", "duration_group", "usage", "span_iou", "blind"),
 )
 """Names of a row's values in reports and row files, in order."""
-Sample = tuple[str, int | None]
+PLAYED = (
+    *("task_id", "video", "family", "category", "frame_budget", "reward", "compliant", "calls"),
+    *("executed", "parallel", "frames_seen", "stop_reason", "answer", "error"),
+)
+"""Those that are the rollout's as they stand."""
+PLAYED_LATER = ("duration", "usage")
+"""The rollout's too, which older reports lack."""
+RowKey = tuple[str, int | None]
 """What a row answers: the task and the frame budget asked for (None: the environment samples)."""
 
 
@@ -118,10 +125,8 @@ class EvalRow:
         own = dict(fields)
         own.pop("error_kind", None)  # the stop reason says it
         recall = own.pop("evidence_recall")
-        given = {name: own.pop(name) for name in ("task_id", "video", "family", "category",
-                 "frame_budget", "reward", "stop_reason", "answer", "compliant", "calls",
-                 "executed", "parallel", "frames_seen", "error")}  # fmt: skip
-        given |= {name: own.pop(name) for name in ("duration", "usage") if name in own}
+        given = {name: own.pop(name) for name in PLAYED}
+        given |= {name: own.pop(name) for name in PLAYED_LATER if name in own}
         rollout = Rollout(
             **given,
             correct=own.pop("score"),
@@ -133,7 +138,7 @@ class EvalRow:
         return cls(rollout, evidence=spans, **own)
 
 
-def sample_of(start: Start) -> Sample:
+def key_of(start: Start) -> RowKey:
     """The sample that a start plays."""
     if start.task_id is None:
         raise ValueError("an evaluation plays named tasks")

@@ -20,7 +20,7 @@ from paravt_env.common.infos import plain
 from train.common.errors import ConfigError
 from train.config.evaluation import Shard
 from train.evaluation.identity import changed
-from train.evaluation.row import EvalRow, Sample
+from train.evaluation.row import EvalRow, RowKey
 
 FORMAT = 1
 ROWS = ".rows"
@@ -64,13 +64,13 @@ class RowFile:
             self.close()
             raise
 
-    def add(self, sample: Sample, row: EvalRow) -> None:
+    def add(self, key: RowKey, row: EvalRow) -> None:
         """Append the row of a sample: one write, so that a killed process tears the last line."""
-        self._append({"key": list(sample), "row": plain(row.as_json())})
-        self._done.add(sample)
+        self._append({"key": list(key), "row": plain(row.as_json())})
+        self._done.add(key)
 
     @property
-    def done(self) -> set[Sample]:
+    def done(self) -> set[RowKey]:
         """Samples that are in the file and need not be played."""
         return self._done
 
@@ -96,7 +96,7 @@ class RowFile:
         while data:
             data = data[os.write(self._file, data) :]
 
-    def _continue(self, header: Mapping[str, Any], retry_errors: bool) -> set[Sample]:
+    def _continue(self, header: Mapping[str, Any], retry_errors: bool) -> set[RowKey]:
         """Cut a torn line off, check or write the header, and say which samples are there."""
         whole = 0
         with self.path.open("rb") as lines:
@@ -128,7 +128,7 @@ def read_rows(path: Path) -> tuple[dict[str, Any], list[EvalRow], float]:
     Raises:
         ConfigError: It has no header, or a line that is not ours.
     """
-    rows: dict[Sample, EvalRow] = {}
+    rows: dict[RowKey, EvalRow] = {}
     seconds = 0.0
     lines = _lines(path)
     header = next(lines, None)
@@ -137,7 +137,7 @@ def read_rows(path: Path) -> tuple[dict[str, Any], list[EvalRow], float]:
     for number, line in enumerate(lines, 2):
         try:
             if "row" in line:
-                rows[_sample(line)] = EvalRow.from_json(line["row"])
+                rows[_key(line)] = EvalRow.from_json(line["row"])
             else:
                 seconds += line["seconds"]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -145,9 +145,9 @@ def read_rows(path: Path) -> tuple[dict[str, Any], list[EvalRow], float]:
     return header, list(rows.values()), seconds
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[Sample, bool], int]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[RowKey, bool], int]:
     """Header, whether each sample failed, and the number of lines; keeps no row in memory."""
-    failed: dict[Sample, bool] = {}
+    failed: dict[RowKey, bool] = {}
     header: dict[str, Any] = {}
     number = 0
     for number, line in enumerate(_lines(path), 1):
@@ -155,7 +155,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Sample, bool], int]:
             header = line
         elif "row" in line:
             try:
-                failed[_sample(line)] = bool(line["row"]["error"])
+                failed[_key(line)] = bool(line["row"]["error"])
             except (ValueError, TypeError, KeyError) as error:
                 raise _not_ours(path, number, error) from error
     return header, failed, number
@@ -188,6 +188,6 @@ def _not_ours(path: Path, number: int, error: Exception | None = None) -> Config
     return ConfigError(f"{path}, line {number}: not a row of an evaluation{why}")
 
 
-def _sample(line: Mapping[str, Any]) -> Sample:
+def _key(line: Mapping[str, Any]) -> RowKey:
     task_id, budget = line["key"]
     return task_id, budget
