@@ -21,8 +21,9 @@ from paravt_env.settings import EnvSettings
 from paravt_env.wrappers.arrays import ArrayCodec
 from train.config.recipe import load
 from train.config.run import TrainConfig
+from train.evaluation.agents import evaluated_agent
 from train.evaluation.bootstrap import Interval
-from train.evaluation.measure import evaluated_agent, measure
+from train.evaluation.measure import measure
 from train.evaluation.scores import EvalReport, paired_difference
 
 RECIPE = Path(__file__).with_name("sb3_count.yaml")

@@ -27,7 +27,7 @@ from train.config.evaluation import EvalConfig  # noqa: E402
 from train.config.parallel import ParallelConfig  # noqa: E402
 from train.config.run import TrainConfig  # noqa: E402
 from train.distributed.processes import Group, join  # noqa: E402
-from train.evaluation import measure  # noqa: E402
+from train.evaluation import agents  # noqa: E402
 from train.learner.logprobs import TokenLogprobs  # noqa: E402
 from train.learner.meter import Meter  # noqa: E402
 from train.loop import launch  # noqa: E402
@@ -143,8 +143,8 @@ def test_defect_22_evaluation_plays_with_the_settings_of_training(vlm, monkeypat
     )
     expected = replace(config.agent, temperature=0.1)
     env = make_vector(1)
-    monkeypatch.setattr(measure, "load_agent", lambda agent, limits, seed: (agent, limits))
-    assert measure.evaluated_agent(config)(env) == (expected, env.simulation.settings)
+    monkeypatch.setattr(agents, "load_agent", lambda agent, limits, seed: (agent, limits))
+    assert agents.evaluated_agent(config)(env) == (expected, env.simulation.settings)
 
     made = []
     monkeypatch.setattr(

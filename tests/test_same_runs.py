@@ -22,7 +22,8 @@ from train.config.env import EnvConfig
 from train.config.recipe import load
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig, StageConfig
-from train.evaluation.measure import evaluated_agent, measure
+from train.evaluation.agents import evaluated_agent
+from train.evaluation.measure import measure
 from train.learner.learner import Learner
 from train.loop.launch import train
 from train.sft.sft import run as sft

@@ -8,7 +8,6 @@ and the added tags of Qwen3's. ``paravt sft`` starts from what :func:`build_mini
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from agents.model.shape import MiniConfig
 from agents.model.vlm import VisionLanguageModel
 
 SPECIAL_TOKENS = (
@@ -41,26 +41,6 @@ ADDED_TOKENS = (
 """Qwen3's tags, and the two fixed stretches of a call: a small model need not spell them out."""
 
 COPY_SCALE, EMBEDDING_SCALE = 0.7, 5.0
-
-
-@dataclass
-class MiniConfig:
-    """Shape of ParaVT-Mini; the defaults give about 1.5 M parameters."""
-
-    hidden_size: int = 128
-    layers: int = 4
-    heads: int = 4
-    intermediate_size: int = 384
-    vision_hidden_size: int = 96
-    vision_layers: int = 2
-    vision_heads: int = 4
-    vision_intermediate_size: int = 256
-    patch_size: int = 16
-    vocabulary: int = 1024
-    """Upper bound on the tokens that the byte-level BPE learns."""
-    numbers: int = 1300
-    """Whole numbers below this are one token each, and one more with the space before them: a small
-    model copies a time in one step, and finds it right beside the word it belongs to."""
 
 
 def train_tokenizer(

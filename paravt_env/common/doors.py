@@ -69,13 +69,14 @@ def check_name(what: str, name: Any, table: Mapping[str, Any]) -> None:
 
 
 def _file(place: str) -> ModuleType:
-    """The module of a Python file, run once a process.
+    """The module of a Python file, run once a process as long as its content stays.
 
-    Two files of one name are two modules: the name holds a digest of the path. It stands in
-    `sys.modules`, so that what it defines can be pickled.
+    Two files of one name are two modules, and so is a file that was edited: the name holds a digest
+    of path and content. It stands in `sys.modules`, so that what it defines can be pickled.
     """
     path = Path(place).expanduser().resolve()
-    name = f"{path.stem}_{blake2b(str(path).encode(), digest_size=4).hexdigest()}"
+    digest = blake2b(str(path).encode() + b"\0" + path.read_bytes(), digest_size=4)
+    name = f"{path.stem}_{digest.hexdigest()}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -28,6 +28,11 @@ def python(code):
     )
 
 
+def runs(monkeypatch, command, run):
+    """Let a command run something else."""
+    monkeypatch.setitem(cli.COMMANDS, command, cli.Command("A command.", run))
+
+
 def test_help_lists_every_command_and_loads_nothing_heavy():
     code = (
         "import sys\nfrom train.cli import main\n"
@@ -38,6 +43,41 @@ def test_help_lists_every_command_and_loads_nothing_heavy():
     for command in ("play", "data", "sft", "train", "eval", "report", "replay", "demo"):
         assert f"\n    {command}" in out
     assert out.splitlines()[-1] == "[]"
+
+
+def test_what_needs_no_model_loads_no_torch(tmp_path):
+    """Torch and transformers take half a minute on a cold machine; a mistake is told at once."""
+    lines = [
+        *([command, "--help"] for command in cli.COMMANDS),
+        *([command, "no_such"] for command in ("train", "sft", "eval", "demo", "report")),
+        *([command, "--run.stepz=3"] for command in ("train", "sft", "eval", "demo")),
+        *([command, "--print-config"] for command in ("train", "sft", "eval", "demo")),
+        *([command, "--no-such-flag"] for command in ("play", "data", "study", "diagnose", "plan")),
+        ["train", "paragrpo_mini", "--print-config"],
+        ["eval", "--policy", "orcle"],
+        ["study", "no_such"],
+        ["merge", "no_such"],
+        ["compare", "no_such", "no_such"],
+        ["replay", "no_such"],
+        ["data", "list", "no_such"],
+        ["play", "--agent", "orcle", "--videos", "1"],
+        ["plan", "--frames", "64"],
+    ]
+    code = (
+        "import json, sys\nfrom train.cli import main\nfound = {}\n"
+        f"for words in {lines!r}:\n"
+        "    try: status = main(words)\n"
+        "    except SystemExit as stopped: status = stopped.code\n"
+        "    heavy = [name for name in ('torch', 'transformers') if name in sys.modules]\n"
+        "    found[' '.join(words)] = [status, heavy]\n"
+        f"json.dump(found, open({str(tmp_path / 'found.json')!r}, 'w'))"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found) == len(lines)
+    good = ("--help", "--print-config", "plan --frames 64")
+    assert found == {line: [0 if line.endswith(good) else 2, []] for line in found}
 
 
 @pytest.mark.parametrize("command", ["train", "sft", "eval", "demo"])
@@ -64,23 +104,30 @@ def test_print_config_prints_what_would_run(words, capsys):
     assert settings["env"]["frame_budget"] == 16
 
 
+@pytest.mark.parametrize(
+    ("command", "group"), [("train", "lora"), ("sft", "mini"), ("eval", "chat"), ("demo", "run")]
+)
+def test_every_recipe_command_prints_its_settings(command, group, capsys):
+    assert cli.main([command, "--print-config"]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert group in {**settings, **settings["evaluation"]}
+
+
 @pytest.mark.parametrize("kind", [AgentError, EngineError, SyncError, StalenessError])
 def test_an_engine_that_fails_is_one_line_and_status_2(kind, monkeypatch, capsys):
-    def fail(words):
-        """Fail."""
+    def fail(parser, words):
         raise kind("the server at there:1 is gone")
 
-    monkeypatch.setitem(cli.COMMANDS, "eval", fail)
+    runs(monkeypatch, "eval", fail)
     assert cli.main(["eval"]) == 2
     assert capsys.readouterr().err == "paravt: error: the server at there:1 is gone\n"
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
-    def fail(words):
-        """Fail."""
+    def fail(parser, words):
         raise RuntimeError("a sample was lost")
 
-    monkeypatch.setitem(cli.COMMANDS, "eval", fail)
+    runs(monkeypatch, "eval", fail)
     with pytest.raises(RuntimeError, match="a sample was lost"):
         cli.main(["eval"])
 
@@ -157,29 +204,26 @@ def test_a_file_that_is_no_recipe_is_one_line(command, content, message, tmp_pat
 
 
 def test_ctrl_c_is_a_line_and_a_status(monkeypatch, capsys):
-    def interrupted(words):
-        """A command."""
+    def interrupted(parser, words):
         raise KeyboardInterrupt
 
     for command, said in (("report", "\n"), ("eval", ": what is finished is kept, and the same")):
-        monkeypatch.setitem(cli.COMMANDS, command, interrupted)
+        runs(monkeypatch, command, interrupted)
         assert cli.main([command, "x"]) == 130
         assert capsys.readouterr().err.startswith(f"\nparavt: stopped{said}")
 
 
 def test_what_is_not_installed_is_a_line_and_a_broken_import_is_not(monkeypatch, capsys):
-    def absent(words):
-        """A command."""
+    def absent(parser, words):
         raise ImportError("pip install 'paravt[decord]'")
 
-    def broken(words):
-        """A command."""
+    def broken(parser, words):
         from train import no_such_name  # noqa: F401
 
-    monkeypatch.setitem(cli.COMMANDS, "report", absent)
+    runs(monkeypatch, "report", absent)
     assert cli.main(["report", "x"]) == 2
     assert capsys.readouterr().err == "paravt: error: pip install 'paravt[decord]'\n"
-    monkeypatch.setitem(cli.COMMANDS, "report", broken)
+    runs(monkeypatch, "report", broken)
     with pytest.raises(ImportError, match="no_such_name"):
         cli.main(["report", "x"])
 
@@ -187,8 +231,9 @@ def test_what_is_not_installed_is_a_line_and_a_broken_import_is_not(monkeypatch,
 def test_a_reader_that_has_seen_enough_is_no_error():
     code = (
         "import sys\nfrom train import cli\n"
-        "def long(words):\n    'A command.'\n    for _ in range(10**5): print('x' * 100)\n"
-        "cli.COMMANDS['report'] = long\nsys.exit(cli.main(['report']))"
+        "def long(parser, words):\n    for _ in range(10**5): print('x' * 100)\n"
+        "cli.COMMANDS['report'] = cli.Command('A command.', long)\n"
+        "sys.exit(cli.main(['report']))"
     )
     command = f'"{sys.executable}" -c "$0" | head -n 1; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(
@@ -198,11 +243,10 @@ def test_a_reader_that_has_seen_enough_is_no_error():
 
 
 def test_a_bug_of_ours_is_not_hidden(monkeypatch):
-    def broken(words):
-        """A command."""
+    def broken(parser, words):
         raise ValueError("bug")
 
-    monkeypatch.setitem(cli.COMMANDS, "report", broken)
+    runs(monkeypatch, "report", broken)
     with pytest.raises(ValueError, match="bug"):
         cli.main(["report", "x"])
 
@@ -223,8 +267,8 @@ def test_training_without_the_train_extra_says_what_to_install():
 def test_play_and_data_need_the_core_alone():
     missing = without("torch", "transformers", "jsonargparse", "yaml", "rich", "wandb")
     done = python(
-        missing
-        + "import train.evaluation.agents, train.commands.data\nsys.exit(main(['data', '--help']))"
+        missing + "import train.commands.play, train.commands.data\n"
+        "sys.exit(main(['data', 'stats', '--videos', '1']))"
     )
     assert done.returncode == 0, done.stderr
 

@@ -22,6 +22,14 @@ def test_a_file_is_run_once_and_what_it_defines_can_be_pickled(tmp_path):
     assert pickle.loads(pickle.dumps(rule)) is rule
 
 
+def test_a_file_that_was_edited_is_run_again(tmp_path):
+    """An evaluation records a digest of the code that it names, and plays that code."""
+    path = tmp_path / "mine.py"
+    for value in (1, 2):
+        path.write_text(f"value = {value}\n")
+        assert opened("rule", f"{path}:value") == value
+
+
 def test_two_files_of_one_name_are_two_modules(tmp_path):
     found = []
     for folder, value in (("a", 1), ("b", 2)):

@@ -61,7 +61,7 @@ def test_defect_21_an_unreadable_video_stays_in_the_denominator(monkeypatch):
     assert result.summary()["overall"]["errors"] == 2
 
 
-def test_defect_20_an_unreadable_video_is_never_right_even_with_an_answer(monkeypatch):
+def test_defect_20_an_unreadable_video_is_never_correct_even_with_an_answer(monkeypatch):
     def outcome(start):
         return rollout(start, correct=1.0, reward=1.0, error="no frame could be decoded")
 
@@ -198,8 +198,8 @@ def test_questions_of_one_video_do_not_count_as_independent():
     for trial in range(trials):
         chance = np.repeat(rng.uniform(0.0, 0.9, videos), questions)
         values = (rng.random(len(tasks)) < chance).astype(float)
-        for what, drawn in (("video", names), ("task", tasks)):
-            found = interval(values, drawn, resamples=200, seed=trial)
+        for what, clusters in (("video", names), ("task", tasks)):
+            found = interval(values, clusters, resamples=200, seed=trial)
             inside[what] += found.low <= 0.45 <= found.high
     assert 0.88 <= inside["video"] / trials <= 0.99
     assert inside["task"] / trials < 0.8

@@ -20,9 +20,10 @@ from train.config.env import EnvConfig
 from train.config.evaluation import EvalConfig
 from train.config.recipe import load
 from train.config.run import TrainConfig
+from train.evaluation.agents import evaluated_agent
 from train.evaluation.compare import compare
 from train.evaluation.evaluate import plan
-from train.evaluation.measure import evaluated_agent, in_mode, measure
+from train.evaluation.measure import in_mode, measure
 from train.evaluation.scores import EvalReport
 from train.evaluation.tables import comparison_table, print_progress, table
 
@@ -46,7 +47,7 @@ class Teller(Always):
         return super().act(observations, rows)
 
 
-class Held(Always):
+class Holder(Always):
     """Holds something until it is closed, and says so."""
 
     def __init__(self, env):
@@ -54,19 +55,19 @@ class Held(Always):
         self.note("open")
 
     def note(self, what):
-        with open("PATH.held", "a") as file:
+        with open("PATH.holder", "a") as file:
             file.write(f"{what} ")
 
     def close(self):
         self.note("closed")
 
 
-class Crashing(Held):
+class Crashing(Holder):
     def act(self, observations, rows):
         raise ZeroDivisionError("a bug")
 
 
-class Sighted(Held):
+class Sighted(Holder):
     """Loses its server where there is nothing to see."""
 
     def act(self, observations, rows):
@@ -174,13 +175,13 @@ def test_a_gold_answer_or_a_plug_in_that_changed_is_another_evaluation(recipe, c
 
 
 def test_an_agent_is_closed_before_the_next_one_is_made_and_when_it_fails(recipe):
-    held = recipe.parent / "shown.txt.held"
+    noted = recipe.parent / "shown.txt.holder"
     policy = f"{recipe.parent}/teller.py:"
-    assert evaluate(recipe, "--policy", f"{policy}Held", "--blind=true")[0] == 0
-    assert held.read_text().split() == ["open", "closed"] * 2
+    assert evaluate(recipe, "--policy", f"{policy}Holder", "--blind=true")[0] == 0
+    assert noted.read_text().split() == ["open", "closed"] * 2
     with pytest.raises(ZeroDivisionError):
         evaluate(recipe, "--policy", f"{policy}Crashing", "--run.name=crash")
-    assert held.read_text().split() == ["open", "closed"] * 3
+    assert noted.read_text().split() == ["open", "closed"] * 3
 
 
 def test_an_agent_over_an_engine_closes_the_engine():
@@ -332,6 +333,15 @@ def test_a_comparison_is_second_minus_first():
         compare(first, report(row("a")), ("A", "B"))
 
 
+def test_a_category_of_a_data_set_does_not_steer_the_terminal(tmp_path, capsys):
+    rows = [row("a", category="\x1b[2Jx"), row("b", 0.0, category="half \ud800")]
+    for name in ("first", "second"):
+        report(*rows).save(tmp_path / name / "after.json")
+    assert cli.main(["compare", str(tmp_path / "first"), str(tmp_path / "second")]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "[2Jx" in out and "category half" in out
+
+
 def test_comparing_what_is_no_evaluation_says_what_to_run(tmp_path, capsys):
     assert cli.main(["compare", str(tmp_path), str(tmp_path)]) == 2
     assert "run `paravt eval` or `paravt merge` first" in capsys.readouterr().err
@@ -342,9 +352,10 @@ def test_comparing_what_is_no_evaluation_says_what_to_run(tmp_path, capsys):
     ("words", "message"),
     [
         (["--policy", "orcle"], "did you mean 'oracle'"),
-        (["--policy", "no_such_module:Agent"], "write module:factory"),
-        (["--policy", "players:Nobody"], "write module:factory"),
-        (["--policy", "nowhere.py:Agent"], "write module:factory"),
+        (["--policy", "no_such_module:Agent"], "give file.py:name or package.module:name"),
+        (["--policy", "players:Nobody"], "give file.py:name or package.module:name"),
+        (["--policy", "nowhere.py:Agent"], "give file.py:name or package.module:name"),
+        (["--policy", "support.evaluations:Nobody"], "no 'Nobody' in 'support.evaluations'"),
         (["--shard", "3/2"], "write i/n"),
         (["--mode", "tool"], "tools"),
         (["--suite", "paravt8"], "did you mean 'paravt7'"),

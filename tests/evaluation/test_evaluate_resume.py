@@ -15,8 +15,8 @@ from support.evaluations import HEADER, Always, Settings, row
 
 from train.common.errors import ConfigError
 from train.config.evaluation import Shard
-from train.evaluation.evaluate import evaluate, plan
-from train.evaluation.row_file import MemoryRows, RowFile, rows_path
+from train.evaluation.evaluate import MemoryRows, evaluate, plan
+from train.evaluation.row_file import RowFile, rows_path
 from train.evaluation.scores import EvalReport
 from train.evaluation.shards import merge
 
@@ -243,7 +243,8 @@ def test_a_folder_without_rows_says_so(tmp_path):
 
 def test_blind_rows_are_joined_when_merging(clip, make_vector, tmp_path):
     whole = write_shards(clip, make_vector, tmp_path)
-    rows = [replace(r, score=0.25, frame_budget=0) for r in whole.rows]
+    blinded = [replace(r.rollout, correct=0.25, frame_budget=0) for r in whole.rows]
+    rows = [replace(r, rollout=one) for r, one in zip(whole.rows, blinded, strict=True)]
     blind = opened(tmp_path / "after.blind.rows.jsonl", header={"planned": len(rows)})
     for r in rows:
         blind.add((r.task_id, 0), r)

@@ -1,16 +1,18 @@
 """Scores: spans, categories, errors, baselines, usage; every row in every denominator."""
 
+import json
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from support.builders import make_task
 from support.evaluations import report, rollout, row
 
+from agents.base import Trajectory
 from paravt_env.task import Task
 from train.evaluation.bootstrap import macro_interval
-from train.evaluation.evaluate import MAX_COMPLETION, duration_group, make_row
+from train.evaluation.row import MAX_COMPLETION, EvalRow, duration_group, make_row
 from train.evaluation.scores import EvalReport, with_blind
 from train.rollout.starts import Start
 
@@ -89,7 +91,7 @@ def test_the_categories_of_a_report_keep_their_videos_together():
         return report(*rows).macro()
 
     assert (of("abc").low, of("abc").high, of("abc").clusters) == (0.0, 1.0, 3)
-    alone = of("aaa")  # of one video: its tasks are drawn
+    alone = of("aaa")  # of one video: its tasks are resampled
     assert alone.low > 0.0 and alone.high < 1.0
 
 
@@ -183,17 +185,68 @@ def test_new_fields_survive_saving(tmp_path):
     assert EvalReport.load(tmp_path / "after.json") == original
 
 
+WRITTEN = """{"task_id": "t", "video": "/w.mp4", "family": "count", "category": "plot",
+"kind": "mcq", "frame_budget": 8, "question": "How many?", "gold": "C",
+"evidence": [[304.75, 317.0]], "score": 0.5, "majority": 1.0, "reward": 2.8, "compliant": true,
+"calls": 3, "executed": 2, "parallel": 1, "frames_seen": 44, "evidence_recall": 0.25,
+"stop_reason": "answered", "answer": "C", "error": "", "turns": [{"completion": "", "crops": [
+{"window": [null, 103.9], "status": "ok", "message": "", "frames": 8}]}], "error_kind": "",
+"duration": 814.0, "duration_group": "2-15 min", "usage": {"cost": 0.5}, "span_iou": null,
+"blind": 1.0}"""
+"""A row as reports and row files hold it."""
+
+
+def test_the_layout_of_a_row_on_disk():
+    fields = json.loads(WRITTEN)
+    read = EvalRow.from_json(fields)
+    assert (read.task_id, read.video, read.family, read.category) == (
+        "t",
+        "/w.mp4",
+        "count",
+        "plot",
+    )
+    assert (read.score, read.rollout.correct, read.reward) == (0.5, 0.5, 2.8)
+    assert (read.calls, read.executed, read.parallel, read.frames_seen) == (3, 2, 1, 44)
+    assert (read.evidence, read.evidence_recall) == (((304.75, 317.0),), 0.25)
+    assert (read.usage, read.blind, read.called) == ({"cost": 0.5}, 1.0, True)
+    written = json.dumps(read.as_json())
+    assert written == json.dumps(fields)  # the same keys in the same order
+    assert (
+        EvalRow.from_json({**fields, "evidence_recall": None}).as_json()["evidence_recall"] is None
+    )
+    for changes in ({"other": 1}, {"turns": None}, {"evidence": [[1.0]]}):
+        with pytest.raises((TypeError, ValueError)):
+            EvalRow.from_json({**fields, **changes})
+
+
+def test_a_failed_row_says_why_by_its_stop_reason():
+    lost = {**json.loads(WRITTEN), "error": "gone", "stop_reason": "agent_error"}
+    assert EvalRow.from_json({**lost, "error_kind": "agent_error"}).error_kind == "agent_error"
+    del lost["error_kind"]
+    assert EvalRow.from_json(lost).error_kind == "agent_error"
+
+
+def test_a_row_keeps_no_trajectories_and_no_terms():
+    tokens = np.zeros(2, np.int64)
+    one = Trajectory(tokens, tokens, tokens, tokens, tokens)
+    kept = made(make_task("/v.mp4"), trajectories=(one,)).rollout
+    assert (kept.trajectories, kept.terms) == ((), {})
+
+
 def test_a_row_of_an_old_report_can_be_read():
-    fields = {**vars(row()), "evidence": [[1.0, 2.0]], "turns": []}
+    fields = {**row().as_json(), "evidence": [[1.0, 2.0]], "turns": []}
     for name in ("error_kind", "duration", "duration_group", "usage", "span_iou", "blind"):
         del fields[name]
     assert EvalReport((replace(row()),)).rows[0] == row().from_json(fields)
+    del fields["error"]
+    with pytest.raises(KeyError, match="error"):
+        row().from_json(fields)
 
 
-def test_a_rollout_without_a_drawn_budget_keeps_the_asked_one():
+def test_a_rollout_without_a_sampled_budget_keeps_the_asked_one():
     task = make_task("/v.mp4")
     best = {task.family: "B"}
-    drawn = make_row(rollout(Start(task.id, 8)), task, best, Start(task.id, None))
-    assert drawn.frame_budget == 8
-    asked = make_row(SimpleNamespace(**vars(rollout(Start(task.id, 8)))), task, best, Start("x", 4))
+    sampled = make_row(rollout(Start(task.id, 8)), task, best, Start(task.id, None))
+    assert sampled.frame_budget == 8
+    asked = make_row(rollout(Start(task.id, 8)), task, best, Start("x", 4))
     assert asked.frame_budget == 4

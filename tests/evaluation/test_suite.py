@@ -17,7 +17,7 @@ from train.config.recipe import load
 from train.config.run import TrainConfig
 from train.config.suites import BASELINE, PARAVT, SUITES
 from train.evaluation import measure
-from train.evaluation.suite import Outcome, SuiteReport, differences
+from train.evaluation.suite import SetOutcome, SuiteReport, differences
 
 SEVEN = SUITES["paravt7"]
 
@@ -68,18 +68,18 @@ def test_each_metric_is_the_published_one():
         row("a", 1.0, category="x"), row("b", 1.0, category="x"), row("c", 0.0, category="y")
     )
     micro, macro, iou = SEVEN[0], SEVEN[4], SEVEN[6]
-    assert Outcome(micro, mixed).ours.mean == pytest.approx(2 / 3)
-    assert Outcome(macro, mixed).ours.mean == 0.5
+    assert SetOutcome(micro, mixed).ours.mean == pytest.approx(2 / 3)
+    assert SetOutcome(macro, mixed).ours.mean == 0.5
     spans = report(row("a", 0.9, kind="grounding", span_iou=0.25))
-    assert Outcome(iou, spans).ours.mean == 0.25
+    assert SetOutcome(iou, spans).ours.mean == 0.25
 
 
 def test_the_table_shows_ours_beside_the_paper_and_names_what_is_missing():
     found = SuiteReport(
         "paravt7",
         (
-            Outcome(SEVEN[0], report(row("a", 1.0), row("b", 0.0, error="e", error_kind="x"))),
-            Outcome(SEVEN[3], error="no folder data/lvbench"),
+            SetOutcome(SEVEN[0], report(row("a", 1.0), row("b", 0.0, error="e", error_kind="x"))),
+            SetOutcome(SEVEN[3], error="no folder data/lvbench"),
         ),
         ("temperature: 1.0; published: 0.0",),
     )
@@ -96,7 +96,7 @@ def test_the_table_shows_ours_beside_the_paper_and_names_what_is_missing():
     summary = found.summary()
     assert summary["sets"]["video_mme"]["ours"]["mean"] == 50.0
     assert summary["sets"]["lvbench"]["error"] == "no folder data/lvbench"
-    assert not SuiteReport("s", (Outcome(SEVEN[0], report(row())),)).failed
+    assert not SuiteReport("s", (SetOutcome(SEVEN[0], report(row())),)).failed
 
 
 @pytest.fixture
@@ -208,6 +208,6 @@ def test_an_engine_that_fails_in_one_set_leaves_the_others(play, monkeypatch, ca
 
 def test_errors_without_frames_fail_a_suite_too():
     blind = replace(report(row()), blind_errors={"agent_error": 3})
-    found = SuiteReport("s", (Outcome(SEVEN[0], blind),))
+    found = SuiteReport("s", (SetOutcome(SEVEN[0], blind),))
     assert found.failed and "video_mme: 3 errors without frames" in found.table()
     assert found.summary()["sets"]["video_mme"]["blind_errors"] == {"agent_error": 3}

@@ -22,8 +22,8 @@ from paravt_env.wrappers.text import ArrayAction, ArrayCodec, ArrayObservation  
 from train.config.evaluation import EvalConfig  # noqa: E402
 from train.config.recipe import load  # noqa: E402
 from train.config.run import TrainConfig  # noqa: E402
+from train.evaluation.agents import evaluated_agent  # noqa: E402
 from train.evaluation.evaluate import evaluate  # noqa: E402
-from train.evaluation.measure import evaluated_agent  # noqa: E402
 from train.rollout.play import play  # noqa: E402
 from train.rollout.starts import Start  # noqa: E402
 

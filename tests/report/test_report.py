@@ -2,7 +2,6 @@
 
 import base64
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import av
@@ -14,9 +13,11 @@ from support.evaluations import report, row
 from paravt_env.common.images import data_uri
 from paravt_env.video import VideoError
 from train.evaluation.bootstrap import Interval
-from train.report.charts import Span, interval_chart, line_chart, ticks, timeline
+from train.report.charts import interval_chart, line_chart
 from train.report.page import learned, render, write_report
+from train.report.plot import ticks
 from train.report.rollouts import choose, read_overview
+from train.report.timeline import Stretch, timeline
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 STEPS = [
@@ -46,10 +47,9 @@ class Tags(HTMLParser):
 
 def test_text_of_a_model_cannot_become_markup():
     turn = {"completion": HOSTILE, "crops": [{"window": (1, 2), "status": HOSTILE, "frames": 1}]}
-    hostile = row(
-        HOSTILE, answer=HOSTILE, gold=HOSTILE, question=HOSTILE, family=HOSTILE, turns=(turn,)
-    )
-    other = replace(hostile, frame_budget=8, error=HOSTILE, category=HOSTILE, family="plain")
+    said = {"answer": HOSTILE, "gold": HOSTILE, "question": HOSTILE, "turns": (turn,)}
+    hostile = row(HOSTILE, family=HOSTILE, **said)
+    other = row(HOSTILE, frame_budget=8, error=HOSTILE, category=HOSTILE, family="plain", **said)
     after = report(hostile, other)
     steps = [{"step": 0, f"reward/{HOSTILE}": 1.0, "reward/b": 1.0}]
     text = page(after, after, steps, {HOSTILE: HOSTILE}, name=HOSTILE)
@@ -136,6 +136,12 @@ def test_a_run_folder_becomes_a_page(tmp_path, clip):
     assert "<title>reward: 1</title>" in text
 
 
+def test_half_a_surrogate_pair_does_not_stop_the_page(tmp_path):
+    report(row(answer="half \ud800", gold="\udfff")).save(tmp_path / "after.json")
+    text = write_report(tmp_path, overview=overview).read_text(encoding="utf-8")
+    assert "answer half ?" in text and "gold ?" in text
+
+
 def test_a_folder_without_an_evaluation_says_what_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="paravt eval"):
         write_report(tmp_path)
@@ -187,7 +193,9 @@ def test_ticks_are_round_and_inside():
 
 
 def test_spans_are_drawn_to_scale_and_failed_ones_hollow():
-    svg = timeline(100.0, [50.0], {"after": [Span(0.0, 50.0, "ok"), Span(90.0, 95.0, "no", False)]})
+    svg = timeline(
+        100.0, [50.0], {"after": [Stretch(0.0, 50.0, "ok"), Stretch(90.0, 95.0, "no", False)]}
+    )
     widths = [float(width) for width in re.findall(r'width="([\d.]+)"', svg)]
     assert widths[0] == pytest.approx(10 * widths[1], rel=0.02)
     assert svg.count("fill:none") == 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from dataclasses import dataclass, fields, replace
 
 from agents.base import Decision
 from paravt_env.protocol import action_from_completion, render_completion
-from train.evaluation.scores import EvalReport, EvalRow
+from train.evaluation.row import EvalRow
+from train.evaluation.scores import EvalReport
+from train.rollout.play import Rollout
+from train.rollout.starts import Start
 
 HEADER = {"identity": {"seed": 0}, "settings": {"seed": 0}, "shard": "1/1", "planned": 2}
 
@@ -41,54 +43,60 @@ class Always:
         return [Decision(action_from_completion(text, 3)) for _ in rows]
 
 
-def row(task_id="a", score=1.0, **changes):
-    base = EvalRow(
-        task_id=task_id,
+def rollout(start, **changes):
+    """A finished episode that gave the letter B."""
+    base = Rollout(
+        task_id=start.task_id,
         video="/v.mp4",
         family="colour",
-        category="spatial",
-        kind="mcq",
-        frame_budget=4,
-        question="Which?",
-        gold="B",
-        evidence=((1.0, 2.0),),
-        score=score,
-        majority=0.5,
-        reward=score,
-        compliant=True,
-        calls=1,
-        executed=1,
-        parallel=1,
-        frames_seen=4,
-        evidence_recall=None,
+        category="",
+        frame_budget=start.frame_budget,
+        reward=1.0,
+        terms={"answer": 1.0, "total": 1.0},
         stop_reason="answered",
         answer="B",
-        error="",
+        correct=1.0,
+        compliant=True,
+        turns=({"completion": "x", "crops": [{"window": (math.nan, 1.0), "status": "ok"}]},),
+        calls=2,
+        executed=1,
+        parallel=2,
+        frames_seen=7,
+        evidence_recall=math.nan,
+        duration=30.0,
+        usage={"frames": 7.0},
     )
     return replace(base, **changes)
 
 
+def row(task_id="a", score=1.0, **changes):
+    """A row; the changes are its own, or of its rollout."""
+    if "error_kind" in changes:
+        changes["stop_reason"] = changes.pop("error_kind")
+    base = EvalRow(
+        rollout(
+            Start(task_id, 4),
+            category="spatial",
+            correct=score,
+            reward=score,
+            terms={},
+            turns=(),
+            calls=1,
+            parallel=1,
+            frames_seen=4,
+            duration=0.0,
+            usage={},
+        ),
+        kind="mcq",
+        question="Which?",
+        gold="B",
+        evidence=((1.0, 2.0),),
+        majority=0.5,
+    )
+    own = {field.name for field in fields(EvalRow)} & changes.keys()
+    played = replace(base.rollout, **{k: v for k, v in changes.items() if k not in own})
+    return replace(base, rollout=played, **{name: changes[name] for name in own})
+
+
 def report(*rows):
     return EvalReport(rows, {"resamples": 200, "confidence": 0.95, "seed": 0})
-
-
-def rollout(start, **changes):
-    base = {
-        "task_id": start.task_id,
-        "frame_budget": start.frame_budget,
-        "reward": 1.0,
-        "stop_reason": "answered",
-        "answer": "B",
-        "correct": 1.0,
-        "compliant": True,
-        "calls": 2,
-        "executed": 1,
-        "parallel": 2,
-        "frames_seen": 7,
-        "evidence_recall": math.nan,
-        "turns": ({"completion": "x", "crops": [{"window": (math.nan, 1.0), "status": "ok"}]},),
-        "error": "",
-        "duration": 30.0,
-        "usage": {"frames": 7.0},
-    }
-    return SimpleNamespace(**(base | changes))

@@ -15,6 +15,9 @@ from agents.model.vlm import VisionLanguageModel
 from paravt_env.protocol import Role, action_from_completion
 from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
+from train.config.evaluation import EvalConfig
+from train.evaluation.agents import evaluated_agent
+from train.evaluation.measure import measure
 from train.loop.launch import train
 from train.workers import lanes, rollout_workers
 
@@ -142,3 +145,14 @@ def test_what_is_no_agent_is_refused_with_what_it_needs(settings, factory, said)
     config.agent.engine = f"{Path(__file__)}:{factory}"
     with pytest.raises(ConfigError, match=said):
         train(config)
+
+
+def test_its_evaluation_plays_the_same_agent_and_knows_its_code(settings, tmp_path):
+    config = settings()
+    config.evaluation = EvalConfig(
+        split="test", frame_budgets=(1,), num_envs=2, resamples=10, temperature=1.0
+    )
+    report = measure(config, evaluated_agent(config), tmp_path / "after.json")
+    assert len(report.rows) == 2 and all(row.turns for row in report.rows)
+    header = (tmp_path / "after.rows.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    assert '"test_own_agent.py"' in header

@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paravt_env.span import parse_span
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
 from paravt_env.tasksets.base import TaskList, missing_videos
@@ -25,9 +24,8 @@ from paravt_env.tasksets.made.synthetic.generate import plan_tasks
 from paravt_env.tasksets.made.synthetic.stats import format_table, stats
 from paravt_env.tasksets.made.synthetic.world import WorldSettings
 from paravt_env.tasksets.published.materialize import materialize
-from paravt_env.tasksets.rows import Problem
-from paravt_env.video.store.store import FrameStore
-from paravt_env.video.types import VideoError
+from train.commands.data_checks import absent_videos, broken_videos
+from train.commands.options import whole
 from train.common.console import printable
 from train.common.errors import ConfigError
 
@@ -35,8 +33,31 @@ SYNTHETIC, ATARI = "synthetic", "atari"
 MADE_HERE = (SYNTHETIC, ATARI)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Do what `paravt data` was asked for, print it, and return the exit status."""
+def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
+    """Do what was asked for and print it; the exit status is 1 where something is wrong."""
+    parser.add_argument("action", choices=("make", "list", "stats", "validate", "materialize"))
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        help="make, stats: synthetic or atari; list, validate: task sets or JSONL manifests; "
+        "materialize: ParaVT-Parquet files or folders of them",
+    )
+    parser.add_argument("--tasks", default="synthetic", help="task set or JSONL manifest")
+    parser.add_argument("--root", help="folder of the videos")
+    parser.add_argument("--output", help="materialize: folder of the new files")
+    parser.add_argument("--open", action="store_true", help="validate: open every video, too")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another argument of the task set, such as annotations=FILE or hub=true",
+    )
+    parser.add_argument("--split", help="default: all of them in make, else test")
+    parser.add_argument("--videos", type=whole(1), help="videos of a split")
+    parser.add_argument("--limit", type=whole(0), default=20, help="tasks that list prints")
+    parser.add_argument("--frame-budgets", type=whole(0), nargs="+", default=[4, 8, 16, 32, 64])
+    args = parser.parse_args(words)
     sources = args.sources or [args.tasks]
     if args.action == "stats":
         print(measured(sources[0], args))
@@ -50,14 +71,19 @@ def run(args: argparse.Namespace) -> int:
             print(described(args.split or _split(source) or "all", tasks))
             print("\n".join(listed(tasks, args.limit)))
     else:
-        for source in sources:
-            if source not in MADE_HERE:
-                raise ConfigError(f"make knows {' and '.join(MADE_HERE)} only, not {source}")
-        for source in sources:
-            for split in (args.split,) if args.split else SPLITS:
-                options = _options(source, args) | {"split": split}
-                print(described(split, load_tasks(source, **options)))
+        _make(sources, args)
     return 0
+
+
+def _make(sources: Sequence[str], args: argparse.Namespace) -> None:
+    """Make the sets that are made here; all are known before the first is made."""
+    for source in sources:
+        if source not in MADE_HERE:
+            raise ConfigError(f"make knows {' and '.join(MADE_HERE)} only, not {source}")
+    for source in sources:
+        for split in (args.split,) if args.split else SPLITS:
+            options = _options(source, args) | {"split": split}
+            print(described(split, load_tasks(source, **options)))
 
 
 def measured(source: str, args: argparse.Namespace) -> str:
@@ -165,43 +191,6 @@ def _validate(source: str, args: argparse.Namespace) -> int:
     print(described(args.split or source, tasks))
     print(f"  {len(problems)} problems")
     return 1 if problems else 0
-
-
-def absent_videos(tasks: TaskList) -> Iterator[Problem]:
-    """One problem for each video that is not there, at the first row that names it."""
-    missing = missing_videos(tasks)
-    for task in tasks:
-        if count := missing.pop(task.video, 0):
-            message = f"no such file: {task.video} ({count} tasks)"
-            yield Problem(tasks.place_of(task.id), "video", message)
-
-
-def broken_videos(tasks: TaskList) -> Iterator[Problem]:
-    """Open every video that is there: those that cannot be read, evidence past the end."""
-    store = FrameStore()
-    durations: dict[str, float] = {}
-    missing = missing_videos(tasks)
-    try:
-        for task in tasks:
-            if task.video in missing:
-                continue
-            place = tasks.place_of(task.id)
-            if task.video not in durations:
-                try:
-                    durations[task.video] = store.info(task.video).duration
-                except VideoError as error:
-                    durations[task.video] = 0.0
-                    yield Problem(place, "video", str(error))
-            duration = durations[task.video]
-            gold = parse_span(task.answer) if task.kind == "grounding" else None
-            spans = {"evidence": task.evidence, "answer": (gold,) if gold else ()}
-            for field, values in spans.items():
-                if duration and any(end > duration for _, end in values):
-                    end = max(end for _, end in values)
-                    message = f"ends at {end:g} s, the video at {duration:g} s"
-                    yield Problem(place, field, message)
-    finally:
-        store.close()
 
 
 def _materialize(args: argparse.Namespace) -> int:

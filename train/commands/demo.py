@@ -7,28 +7,34 @@ are there already. Run it with `paravt demo`.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from transformers.utils.logging import disable_progress_bar
-
 from paravt_env.common.files import write_whole
+from train.commands.options import recipe_settings
 from train.common.errors import ConfigError
 from train.config.recipe import save
 from train.config.run import TrainConfig
-from train.evaluation.measure import evaluated_agent, measure
+from train.evaluation.agents import evaluated_agent
+from train.evaluation.measure import measure
 from train.evaluation.tables import print_progress
-from train.lab.diagnose.observer import observers_of
-from train.loop import checkpoint
-from train.loop.launch import train
 from train.report.page import learned, write_report
 
 MARKER = "demo.txt"
 """The file in a run's folder that says that a demo made it and that the next one may delete it."""
+
+
+def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
+    """Read the settings, then go through all stages."""
+    config = recipe_settings(parser, TrainConfig, words, "demo")
+    if config is not None:
+        journey(config)
+    return 0
 
 
 class Stages:
@@ -61,20 +67,18 @@ def fresh_folder(folder: Path) -> Path:
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARKER).write_text("Made by `paravt demo`; the next one of this name deletes it.\n")
+    write_whole(folder / MARKER, "Made by `paravt demo`; the next one of this name deletes it.\n")
     return folder
 
 
-def trained_model(folder: Path) -> str:
-    """The policy of the newest checkpoint in a run's folder."""
-    newest = checkpoint.latest(folder)
-    if newest is None:
-        raise FileNotFoundError(f"{folder} holds no checkpoint: the training did not finish")
-    return str(newest / checkpoint.MODEL)
-
-
-def run(config: TrainConfig) -> Path:
+def journey(config: TrainConfig) -> Path:
     """All stages; returns the report's path."""
+    # torch: only once the settings are known to be good
+    from transformers.utils.logging import disable_progress_bar
+
+    from train.lab.diagnose.observer import observers_of
+    from train.loop.launch import train
+
     disable_progress_bar()
     folder = fresh_folder(config.run.path)
     save(config, folder)
@@ -86,9 +90,9 @@ def run(config: TrainConfig) -> Path:
         before = measure(config, evaluated_agent(config), folder / "before.json", print_progress)
         print(f"   {learned(None, before)}")
     with stage("training"):
-        train(config, observers_of(config))
+        model = train(config, observers_of(config))
     with stage("test after training"):
-        trained = evaluated_agent(config, trained_model(folder))
+        trained = evaluated_agent(config, str(model))
         after = measure(config, trained, folder / "after.json", print_progress)
     with stage("report"):
         path = write_report(folder)

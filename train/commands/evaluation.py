@@ -1,4 +1,4 @@
-"""The commands around an evaluation: `paravt eval`, `paravt merge`, `paravt compare`.
+"""The commands around an evaluation: `paravt eval`, `merge`, `compare` and `report`.
 
 The last doors before the report: they measure or read, print tables, write JSON and HTML, and say
 by their exit status whether every sample could be scored. Tests: `pytest
@@ -14,34 +14,62 @@ from pathlib import Path
 from typing import Any
 
 from paravt_env.common.files import write_whole
+from train.commands.options import recipe_settings, whole
+from train.common.console import printable
 from train.config.evaluation import Shard
 from train.config.recipe import load
 from train.config.run import TrainConfig
 from train.config.suites import SUITES
+from train.evaluation.agents import evaluated_agent
 from train.evaluation.compare import compare, find_report
-from train.evaluation.measure import evaluated_agent, measure, measure_suite, save_settings
+from train.evaluation.measure import measure, measure_suite, save_settings
 from train.evaluation.scores import EvalReport
 from train.evaluation.shards import merge
-from train.evaluation.suite import Outcome, SuiteReport, differences
+from train.evaluation.suite import SetOutcome, SuiteReport, differences
 from train.evaluation.tables import comparison_table, print_progress, table
 from train.report.charts import frames_chart, grid
-from train.report.page import read_overview, render, write_report
+from train.report.page import render, write_html, write_report
+from train.report.rollouts import read_overview
 
 FAILED = 1
 """Exit status where a sample or a set could not be evaluated."""
 
 
-def run_evaluation(config: TrainConfig) -> int:
-    """`paravt eval`: measure, print the table, write `after.json`, its settings and `report.html`.
+SHORT = ("suite", "sweep", "shard", "mode", "policy", "blind")
+"""Settings of the evaluation that `paravt eval` takes without their group: `--shard 1/4`."""
+
+
+def run_evaluation(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
+    """`paravt eval`: read the settings, then evaluate."""
+    named = [with_group(word) for word in words]
+    suite = any(word.partition("=")[0] == "--evaluation.suite" for word in named)
+    default = "paravt7" if suite else "paragrpo_mini"
+    config = recipe_settings(parser, TrainConfig, named, default)
+    return 0 if config is None else evaluate(config)
+
+
+def with_group(word: str) -> str:
+    """A short option of `paravt eval` with its group.
+
+    >>> with_group("--shard=1/4"), with_group("--env.max_crops=1")
+    ('--evaluation.shard=1/4', '--env.max_crops=1')
+    """
+    name = word.removeprefix("--").partition("=")[0]
+    known = word.startswith("--") and name in SHORT
+    return f"--evaluation.{word.removeprefix('--')}" if known else word
+
+
+def evaluate(config: TrainConfig) -> int:
+    """Measure, print the table, write `after.json`, its settings and `report.html`.
 
     Returns:
         0, or `FAILED` if a sample (or a set of a suite) could not be scored.
     """
     folder = config.run.path
     if config.evaluation.suite:
-        return _run_suite(config)
+        return _evaluate_suite(config)
     report = measure(config, evaluated_agent(config), folder / "after.json", print_progress)
-    print(table(report))
+    print(printable(table(report)))
     if Shard.parse(config.evaluation.shard).count > 1:
         print(f"\nshard {config.evaluation.shard} done; with all of them: paravt merge {folder}")
         return _status(report)
@@ -50,7 +78,7 @@ def run_evaluation(config: TrainConfig) -> int:
     return _status(report)
 
 
-def _run_suite(config: TrainConfig) -> int:
+def _evaluate_suite(config: TrainConfig) -> int:
     suite = measure_suite(config, print_progress)
     folder = config.run.path / suite.name
     path = folder / f"{suite.name}.json"
@@ -65,18 +93,19 @@ def _run_suite(config: TrainConfig) -> int:
 
 
 def _tell_suite(suite: SuiteReport, path: Path) -> int:
-    print(suite.table())
+    print(printable(suite.table()))
     _write_json(path, suite.summary())
     print(f"\n{path}")
     return FAILED if suite.failed else 0
 
 
-def run_merge(args: argparse.Namespace) -> int:
+def run_merge(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     """`paravt merge`: one report of all shards of each evaluation, and suite, under a folder."""
+    parser.add_argument("folder", help="folder of a run, such as runs/paragrpo_mini")
     status = 0
-    merged = merge(Path(args.folder))
+    merged = merge(Path(parser.parse_args(words).folder))
     for path, report in merged:
-        print(f"{path}\n{table(report)}\n")
+        print(printable(f"{path}\n{table(report)}\n"))
         if path.name == "after.json":
             _write_pages(report, path.parent)
         status = status or _status(report)
@@ -100,7 +129,7 @@ def _suites(merged: Sequence[tuple[Path, EvalReport]]) -> Iterator[tuple[Path, S
         outcomes = []
         for entry in SUITES[name]:
             found = reports.get(entry.name)
-            outcomes.append(Outcome(entry, found, "" if found else "no rows of it are there"))
+            outcomes.append(SetOutcome(entry, found, "" if found else "no rows of it are there"))
         settings = folder / f"{name}.yaml"
         said = [f"not known: {settings} is missing"]
         if settings.is_file():
@@ -108,18 +137,33 @@ def _suites(merged: Sequence[tuple[Path, EvalReport]]) -> Iterator[tuple[Path, S
         yield folder / f"{name}.json", SuiteReport(name, tuple(outcomes), tuple(said))
 
 
-def run_compare(args: argparse.Namespace) -> int:
+def run_compare(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     """`paravt compare`: the paired differences of two evaluations; never fails on their errors."""
+    parser.add_argument("first", help="folder of a run, or a report (after.json)")
+    parser.add_argument("second", help="another one; differences are second minus first")
+    parser.add_argument("--json", help="write the comparison to this file")
+    parser.add_argument("--html", help="write a page with both to this file")
+    parser.add_argument("--examples", type=whole(0), default=6, help="rollouts of the page")
+    args = parser.parse_args(words)
     paths = [find_report(Path(place)) for place in (args.first, args.second)]
     first, second = (EvalReport.load(path) for path in paths)
     comparison = compare(first, second, (args.first, args.second))
-    print(comparison_table(comparison))
+    print(printable(comparison_table(comparison)))
     if args.json:
         _write_json(Path(args.json), comparison.summary())
     if args.html:
         title = f"{args.first} and {args.second}"
         page = render(title, first, second, [], {}, read_overview, args.examples)
-        write_whole(Path(args.html), page)
+        write_html(Path(args.html), page)
+    return 0
+
+
+def run_report(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
+    """`paravt report`: the page of a run's folder again."""
+    parser.add_argument("folder", help="folder of a run, such as runs/demo")
+    parser.add_argument("--examples", type=whole(0), default=6, help="rollouts that are shown")
+    args = parser.parse_args(words)
+    print(write_report(args.folder, args.examples))
     return 0
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agents.config import AgentConfig
-from agents.model.mini import MiniConfig
+from agents.model.shape import MiniConfig
 from paravt_env.common.names import known_name
 from train.config.checks import at_least
 from train.config.env import EnvConfig

@@ -70,7 +70,7 @@ def interval(
 ) -> Interval:
     """Percentile bootstrap of a mean (Efron 1979), resampling clusters with replacement.
 
-    Whole clusters are drawn, and a mean is over their rows (Davison and Hinkley 1997, Bootstrap
+    Whole clusters are sampled, and a mean is over their rows (Davison and Hinkley 1997, Bootstrap
     Methods and their Application, section 3.8).
 
     Args:
@@ -100,7 +100,7 @@ def macro_interval(
 ) -> Interval:
     """Mean of the groups' means, each group counting the same; clusters are resampled within each.
 
-    Where a cluster has rows in several groups, all clusters are drawn at once, so that these rows
+    Where a cluster has rows in several groups, all clusters are sampled at once, so that these rows
     stay together; a group that a resample leaves without rows is not in its mean.
 
     Args:
@@ -119,9 +119,9 @@ def macro_interval(
     members = [set(clusters) for _, clusters in groups.values()]
     count = len(set().union(*members))
     if count == sum(map(len, members)):
-        drawn = [_resampled(values, clusters, resamples, rng)[0]
+        means_GR = [_resampled(values, clusters, resamples, rng)[0]
                  for values, clusters in groups.values()]  # fmt: skip
-        means_R = np.mean(drawn, axis=0)
+        means_R = np.mean(means_GR, axis=0)
     else:
         means_R = _resampled_together(groups, resamples, rng)
     low, high = ends(means_R, confidence)
@@ -136,10 +136,10 @@ def crossed(
     """Totals over resampled runs and clusters: what any ratio of sums is bootstrapped from.
 
     Every run answered the same tasks, so runs and clusters of tasks (`video_clusters`) are both
-    drawn with replacement and a cell counts as often as the product of its draws (the pigeonhole
+    sampled with replacement and a cell counts as often as the product of its draws (the pigeonhole
     bootstrap: Owen 2007, Annals of Applied Statistics 1(2)). All arms share the draw of the
     clusters, which pairs them; each draws its runs on its own, as equal seeds of two arms have
-    nothing but the number in common. One run alone is always drawn: then the totals vary with the
+    nothing but the number in common. One run alone is always sampled: then the totals vary with the
     clusters only.
 
     Args:
@@ -154,11 +154,11 @@ def crossed(
     [[[2.0, 1.0], [2.0, 1.0]]]
     """
     rng = np.random.default_rng(seed)
-    drawn_RV = _drawn(arms[0].shape[1], resamples, rng)
+    counts_RV = _counts(arms[0].shape[1], resamples, rng)
     totals = []
     for sums_SVC in arms:
-        runs_RS = _drawn(len(sums_SVC), resamples, rng)
-        by_run_RSC = np.stack([drawn_RV @ sums_VC for sums_VC in sums_SVC], axis=1)
+        runs_RS = _counts(len(sums_SVC), resamples, rng)
+        by_run_RSC = np.stack([counts_RV @ sums_VC for sums_VC in sums_SVC], axis=1)
         totals.append(np.einsum("rs,rsc->rc", runs_RS, by_run_RSC))
     return totals
 
@@ -177,8 +177,8 @@ def _resampled(
     values_N, cluster_N = _checked(values, clusters)
     sums_V = np.bincount(cluster_N, weights=values_N)
     counts_V = np.bincount(cluster_N)
-    drawn_RV = rng.integers(len(sums_V), size=(resamples, len(sums_V)))
-    return sums_V[drawn_RV].sum(axis=1) / counts_V[drawn_RV].sum(axis=1), len(sums_V)
+    sampled_RV = rng.integers(len(sums_V), size=(resamples, len(sums_V)))
+    return sums_V[sampled_RV].sum(axis=1) / counts_V[sampled_RV].sum(axis=1), len(sums_V)
 
 
 def _resampled_together(
@@ -194,14 +194,14 @@ def _resampled_together(
     sums_VG, counts_VG = np.zeros((2, cluster_N.max() + 1, len(groups)))
     np.add.at(sums_VG, (cluster_N, group_N), values_N)
     np.add.at(counts_VG, (cluster_N, group_N), 1.0)
-    drawn_RV = _drawn(len(sums_VG), resamples, rng)
-    with np.errstate(invalid="ignore"):  # 0 / 0: a group that no drawn cluster has rows in
-        means_RG = (drawn_RV @ sums_VG) / (drawn_RV @ counts_VG)
+    counts_RV = _counts(len(sums_VG), resamples, rng)
+    with np.errstate(invalid="ignore"):  # 0 / 0: a group that no sampled cluster has rows in
+        means_RG = (counts_RV @ sums_VG) / (counts_RV @ counts_VG)
     return np.nanmean(means_RG, axis=1)
 
 
-def _drawn(count: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of `count` things is drawn in each resample: (R, count)."""
+def _counts(count: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of `count` things is sampled in each resample: (R, count)."""
     return rng.multinomial(count, np.full(count, 1 / count), size=resamples)
 
 

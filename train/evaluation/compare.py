@@ -14,7 +14,8 @@ from typing import Any
 
 from train.common.errors import ConfigError
 from train.evaluation.bootstrap import Interval
-from train.evaluation.scores import BREAKDOWNS, EvalReport, EvalRow, mean, paired_difference
+from train.evaluation.row import EvalRow
+from train.evaluation.scores import BREAKDOWNS, EvalReport, mean, paired_difference
 
 OTHERS: dict[str, Callable[[EvalRow], float]] = {
     "format compliance": lambda row: float(row.compliant),

@@ -11,33 +11,58 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 import numpy as np
 
 from agents.base import Agent
 from paravt_env.common.infos import plain
-from paravt_env.rewards.terms.answer import score_answer
-from paravt_env.span import parse_span, temporal_iou
-from paravt_env.task import Task, TaskSet
+from paravt_env.task import TaskSet
 from paravt_env.vector import LongVideoVectorEnv
-from train.config.evaluation import Shard
-from train.evaluation.row_file import MemoryRows, Rows, key_of
-from train.evaluation.scores import EvalReport, EvalRow
+from train.config.evaluation import EvalConfig, Shard
+from train.evaluation.row import EvalRow, RowKey, key_of, make_row
+from train.evaluation.scores import EvalReport
 from train.rollout.play import Rollout, play
 from train.rollout.starts import Start
 
-if TYPE_CHECKING:
-    from train.config.evaluation import EvalConfig
-
-Progress = Callable[[int, int, float, int], None]
+EvalProgress = Callable[[int, int, float, int], None]
 """Called with (rows done, rows in all, accuracy so far, errors so far)."""
-MAX_COMPLETION = 20_000
-"""Characters of a turn's text that a row keeps; what was cut is counted at its end."""
-DURATIONS = ((120.0, "under 2 min"), (900.0, "2-15 min"), (3600.0, "15-60 min"))
-"""Upper ends in seconds of the groups of videos whose source names none."""
+
+
+class Rows(Protocol):
+    """Where an evaluation keeps its rows (`train.evaluation.row_file` keeps them on disk)."""
+
+    @property
+    def done(self) -> set[RowKey]:
+        """Samples that need not be played."""
+
+    def add(self, key: RowKey, row: EvalRow) -> None:
+        """Keep the row of a sample."""
+
+    def load(self) -> list[EvalRow]:
+        """All rows, one for each sample."""
+
+
+class MemoryRows:
+    """Rows that nobody needs after this process."""
+
+    def __init__(self) -> None:
+        self._rows: dict[RowKey, EvalRow] = {}
+
+    @property
+    def done(self) -> set[RowKey]:
+        """Samples that were added."""
+        return set(self._rows)
+
+    def add(self, key: RowKey, row: EvalRow) -> None:
+        """Keep the row of a sample."""
+        self._rows[key] = row
+
+    def load(self) -> list[EvalRow]:
+        """All rows."""
+        return list(self._rows.values())
 
 
 def plan(task_ids: Sequence[str], settings: EvalConfig) -> list[Start]:
@@ -65,7 +90,7 @@ def evaluate(
     env: LongVideoVectorEnv,
     tasks: TaskSet,
     settings: EvalConfig,
-    progress: Progress | None = None,
+    progress: EvalProgress | None = None,
     rows: Rows | None = None,
 ) -> EvalReport:
     """Play the planned tasks and report every one of them.
@@ -112,7 +137,7 @@ def evaluate(
 class _Tally:
     """Running accuracy and errors, over the rows that were there and those that come."""
 
-    def __init__(self, rows: Rows, total: int, progress: Progress | None) -> None:
+    def __init__(self, rows: Rows, total: int, progress: EvalProgress | None) -> None:
         there = rows.load() if rows.done else []
         self.total, self.progress = total, progress
         self.done, self.score = len(rows.done), sum(row.score for row in there)
@@ -126,68 +151,6 @@ class _Tally:
         self.errors += bool(row.error)
         if self.progress is not None:
             self.progress(self.done, self.total, self.score / self.done, self.errors)
-
-
-def make_row(rollout: Rollout, task: Task, best: Mapping[str, str], start: Start) -> EvalRow:
-    """The row of a rollout; one with an error has score 0 and stays in every mean."""
-    failed = bool(rollout.error)
-    span = None
-    if task.kind == "grounding":
-        gold = parse_span(task.answer)
-        assert gold is not None  # or nothing could have scored the task
-        span = 0.0 if failed else temporal_iou(parse_span(rollout.answer), gold)
-    return EvalRow(
-        task_id=task.id,
-        video=task.video,
-        family=task.family,
-        category=task.category,
-        kind=task.kind,
-        frame_budget=rollout.frame_budget if start.frame_budget is None else start.frame_budget,
-        question=task.prompt,
-        gold=task.answer,
-        evidence=task.evidence,
-        score=0.0 if failed else float(rollout.correct),
-        majority=score_answer(task, best[task.family]),
-        reward=0.0 if failed else float(rollout.reward),
-        compliant=bool(rollout.compliant) and not failed,
-        calls=rollout.calls,
-        executed=rollout.executed,
-        parallel=rollout.parallel,
-        frames_seen=rollout.frames_seen,
-        evidence_recall=plain(rollout.evidence_recall),
-        stop_reason=str(rollout.stop_reason),
-        answer=rollout.answer,
-        error=rollout.error,
-        turns=tuple(_shortened(turn) for turn in plain(rollout.turns)),
-        error_kind=str(rollout.stop_reason) if failed else "",
-        duration=rollout.duration,
-        duration_group=duration_group(task, rollout.duration),
-        usage=plain(rollout.usage),
-        span_iou=span,
-    )
-
-
-def _shortened(turn: Mapping[str, Any]) -> dict[str, Any]:
-    text = turn["completion"]
-    cut = len(text) - MAX_COMPLETION
-    if cut <= 0:
-        return dict(turn)
-    return {**turn, "completion": f"{text[:MAX_COMPLETION]} [{cut} more characters]"}
-
-
-def duration_group(task: Task, seconds: float) -> str:
-    """How long the video is: in the source's words, or by `DURATIONS`; "" where nobody knows.
-
-    >>> duration_group(Task("t", "v", "Who?", "open", metadata={"duration_group": "600"}), 480.0)
-    '600'
-    """
-    for name in ("duration_group", "duration"):
-        named = str(task.metadata.get(name, ""))
-        if named and (name == "duration_group" or named.isalpha()):
-            return named
-    if not seconds:
-        return ""
-    return next((name for end, name in DURATIONS if seconds < end), "over 60 min")
 
 
 def majority_answers(tasks: TaskSet) -> dict[str, str]:

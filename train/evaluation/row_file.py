@@ -13,54 +13,17 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from paravt_env.common.infos import plain
 from train.common.errors import ConfigError
 from train.config.evaluation import Shard
-from train.evaluation.scores import EvalRow
-from train.rollout.starts import Start
+from train.evaluation.identity import changed
+from train.evaluation.row import EvalRow, RowKey
 
 FORMAT = 1
 ROWS = ".rows"
-Key = tuple[str, int | None]
-"""A sample: the task and the frame budget that was asked for (None: drawn by the environment)."""
-
-
-class Rows(Protocol):
-    """Where an evaluation keeps its rows."""
-
-    @property
-    def done(self) -> set[Key]:
-        """Samples that need not be played."""
-
-    def add(self, key: Key, row: EvalRow) -> None:
-        """Keep the row of a sample."""
-
-    def load(self) -> list[EvalRow]:
-        """All rows, one for each sample."""
-
-
-class MemoryRows:
-    """Rows that nobody needs after this process."""
-
-    def __init__(self) -> None:
-        self._rows: dict[Key, EvalRow] = {}
-
-    @property
-    def done(self) -> set[Key]:
-        """Samples that were added."""
-        return set(self._rows)
-
-    def add(self, key: Key, row: EvalRow) -> None:
-        """Keep the row of a sample."""
-        self._rows[key] = row
-
-    def load(self) -> list[EvalRow]:
-        """All rows."""
-        return list(self._rows.values())
 
 
 class RowFile:
@@ -101,13 +64,13 @@ class RowFile:
             self.close()
             raise
 
-    def add(self, key: Key, row: EvalRow) -> None:
+    def add(self, key: RowKey, row: EvalRow) -> None:
         """Append the row of a sample: one write, so that a killed process tears the last line."""
-        self._append({"key": list(key), "row": plain(asdict(row))})
+        self._append({"key": list(key), "row": plain(row.as_json())})
         self._done.add(key)
 
     @property
-    def done(self) -> set[Key]:
+    def done(self) -> set[RowKey]:
         """Samples that are in the file and need not be played."""
         return self._done
 
@@ -133,7 +96,7 @@ class RowFile:
         while data:
             data = data[os.write(self._file, data) :]
 
-    def _continue(self, header: Mapping[str, Any], retry_errors: bool) -> set[Key]:
+    def _continue(self, header: Mapping[str, Any], retry_errors: bool) -> set[RowKey]:
         """Cut a torn line off, check or write the header, and say which samples are there."""
         whole = 0
         with self.path.open("rb") as lines:
@@ -145,7 +108,7 @@ class RowFile:
             self._append(header)
             return set()
         there, errors, _ = _read(self.path)
-        changes = list(differences(there["identity"], header["identity"]))
+        changes = list(changed(there["identity"], header["identity"]))
         if there["format"] != FORMAT or changes:
             raise ConfigError(
                 f"{self.path} holds another evaluation ({'; '.join(changes[:4])}): give "
@@ -165,7 +128,7 @@ def read_rows(path: Path) -> tuple[dict[str, Any], list[EvalRow], float]:
     Raises:
         ConfigError: It has no header, or a line that is not ours.
     """
-    rows: dict[Key, EvalRow] = {}
+    rows: dict[RowKey, EvalRow] = {}
     seconds = 0.0
     lines = _lines(path)
     header = next(lines, None)
@@ -182,9 +145,9 @@ def read_rows(path: Path) -> tuple[dict[str, Any], list[EvalRow], float]:
     return header, list(rows.values()), seconds
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[Key, bool], int]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[RowKey, bool], int]:
     """Header, whether each sample failed, and the number of lines; keeps no row in memory."""
-    failed: dict[Key, bool] = {}
+    failed: dict[RowKey, bool] = {}
     header: dict[str, Any] = {}
     number = 0
     for number, line in enumerate(_lines(path), 1):
@@ -211,15 +174,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 content = json.loads(line)
                 known = {"identity", "shard", "planned", "settings", "format"}
-                ours = (
-                    known <= content.keys()
-                    if number == 1
-                    else content.keys()
-                    & {
-                        "row",
-                        "seconds",
-                    }
-                )
+                there = content.keys()
+                ours = known <= there if number == 1 else bool({"row", "seconds"} & there)
             except (ValueError, AttributeError):
                 ours = False
             if not ours:
@@ -232,23 +188,6 @@ def _not_ours(path: Path, number: int, error: Exception | None = None) -> Config
     return ConfigError(f"{path}, line {number}: not a row of an evaluation{why}")
 
 
-def _key(line: Mapping[str, Any]) -> Key:
+def _key(line: Mapping[str, Any]) -> RowKey:
     task_id, budget = line["key"]
     return task_id, budget
-
-
-def key_of(start: Start) -> Key:
-    """The sample that a start plays."""
-    if start.task_id is None:
-        raise ValueError("an evaluation plays named tasks")
-    return start.task_id, start.frame_budget
-
-
-def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
-    """Where two nested plain settings differ, by dotted name."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        for key in dict.fromkeys((*there, *here)):
-            inner = f"{name}.{key}" if name else str(key)
-            yield from differences(there.get(key), here.get(key), inner)
-    elif there != here:
-        yield f"{name}: {there!r} there, {here!r} here"

@@ -1,7 +1,7 @@
-"""What an evaluation leaves behind: a row for every task, means with intervals, saved as JSON.
+"""What an evaluation leaves behind: its rows, means with intervals, all saved as JSON.
 
-Written by `train.evaluation.evaluate`, drawn by `train.report.page`, printed by `paravt eval`. Run
-the tests with `pytest tests/evaluation/test_evaluate.py`.
+Written by `train.evaluation.evaluate`, shown by `train.report.page`, printed by `paravt eval`. A
+row is `train.evaluation.row.EvalRow`. Run the tests with `pytest tests/evaluation/test_scores.py`.
 """
 
 from __future__ import annotations
@@ -17,73 +17,12 @@ from typing import Any
 from paravt_env.common.files import write_whole
 from train.common.errors import ConfigError
 from train.evaluation.bootstrap import Interval, interval, macro_interval, video_clusters
+from train.evaluation.row import EvalRow
 
 BREAKDOWNS = ("family", "category", "kind", "frame_budget", "duration_group")
 """Fields of a row that accuracy is broken down by."""
 RECALL_AT = (0.3, 0.5, 0.7)
 """Temporal IoU from which a grounding answer counts as found, for R@0.3 and so on."""
-VIDEO_ERROR, AGENT_ERROR, JUDGE_ERROR = "video_error", "agent_error", "judge_error"
-ERROR_KINDS = (VIDEO_ERROR, AGENT_ERROR, JUDGE_ERROR)
-"""Why a row was not scored: nothing to see, no decision, no verdict."""
-
-
-@dataclass(frozen=True)
-class EvalRow:
-    """One task at one frame budget.
-
-    Attributes:
-        question: The prompt's question with its options; `gold` is the right answer, `evidence` its
-            spans in seconds. score: Value of the answer term, 0 to 1; 0 where there was an error.
-            majority: What the most frequent answer of the task's family scores here. calls: Calls
-            attempted; `executed` of them ran, `parallel` is the most in one turn. evidence_recall:
-            Part of the gold evidence that the crops cover; None without gold. error: Why nothing
-            was scored, "" where it was, and `error_kind` is one of `ERROR_KINDS`. turns: What was
-            said and cropped, for the report.
-        duration: Of the video, seconds; 0 where it could not be read. duration_group: As the source
-            names it, or by `duration`. usage: What the agent says the episode cost.
-        span_iou: Temporal IoU of the answer with the gold span; None for other kinds.
-        blind: Score of the same task without any frame; None where that was not played.
-    """
-
-    task_id: str
-    video: str
-    family: str
-    category: str
-    kind: str
-    frame_budget: int
-    question: str
-    gold: str
-    evidence: tuple[tuple[float, float], ...]
-    score: float
-    majority: float
-    reward: float
-    compliant: bool
-    calls: int
-    executed: int
-    parallel: int
-    frames_seen: int
-    evidence_recall: float | None
-    stop_reason: str
-    answer: str
-    error: str
-    turns: tuple[dict[str, Any], ...] = ()
-    error_kind: str = ""
-    duration: float = 0.0
-    duration_group: str = ""
-    usage: Mapping[str, float] = field(default_factory=dict)
-    span_iou: float | None = None
-    blind: float | None = None
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> EvalRow:
-        """The row that `asdict` and JSON made `fields` of."""
-        spans = tuple((start, end) for start, end in fields["evidence"])
-        return cls(**{**fields, "evidence": spans, "turns": tuple(fields["turns"])})
-
-    @property
-    def called(self) -> bool:
-        """Whether a tool was called, whatever became of the calls."""
-        return self.calls > 0
 
 
 @dataclass(frozen=True)
@@ -105,7 +44,7 @@ class EvalReport:
 
     def interval(self, rows: Sequence[EvalRow], value: Callable[[EvalRow], float]) -> Interval:
         """Mean of `value` over `rows` with its bootstrap interval over their videos."""
-        return interval([value(row) for row in rows], _clusters(rows), **self._bootstrap())
+        return interval([value(row) for row in rows], _clusters(rows), **self.resampling)
 
     def groups(self, breakdown: str) -> dict[Any, list[EvalRow]]:
         """Rows by the value of one of `BREAKDOWNS`, in order of the value."""
@@ -117,7 +56,7 @@ class EvalReport:
     @property
     def errors(self) -> Counter[str]:
         """Rows that were not scored, by the kind of error."""
-        return Counter(row.error_kind or row.stop_reason for row in self.rows if row.error)
+        return Counter(row.error_kind for row in self.rows if row.error)
 
     @property
     def failed(self) -> bool:
@@ -147,7 +86,7 @@ class EvalReport:
             str(key): ([row.score for row in rows], [cluster_of[row.task_id] for row in rows])
             for key, rows in self.groups(breakdown).items()
         }
-        return macro_interval(groups, **self._bootstrap())
+        return macro_interval(groups, **self.resampling)
 
     def grounding(self) -> dict[str, Interval]:
         """`mIoU` and `R@0.3`, `R@0.5`, `R@0.7` of the grounding rows; empty without such rows.
@@ -180,13 +119,16 @@ class EvalReport:
             "errors": sum(bool(row.error) for row in rows),
         }
 
-    def _bootstrap(self) -> dict[str, Any]:
+    @property
+    def resampling(self) -> dict[str, Any]:
+        """The settings of every interval."""
         return {k: v for k, v in self.settings.items() if k in ("resamples", "confidence", "seed")}
 
     def save(self, path: Path) -> None:
         """Write rows, settings and summary as JSON, atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {**asdict(self), "summary": self.summary()}
+        rows = [row.as_json() for row in self.rows]
+        content = {**vars(self), "rows": rows, "summary": self.summary()}
         write_whole(path, json.dumps(content, indent=1, allow_nan=False))
 
     @classmethod
@@ -267,5 +209,5 @@ def paired_difference(
     return interval(
         [value(second[key]) - value(first[key]) for key in first],
         _clusters([second[key] for key in first]),
-        **after._bootstrap(),
+        **after.resampling,
     )

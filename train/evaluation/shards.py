@@ -12,8 +12,10 @@ from typing import Any
 
 from train.common.errors import ConfigError
 from train.config.evaluation import Shard
-from train.evaluation.row_file import ROWS, differences, read_rows
-from train.evaluation.scores import EvalReport, EvalRow, with_blind
+from train.evaluation.identity import changed
+from train.evaluation.row import EvalRow
+from train.evaluation.row_file import ROWS, read_rows
+from train.evaluation.scores import EvalReport, with_blind
 
 BLIND = ".blind"
 """What the name of a report without frames ends with."""
@@ -57,7 +59,7 @@ def _join(parts: list[Path]) -> EvalReport:
     for path in parts:
         header, own, spent = read_rows(path)
         first = first or header
-        changes = list(differences(first["identity"], header["identity"]))
+        changes = list(changed(first["identity"], header["identity"]))
         shard = Shard.parse(header["shard"])
         if changes or (shards and shard.count != count):
             what = "; ".join(changes[:4]) or f"{shard.count} and {count} shards"

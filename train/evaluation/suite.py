@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from train.config.run import TrainConfig
 from train.config.suites import MAX_PIXELS, Entry
 from train.evaluation.bootstrap import Interval
 from train.evaluation.scores import EvalReport
 
-if TYPE_CHECKING:
-    from train.config.run import TrainConfig
-
 
 @dataclass(frozen=True)
-class Outcome:
+class SetOutcome:
     """What became of one set: its report, or why there is none."""
 
     entry: Entry
@@ -50,7 +48,7 @@ class SuiteReport:
     """A suite as it was measured."""
 
     name: str
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[SetOutcome]
     differences: Sequence[str] = field(default=())
 
     @property

@@ -17,7 +17,8 @@ from typing import Any
 from paravt_env.common.files import write_whole
 from train.common.metrics_file import read_metrics
 from train.evaluation.bootstrap import Interval
-from train.evaluation.scores import EvalReport, EvalRow, mean, paired_difference
+from train.evaluation.row import EvalRow
+from train.evaluation.scores import EvalReport, mean, paired_difference
 from train.report.charts import frames_chart, interval_chart, line_chart
 from train.report.rollouts import Overview, choose, read_overview, rollout_section
 from train.report.tables import accuracy_table, in_percent, in_points, measures_table
@@ -34,7 +35,7 @@ CURVES = (
 )
 """Metrics with a chart of their own, where the run logged them."""
 MANY_BUDGETS = 5
-"""From so many K on, accuracy is drawn as a curve over a logarithmic axis."""
+"""From so many K on, accuracy is a curve over a logarithmic axis."""
 LOW_BUDGET = 8
 """Up to this K the overview alone seldom suffices: calls must not disappear there."""
 
@@ -74,8 +75,12 @@ def write_report(
         overview or read_overview,
         examples,
     )
-    path = folder / "report.html"
-    write_whole(path, page)
+    return write_html(folder / "report.html", page)
+
+
+def write_html(path: Path, page: str) -> Path:
+    """Write a page in one stroke; half a surrogate pair, which a model may write, becomes "?"."""
+    write_whole(path, page.encode("utf-8", "replace"))
     return path
 
 

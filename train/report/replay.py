@@ -7,55 +7,28 @@ there is no script. Run `paravt replay FOLDER`.
 
 from __future__ import annotations
 
-import argparse
-import webbrowser
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from paravt_env.show.recording import RecordingError, load_episodes
 from paravt_env.show.render import clock
 from paravt_env.spaces import OVERVIEW
-from train.common.console import printable
-from train.common.errors import ConfigError
-from train.report.charts import Span, timeline
-from train.report.page import STYLE
+from train.report.page import STYLE, write_html
+from train.report.timeline import Stretch, timeline
 
 PAGE = "replay.html"
 
-Episode = Mapping[str, Any]
+Recorded = Mapping[str, Any]
+"""An episode as `paravt_env.show.recording` wrote it."""
 
 
-def replay(args: argparse.Namespace) -> Path:
-    """Print the chosen episodes, write the page, open it if asked; returns the page's path.
-
-    Raises:
-        ConfigError: The folder holds no recording, or no such episode.
-    """
-    folder = Path(args.folder)
-    try:
-        episodes = load_episodes(folder)
-    except RecordingError as error:
-        raise ConfigError(str(error)) from error
-    if args.episode is not None:
-        chosen = [episode for episode in episodes if episode["episode"] == args.episode]
-        if not chosen:
-            raise ConfigError(f"{folder} holds episodes 0 to {len(episodes) - 1}: {args.episode}?")
-        episodes = chosen
-    for episode in episodes:
-        print(printable(as_text(episode)))
-    path = folder / PAGE
-    draft = path.with_suffix(".tmp")
-    page = as_page(folder.resolve().name, episodes)
-    draft.write_bytes(page.encode("utf-8", "replace"))  # a model may write half a surrogate pair
-    draft.replace(path)
-    if args.open and not webbrowser.open(path.resolve().as_uri()):
-        raise ConfigError(f"no browser can be started here: open {path} yourself")
-    return path
+def write_page(folder: Path, episodes: Sequence[Recorded]) -> Path:
+    """Write the page of recorded episodes into the recording's folder; returns its path."""
+    return write_html(folder / PAGE, as_page(folder.resolve().name, episodes))
 
 
-def as_text(episode: Episode) -> str:
+def as_text(episode: Recorded) -> str:
     """One episode, turn by turn."""
     lines = [_title(episode), *_indent(episode["task"]["question"])]
     for number, turn in enumerate(episode["turns"], 1):
@@ -71,7 +44,7 @@ def as_text(episode: Episode) -> str:
     return "\n".join([*lines, f"  {_verdict(episode)}", ""])
 
 
-def as_page(name: str, episodes: Sequence[Episode]) -> str:
+def as_page(name: str, episodes: Sequence[Recorded]) -> str:
     """The episodes as an HTML page for the recording's own folder."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -81,7 +54,7 @@ def as_page(name: str, episodes: Sequence[Episode]) -> str:
     )
 
 
-def _section(episode: Episode) -> str:
+def _section(episode: Recorded) -> str:
     task = episode["task"]
     parts = [f"<div class=rollout><h3>{escape(_title(episode))}</h3>"]
     parts.append(f"<pre>{escape(task['question'])}</pre>{_timeline(episode)}")
@@ -111,27 +84,27 @@ def _figure(frame: Mapping[str, Any]) -> str:
     )
 
 
-def _timeline(episode: Episode) -> str:
+def _timeline(episode: Recorded) -> str:
     duration = episode["video"].get("duration")
     if not duration:
         return ""
     turns = episode["turns"]
     instants = [f["time"] for f in turns[0]["frames"] if f["window"] == OVERVIEW]
-    lanes = {"gold": [Span(a, b, "gold evidence") for a, b in episode["task"]["evidence"]]}
+    tracks = {"gold": [Stretch(a, b, "gold evidence") for a, b in episode["task"]["evidence"]]}
     for number, turn in enumerate(turns, 1):
         crops = turn["action"]["crops"] if turn["action"] else []
         spans = [
-            Span(start, end, crop["status"], crop["status"] == "ok")
+            Stretch(start, end, crop["status"], crop["status"] == "ok")
             for crop in crops
             for start, end in [crop["window"]]
             if None not in (start, end)
         ]
         if spans:
-            lanes[f"turn {number}"] = spans
-    return timeline(duration, instants, lanes)
+            tracks[f"turn {number}"] = spans
+    return timeline(duration, instants, tracks)
 
 
-def _title(episode: Episode) -> str:
+def _title(episode: Recorded) -> str:
     task = episode["task"]
     parts = [f"episode {episode['episode']}", f"task {task['id']}", f"gold {task['answer']}"]
     return " · ".join([*parts, f"K = {episode['frame_budget']}"])
@@ -156,7 +129,7 @@ def _crop(crop: Mapping[str, Any]) -> str:
     return f"{where}: {crop['status']}, {crop['frames']} frames{message}"
 
 
-def _verdict(episode: Episode) -> str:
+def _verdict(episode: Recorded) -> str:
     if not episode["finished"]:
         return "unfinished"
     if episode.get("error"):

@@ -13,8 +13,9 @@ import numpy as np
 
 from paravt_env.common.images import data_uri
 from paravt_env.video import FrameStore, VideoError, overview_times
-from train.evaluation.scores import EvalReport, EvalRow
-from train.report.charts import Span, timeline
+from train.evaluation.row import EvalRow
+from train.evaluation.scores import EvalReport
+from train.report.timeline import Stretch, timeline
 
 SHOWN_FRAMES = 12
 FRAME_HEIGHT = 72
@@ -77,10 +78,10 @@ def rollout_section(
             for image, t in zip(pixels, times, strict=True)
         )
         shown = f"{len(times)} of {row.frame_budget} overview frames"
-        lanes = {"gold": [Span(a, b, "gold evidence") for a, b in row.evidence]}
-        lanes |= {"before": _spans(before)} if before else {}
+        tracks = {"gold": [Stretch(a, b, "gold evidence") for a, b in row.evidence]}
+        tracks |= {"before": _spans(before)} if before else {}
         instants = overview_times(duration, row.frame_budget).tolist()
-        line = timeline(duration, instants, lanes | {"after": _spans(row)})
+        line = timeline(duration, instants, tracks | {"after": _spans(row)})
         look = f"<div class=frames>{strip}</div>{line}"
     except VideoError as error:
         shown, look = f"frames not available: {error}", ""
@@ -94,10 +95,10 @@ def rollout_section(
     )
 
 
-def _spans(row: EvalRow) -> list[Span]:
+def _spans(row: EvalRow) -> list[Stretch]:
     crops = [crop for turn in row.turns for crop in turn.get("crops", ())]
     return [
-        Span(crop["window"][0], crop["window"][1], crop["status"], crop["status"] == "ok")
+        Stretch(crop["window"][0], crop["window"][1], crop["status"], crop["status"] == "ok")
         for crop in crops
         if None not in crop["window"]
     ]
@@ -106,7 +107,7 @@ def _spans(row: EvalRow) -> list[Span]:
 def _transcript(title: str, row: EvalRow | None) -> str:
     if row is None:
         return ""
-    verdict = f"<span class={'right' if row.score > 0.5 else 'wrong'}>{row.score:.2f}</span>"
+    verdict = f"<span class={'correct' if row.score > 0.5 else 'wrong'}>{row.score:.2f}</span>"
     parts = [f"<div><h3>{title}: {verdict} · answer {escape(row.answer or '(none)')}</h3>"]
     if row.error:
         parts.append(f"<p class=wrong>{escape(row.error)}</p>")

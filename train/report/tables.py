@@ -11,7 +11,8 @@ from html import escape
 from typing import Any
 
 from train.evaluation.bootstrap import Interval
-from train.evaluation.scores import EvalReport, EvalRow, mean, paired_difference
+from train.evaluation.row import EvalRow
+from train.evaluation.scores import EvalReport, mean, paired_difference
 
 
 def in_percent(item: Interval) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from paravt_env.common.files import write_whole
 from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
-from train.lab.diagnose.probe import ProbeSettings, play_probe
+from train.lab.diagnose.probe import play_probe
 from train.lab.diagnose.records import read_training, read_transfers
 from train.lab.diagnose.report import (
     as_plain,
@@ -25,36 +25,9 @@ from train.lab.diagnose.report import (
     describe_training,
     describe_transfers,
 )
+from train.lab.diagnose.settings import ProbeSettings
 
 FILE = "diagnostics.json"
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.add_argument("folder", help="folder of a run of `paravt train`, such as runs/demo")
-    own = ProbeSettings()
-    parser.add_argument(
-        "--groups", type=int, default=own.groups, help="groups that the probe plays; 0: no"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=own.seed, help="of the probe's tasks and sampling"
-    )
-    parser.add_argument(
-        "--before",
-        default="",
-        metavar="[NAME=]JSON,...",
-        help="evaluations of the policy before training; the set that was trained on comes first",
-    )
-    parser.add_argument(
-        "--after", default="", metavar="[NAME=]JSON,...", help="the same sets after it"
-    )
-    parser.add_argument(
-        "--noise",
-        type=float,
-        default=own.noise,
-        help="s of the PAC-Bayes figure, in units of weights",
-    )
-    parser.add_argument("--delta", type=float, default=own.delta, help="its probability of failing")
 
 
 def run(args: argparse.Namespace) -> str:

@@ -24,6 +24,7 @@ from train.config.learner import LearnerConfig
 from train.config.run import TrainConfig
 from train.lab.diagnose.advice import Advice, advise
 from train.lab.diagnose.gradients import Gradients, credited, measure_gradients, scores_of
+from train.lab.diagnose.settings import ProbeSettings
 from train.lab.diagnose.terms import Terms, measure_terms
 from train.lab.diagnose.theory import FEWEST_SAMPLES, gaussian_divergence, pac_bayes
 from train.learner import lora
@@ -34,23 +35,6 @@ from train.rollout.difficulty import read_pass_rates, teachable
 from train.rollout.play import Rollout, play
 from train.rollout.selection import penalised, reward_weights
 from train.rollout.starts import Start
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """How a run is probed.
-
-    Attributes:
-        groups: Groups that are played, at least 2.
-        seed: Of their tasks and of the sampling.
-        noise: s of the PAC-Bayes figure, in units of weights.
-        delta: Probability with which it may fail.
-    """
-
-    groups: int = 4
-    seed: int = 0
-    noise: float = 0.01
-    delta: float = 0.05
 
 
 @dataclass(frozen=True)

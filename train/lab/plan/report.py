@@ -136,37 +136,8 @@ def _known(constants: Constants) -> str:
     return f"constants measured on {constants.source}: {', '.join(constants.fitted)}; {assumed}"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line's options; what is left out is the recipe's, or `Setting`'s default."""
-    parser.add_argument("--recipe", help="the longest rollouts of that recipe's settings")
-    parser.add_argument("--model", default="8b", help=", ".join(SHAPES))
-    for name, what in (
-        ("gpus", "cards, of all nodes"),
-        ("servers", "of them, cards that only play"),
-        ("frames", "overview frames"),
-        ("group", "rollouts of a group"),
-        ("groups", "groups of a step"),
-        ("completion", "tokens of a rollout"),
-        ("sequence", "cards that share a packed sequence"),
-        ("lora", "rank of the adapters; 0 trains everything"),
-        ("budget", "tokens of a micro-batch (packing.micro_batch_tokens)"),
-    ):
-        parser.add_argument(f"--{name}", type=int, help=what)
-    parser.add_argument("--freeze-vision", action="store_true", default=None)
-    parser.add_argument("--offload", action="store_true", default=None, help="moments on the CPU")
-    parser.add_argument("--no-recompute", dest="recompute", action="store_false", default=None)
-    parser.add_argument("--no-reshard", dest="reshard", action="store_false", default=None)
-    parser.add_argument("--no-reference", dest="reference", action="store_false", default=None)
-    parser.add_argument("--card-gb", type=float, help="memory of a card; default 141")
-    parser.add_argument("--measured", help="constants that benchmarks/gpu.py --json wrote")
-    parser.add_argument(
-        "--check",
-        help="compare that file's rows with the prediction from --measured, or from its other rows",
-    )
-
-
 def _read(recipe: str) -> Setting:
-    # Recipes load torch and transformers, seconds that a plan of given numbers does without.
+    # jsonargparse, which a plan of given numbers does without
     from train.config.recipe import load
     from train.config.run import TrainConfig
     from train.config.sft import SFTConfig

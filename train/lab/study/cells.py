@@ -23,7 +23,9 @@ from train.common.errors import ConfigError
 from train.config import recipe
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
-from train.evaluation.measure import FREE, evaluated_agent, measure
+from train.evaluation.agents import evaluated_agent
+from train.evaluation.identity import FREE
+from train.evaluation.measure import measure
 from train.lab.diagnose.observer import observers_of
 from train.loop import checkpoint, launch
 from train.sft import sft

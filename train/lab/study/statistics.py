@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from train.evaluation.bootstrap import Interval, crossed, ends, video_clusters
-from train.evaluation.scores import EvalReport, EvalRow
+from train.evaluation.row import EvalRow
+from train.evaluation.scores import EvalReport
 from train.loop.metrics import necessity_gap, necessity_sums
 
 Value = Callable[[EvalRow], float]

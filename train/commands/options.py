@@ -1,0 +1,77 @@
+"""What several commands read in the same way: whole numbers, and a recipe with its overrides.
+
+Used by the files of this folder. Tests: `pytest tests/commands/test_cli.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+Config = TypeVar("Config")
+
+RECIPE_HELP = """usage: {prog} [RECIPE] [--key.sub VALUE ...] [--print-config]
+
+{title}
+
+RECIPE        name of a packaged recipe ({recipes}),
+              or path of a YAML file; --config RECIPE says the same
+--key.sub     overrides one setting; --print-config lists all of them
+"""
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number of at least `least`.
+
+    >>> whole(1)("3")
+    3
+    """
+
+    def read(text: str) -> int:
+        if not text.strip().removeprefix("+").isdecimal() or int(text) < least:
+            message = f"{text!r} is not a whole number of at least {least}"
+            raise argparse.ArgumentTypeError(message)
+        return int(text)
+
+    return read
+
+
+def recipe_settings(
+    parser: argparse.ArgumentParser, kind: type[Config], words: Sequence[str], default: str
+) -> Config | None:
+    """The settings of a command that runs a recipe; None where they, or help, were only printed.
+
+    Args:
+        parser: Its name and title stand in the help.
+        kind: Dataclass that the recipe describes.
+        words: `[RECIPE] [--key.sub VALUE ...] [--print-config]`.
+        default: Recipe where none is named.
+
+    Raises:
+        ConfigError: Unknown recipe or key, wrong type, value out of range.
+    """
+    from train.config import recipe  # here, because `data` and `play` need no jsonargparse
+
+    rest = list(words)
+    if "-h" in rest or "--help" in rest:
+        known = ", ".join(recipe.recipe_names())
+        said = RECIPE_HELP.format(prog=parser.prog, title=parser.description, recipes=known)
+        print(said, end="")
+        return None
+    name = default
+    if rest and not rest[0].startswith("--") and "=" not in rest[0]:
+        name = rest.pop(0)
+    for place, word in enumerate(rest):
+        if word == "--config" and place + 1 < len(rest):
+            name = rest[place + 1]
+            del rest[place : place + 2]
+            break
+        if word.startswith("--config="):
+            name = rest.pop(place).partition("=")[2]
+            break
+    settings = recipe.load(kind, name, [word for word in rest if word != "--print-config"])
+    if "--print-config" in rest:
+        print(recipe.as_yaml(settings), end="")
+        return None
+    return settings
