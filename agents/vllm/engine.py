@@ -213,6 +213,8 @@ def token_versions(spans: Any, tokens: int) -> list[int]:
             if isinstance(span, dict)
             else (span.start, span.end, span.version)
         )
+        if not 0 <= start <= end <= tokens:
+            raise EngineError(f"vLLM's versions of the weights are not the tokens': {start}-{end}")
         versions[start:end] = [int(version)] * (end - start)
     if -1 in versions:
         raise EngineError("vLLM did not say which weights drew a token")
