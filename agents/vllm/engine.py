@@ -59,6 +59,28 @@ def check_shared_memory(needed: int, folder: str = "/dev/shm") -> None:
         )
 
 
+def check_card(device: str) -> None:
+    """Refuse a device that vLLM in this process would not take: it takes the process's own card.
+
+    Args:
+        device: `agent.device`, such as `cuda` or `cuda:1`.
+
+    Raises:
+        EngineError: It is another card.
+    """
+    kind, _, card = device.partition(":")
+    own = os.environ.get("LOCAL_RANK", "0")
+    if kind != "cuda" or card in ("", own):
+        return
+    advice = f"Set CUDA_VISIBLE_DEVICES={card} and agent.device=cuda"
+    if "LOCAL_RANK" in os.environ:
+        advice = "Set agent.device=cuda, so that each process takes its own"
+    raise EngineError(
+        f"agent.device={device} with agent.engine=vllm: vLLM in this process takes card {own} of "
+        f"those that it sees. {advice}, or agent.engine=vllm_server"
+    )
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A context from which `count` completions of at most `limit` tokens are to be drawn."""

@@ -192,8 +192,8 @@ class ServerEngine:
             yield
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise EngineError(
-                f"{self.url} answered in a form that is not vLLM 0.32's ({error!r}): was it started "
-                "with the arguments of docs/engines.md?"
+                f"{self.url} answered in a form that is not vLLM 0.32's ({error!r}): start it with "
+                "the arguments that docs/engines.md prints"
             ) from error
 
     def _versions(self, spans: Any, tokens: int) -> list[int]:

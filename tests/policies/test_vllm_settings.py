@@ -174,7 +174,6 @@ def test_an_engine_that_does_not_start_ends_an_evaluation(vlm, monkeypatch) -> N
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["--agent.device=cuda:1"], "CUDA_VISIBLE_DEVICES=1"),
         (["--agent.vllm.tensor_parallel=2"], "agent.engine=vllm_server"),
         (["--agent.vllm.gpu_memory_utilization=0"], "above 0 and at most 1: 0"),
         (["--agent.vllm.gpu_memory_utilization=1.5"], "above 0 and at most 1: 1.5"),

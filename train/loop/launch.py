@@ -21,6 +21,7 @@ import torch
 from agents.config import AgentConfig, Limits
 from agents.model.agent import TransformersAgent
 from agents.model.vlm import VisionLanguageModel
+from agents.vllm.engine import EngineError, check_card
 from paravt_env.common.files import write_whole
 from paravt_env.vector import LongVideoVectorEnv
 from train.common.errors import ConfigError
@@ -160,6 +161,11 @@ def _check(
             "run.asynchronous with several processes: some must play while the others update, so "
             "give parallel.layout=split too"
         )
+    if config.agent.engine == "vllm":
+        try:
+            check_card(config.agent.device)
+        except EngineError as error:
+            raise ConfigError(str(error)) from error
     if several and config.agent.engine != "transformers":
         _check_servers(config)
     if several and config.diagnostics.every and config.diagnostics.groups:
