@@ -22,7 +22,7 @@ import numpy as np
 
 from agents.base import Completion, Decision
 from agents.chat.client import ChatClient, ChatConfig, ChatRequest
-from agents.chat.text import Message, completion_text, native_calls, one_call
+from agents.chat.text import Message, ToolCall, completion_text, native_calls, one_call
 from agents.config import AgentConfig, Limits
 from agents.text.conversation import row_of
 from paravt_env.common.http.client import Usage
@@ -55,7 +55,7 @@ class _Row:
 
     messages: list[Message] = field(default_factory=list)
     action: dict[str, Any] | None = None
-    tool_calls: list[Message] = field(default_factory=list)
+    tool_calls: list[ToolCall] = field(default_factory=list)
     """Native calls of the last turn, as the server gave them."""
     frames: int = 0
     usage: Usage = field(default_factory=Usage)
@@ -223,7 +223,7 @@ class OpenAIAgent:
         """Parts as the content of a message: text, and frames as pictures."""
         if all(isinstance(part, str) for part in parts):
             return "".join(map(str, parts))
-        content: list[Message] = []
+        content: list[dict[str, Any]] = []
         for part in parts:
             if isinstance(part, FrameRef):
                 self._rows[row].frames += 1

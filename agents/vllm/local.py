@@ -18,17 +18,15 @@ import torch.distributed as dist
 from agents.base import image_key
 from agents.config import AgentConfig
 from agents.model.vlm import VisionLanguageModel
+from agents.vllm.arguments import check_card, engine_arguments, prepare_environment
 from agents.vllm.batch import SharedBatch
 from agents.vllm.engine import (
     INITIAL,
     EngineError,
     Generated,
     Prompt,
-    check_card,
-    engine_arguments,
     image_items,
     placeholders,
-    prepare_environment,
     token_versions,
 )
 

@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 from agents.config import AgentConfig
-from agents.vllm.engine import SHARED_MEMORY, EngineError, engine_arguments, prepare_environment
+from agents.vllm.arguments import SHARED_MEMORY, engine_arguments, prepare_environment
+from agents.vllm.engine import EngineError
 from paravt_env.common.http.endpoint import EndpointError, exchange
 
 TORCHRUN = (

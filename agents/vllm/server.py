@@ -19,12 +19,12 @@ from typing import Any
 from agents.base import AgentStats, image_key
 from agents.config import AgentConfig
 from agents.model.vlm import VisionLanguageModel
+from agents.vllm.arguments import checkpoint_path
 from agents.vllm.engine import (
     INITIAL,
     EngineError,
     Generated,
     Prompt,
-    checkpoint_path,
     image_items,
     placeholders,
     token_versions,

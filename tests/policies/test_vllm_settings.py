@@ -16,7 +16,8 @@ from agents.model.agent import TransformersAgent
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.agent import VLLMAgent
-from agents.vllm.engine import EngineError, Generated, check_shared_memory, engine_arguments
+from agents.vllm.arguments import check_shared_memory, engine_arguments
+from agents.vllm.engine import EngineError, Generated
 from paravt_env.protocol import render_completion
 from paravt_env.settings import EnvSettings
 from train.common.errors import ConfigError
@@ -208,7 +209,7 @@ def test_the_share_of_the_card_reaches_vllm() -> None:
 def test_weights_that_shared_memory_cannot_hold_are_refused(tmp_path, monkeypatch) -> None:
     """Writing past its end would end the process without a word."""
     usage = SimpleNamespace(free=3 * 2**29)
-    monkeypatch.setattr("agents.vllm.engine.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("agents.vllm.arguments.shutil.disk_usage", lambda folder: usage)
     check_shared_memory(3 * 2**29, str(tmp_path))
     with pytest.raises(EngineError, match=r"16.0 GiB .* has 1.5 GiB free.*--shm-size=17g"):
         check_shared_memory(16 * 2**30, str(tmp_path))

@@ -21,7 +21,8 @@ import torch
 from agents.config import AgentConfig, Limits
 from agents.model.agent import TransformersAgent
 from agents.model.vlm import VisionLanguageModel
-from agents.vllm.engine import EngineError, check_card
+from agents.vllm.arguments import check_card
+from agents.vllm.engine import EngineError
 from paravt_env.common.files import write_whole
 from paravt_env.vector import LongVideoVectorEnv
 from train.common.errors import ConfigError

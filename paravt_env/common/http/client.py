@@ -2,7 +2,7 @@
 
 Whoever asks a server that speaks OpenAI's chat completions does it through here: the LLM judge
 (`paravt_env.rewards.judge`) and the chat agent (`agents.chat`). Tests: `pytest
-tests/env/test_http.py`.
+tests/common/test_http.py`.
 """
 
 from __future__ import annotations

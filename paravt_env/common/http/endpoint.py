@@ -2,7 +2,7 @@
 
 Under the chat client (`paravt_env.common.http.client`) and the engine that is a vLLM server.
 Standard library only. What went wrong is an `EndpointError` that says whether asking again may
-help. Tests: `pytest tests/env/test_http.py`.
+help. Tests: `pytest tests/common/test_http.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a chat server's reply says: its text, in whichever form, and its tokens; pure functions.
 
 Between the bytes of `paravt_env.common.http.endpoint` and whoever asked. Tests: `pytest
-tests/env/test_http.py`.
+tests/common/test_http.py`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `http.client` allows its timeout to every packet anew. Here each step of a connection (handshake,
 sending, every read, of headers too) may take what is left. Under `paravt_env.common.http.endpoint`,
-as handlers of `urllib.request`. Tests: `pytest tests/env/test_http.py`.
+as handlers of `urllib.request`. Tests: `pytest tests/common/test_http.py`.
 """
 
 from __future__ import annotations
