@@ -12,12 +12,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, IncompleteRead, InvalidURL
 from typing import Any, TypeVar
 
-from paravt_env.common.http.timed import TimedHandler, TimedSecureHandler
+from paravt_env.common.http.timed import TimedHandler
 
 MAX_REPLY_BYTES = 4 * 2**20
 """Of a reply that is one chat completion."""
@@ -26,27 +27,26 @@ _TEMPORARY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
 class EndpointError(RuntimeError):
     """No usable reply.
 
     Attributes:
+        problem: What went wrong.
         temporary: Whether the same request may succeed later.
         retry_after: Seconds that the server asked to wait; 0 where it did not.
         status: HTTP status of a refusal; 0 where there was none.
         broken: Whether a connection was there and was lost.
     """
 
-    def __init__(
-        self,
-        message: str,
-        temporary: bool,
-        retry_after: float = 0.0,
-        status: int = 0,
-        broken: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.temporary, self.retry_after = temporary, retry_after
-        self.status, self.broken = status, broken
+    problem: str
+    temporary: bool
+    retry_after: float = 0.0
+    status: int = 0
+    broken: bool = False
+
+    def __str__(self) -> str:
+        return self.problem
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -56,7 +56,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_OPENER = urllib.request.build_opener(_NoRedirect, TimedHandler, TimedSecureHandler)
+_OPENER = urllib.request.build_opener(_NoRedirect, TimedHandler)
 
 
 def exchange(

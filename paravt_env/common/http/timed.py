@@ -2,7 +2,7 @@
 
 `http.client` allows its timeout to every packet anew. Here each step of a connection (handshake,
 sending, every read, of headers too) may take what is left. Under `paravt_env.common.http.endpoint`,
-as handlers of `urllib.request`. Tests: `pytest tests/common/test_http.py`.
+as a handler of `urllib.request`. Tests: `pytest tests/common/test_http.py`.
 """
 
 from __future__ import annotations
@@ -73,18 +73,14 @@ class _SecureConnection(HTTPSConnection, _Connection):
     """The same over TLS."""
 
 
-class TimedHandler(urllib.request.HTTPHandler):
-    """Opens `http:` addresses."""
+class TimedHandler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Opens `http:` and `https:` addresses; what it gives has its headers read."""
 
     def http_open(self, request: urllib.request.Request) -> Any:
-        """The response, headers read."""
+        """By a plain connection."""
         return self.do_open(_Connection, request)
 
-
-class TimedSecureHandler(urllib.request.HTTPSHandler):
-    """Opens `https:` addresses."""
-
     def https_open(self, request: urllib.request.Request) -> Any:
-        """The response, headers read."""
+        """By one over TLS."""
         context = self._context  # type: ignore[attr-defined]
         return self.do_open(_SecureConnection, request, context=context)
