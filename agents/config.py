@@ -6,7 +6,6 @@ Command: `paravt train paragrpo_mini --print-config`.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -117,25 +116,13 @@ class AgentConfig:
     the vision tower is frozen); the oldest go first."""
 
     def __post_init__(self) -> None:
-        """Check the ranges, and what vLLM in this process cannot do."""
+        """Check the ranges, and what vLLM in a process cannot do."""
         check_name("agent.engine", self.engine, dict.fromkeys(ENGINES))
         if not self.feature_cache_gib >= 0:
             raise ValueError(
                 f"agent.feature_cache_gib must not be negative: {self.feature_cache_gib}"
             )
-        if self.engine != "vllm":
-            return
-        kind, _, card = self.device.partition(":")
-        own = os.environ.get("LOCAL_RANK", "0")
-        if kind == "cuda" and card not in ("", own):
-            advice = f"Set CUDA_VISIBLE_DEVICES={card} and agent.device=cuda"
-            if "LOCAL_RANK" in os.environ:
-                advice = "Set agent.device=cuda, so that each process takes its own"
-            raise ValueError(
-                f"agent.device={self.device} with agent.engine=vllm: vLLM in this process takes "
-                f"card {own} of those that it sees. {advice}, or agent.engine=vllm_server"
-            )
-        if self.vllm.tensor_parallel > 1:
+        if self.engine == "vllm" and self.vllm.tensor_parallel > 1:
             raise ValueError(
                 f"agent.vllm.tensor_parallel={self.vllm.tensor_parallel} with agent.engine=vllm: "
                 "each process has an engine of its own on one card, and new weights reach that "
@@ -145,13 +132,13 @@ class AgentConfig:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the environment allows, as a text agent is told it."""
+    """What the environment allows, as a text agent is told it: that much of it and no more."""
 
-    max_crops: int = 5
+    max_crops: int = EnvSettings.max_crops
     """Calls in a turn."""
-    max_crop_seconds: float = 45.0
+    max_crop_seconds: float = EnvSettings.max_crop_seconds
     """Seconds of video in a crop."""
-    max_turns: int = 3
+    max_turns: int = EnvSettings.max_turns
     """Turns that may call."""
     evidence: Evidence = "subagent"
     """How crops are taken in, unless the agent's own setting says otherwise."""

@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 
 from agents.base import Completion, Decision
-from agents.chat.client import ChatClient, ChatConfig, ChatRequest, ChatUsage
-from agents.chat.text import Message, completion_text, native_calls, one_call
+from agents.chat.client import ChatClient, ChatConfig, ChatRequest
+from agents.chat.text import Message, ToolCall, completion_text, native_calls, one_call
 from agents.config import AgentConfig, Limits
 from agents.text.conversation import row_of
-from paravt_env.common.http.endpoint import EndpointError, Reply
+from paravt_env.common.http.client import Usage
+from paravt_env.common.http.endpoint import EndpointError
+from paravt_env.common.http.replies import Reply
 from paravt_env.common.images import data_uri
 from paravt_env.common.names import known_name
 from paravt_env.crop import CROP_STATUSES, CropStatus
@@ -53,10 +55,10 @@ class _Row:
 
     messages: list[Message] = field(default_factory=list)
     action: dict[str, Any] | None = None
-    tool_calls: list[Message] = field(default_factory=list)
+    tool_calls: list[ToolCall] = field(default_factory=list)
     """Native calls of the last turn, as the server gave them."""
     frames: int = 0
-    usage: ChatUsage = field(default_factory=ChatUsage)
+    usage: Usage = field(default_factory=Usage)
 
 
 class OpenAIAgent:
@@ -85,7 +87,7 @@ class OpenAIAgent:
         pause: Callable[[float], None] = time.sleep,
         **chat: Any,
     ) -> None:
-        self.chat = ChatConfig(base_url, model, key_variable, **chat)
+        self.chat = ChatConfig(base_url, model, key_variable=key_variable, **chat)
         native = self.chat.calls == "native"
         self.config = config or AgentConfig(prompt_style="tool_calling" if native else "paravt")
         self.limits = limits or Limits()
@@ -127,7 +129,7 @@ class OpenAIAgent:
             self._rows.setdefault(row, _Row())
         texts, failed = self._read_crops(views)
         asked = [row for row in rows if row not in failed]
-        replies = self.client.ask([self._turn(row, views[row], texts[row]) for row in asked])
+        replies = self.client.ask_all([self._turn(row, views[row], texts[row]) for row in asked])
         decisions = {
             row: self._decide(row, reply) for row, reply in zip(asked, replies, strict=True)
         }
@@ -160,7 +162,7 @@ class OpenAIAgent:
                 )
         texts = {row: [""] * self.limits.max_crops for row in views}
         failed: dict[int, EndpointError] = {}
-        for (row, call), reply in zip(places, self.client.ask(requests), strict=True):
+        for (row, call), reply in zip(places, self.client.ask_all(requests), strict=True):
             if isinstance(reply, EndpointError):
                 failed[row] = reply
             else:
@@ -221,7 +223,7 @@ class OpenAIAgent:
         """Parts as the content of a message: text, and frames as pictures."""
         if all(isinstance(part, str) for part in parts):
             return "".join(map(str, parts))
-        content: list[Message] = []
+        content: list[dict[str, Any]] = []
         for part in parts:
             if isinstance(part, FrameRef):
                 self._rows[row].frames += 1

@@ -18,9 +18,12 @@ from paravt_env.protocol.parser import parse
 from paravt_env.protocol.tags import CALL, TAG_PATTERN, THINK, closing, opening
 
 Message = dict[str, Any]
+"""One message of a conversation, as servers take it."""
+ToolCall = dict[str, Any]
+"""One call in the `tool_calls` of a message."""
 
 
-def native_calls(message: Mapping[str, Any]) -> list[Message]:
+def native_calls(message: Mapping[str, Any]) -> list[ToolCall]:
     """The tool calls of a reply in a form that every server takes back in the next turn.
 
     Arguments that are not one JSON object would be refused there: they go into `text`, for the
@@ -44,7 +47,9 @@ def native_calls(message: Mapping[str, Any]) -> list[Message]:
     return calls
 
 
-def completion_text(content: str, message: Mapping[str, Any], calls: Sequence[Message] = ()) -> str:
+def completion_text(
+    content: str, message: Mapping[str, Any], calls: Sequence[ToolCall] = ()
+) -> str:
     r"""A reply as the one text that the environment parses: thought, content, calls.
 
     Args:

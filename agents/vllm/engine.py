@@ -12,8 +12,6 @@ Needs the vllm extra (`docs/engines.md`). Tests: `make test-engines`.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,41 +20,15 @@ import numpy as np
 import torch
 
 from agents.base import AgentError, AgentStats
-from agents.config import AgentConfig
-from agents.model.vlm import CHECKPOINTS, VisionLanguageModel
+from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext
 
-WORKER = "agents.vllm.worker"
-SHARED_MEMORY = "paravt_shared_memory"
-"""Name of the weight-transfer back end for processes on one machine."""
 INITIAL = "0"
 """Version of the weights that an engine starts with."""
 
 
 class EngineError(AgentError):
     """An engine that does not start, does not answer, or cannot do what it is asked for."""
-
-
-def check_shared_memory(needed: int, folder: str = "/dev/shm") -> None:
-    """Refuse a segment that would not fit: the system ends whoever writes past the end.
-
-    Args:
-        needed: Bytes of the segment.
-        folder: Where the system keeps shared memory; elsewhere than on Linux there is none.
-
-    Raises:
-        EngineError: Too little is free.
-    """
-    if not os.path.isdir(folder):
-        return
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise EngineError(
-            f"the weights need {needed / 2**30:.1f} GiB of shared memory and {folder} has "
-            f"{free / 2**30:.1f} GiB free: give it more (docker run --shm-size="
-            f"{-(-needed // 2**30) + 1}g, or mount -o remount,size=...), or set "
-            "agent.vllm.sync=nccl"
-        )
 
 
 @dataclass(frozen=True)
@@ -163,47 +135,6 @@ def placeholders(context: TokenContext) -> list[tuple[int, int]]:
     ]
 
 
-def checkpoint_path(name: str) -> str:
-    """Folder or hub name of a checkpoint; one that ships with the project is known by its name."""
-    shipped = CHECKPOINTS / name
-    return str(shipped) if shipped.is_dir() else name
-
-
-def engine_arguments(config: AgentConfig) -> dict[str, Any]:
-    """Arguments of vLLM's `EngineArgs`; the server's command line has the same."""
-    settings = config.vllm
-    # On CPU, vLLM cannot take back a seeded request's draw after a part of its prompt.
-    whole_prompts: dict[str, Any] = {
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(settings.max_model_len, settings.max_sequences),
-    }
-    return (whole_prompts if config.device.startswith("cpu") else {}) | {
-        "model": checkpoint_path(config.checkpoint),
-        "dtype": config.dtype,
-        "enforce_eager": settings.eager,
-        "max_model_len": settings.max_model_len,
-        "max_num_seqs": settings.max_sequences,
-        "block_size": settings.block_size,
-        "kv_cache_memory_bytes": round(settings.kv_cache_gib * 2**30),
-        "gpu_memory_utilization": settings.gpu_memory_utilization,
-        "tensor_parallel_size": settings.tensor_parallel,
-        "limit_mm_per_prompt": {"image": settings.max_images, "video": 0},
-        "skip_mm_profiling": True,
-        "mm_processor_cache_gb": 0,
-        "enable_prefix_caching": True,
-        "generation_config": "vllm",
-        "logprobs_mode": "processed_logprobs",
-        "logits_processors": [f"{WORKER}:NoVisionTokens"],
-        "worker_extension_cls": f"{WORKER}.WorkerExtension",
-    }
-
-
-def prepare_environment() -> dict[str, str]:
-    """Variables that vLLM reads as it starts; what is set already is kept."""
-    wanted = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "WARNING"}
-    return {name: os.environ.get(name, value) for name, value in wanted.items()}
-
-
 def token_versions(spans: Any, tokens: int) -> list[int]:
     """Version of each token, from vLLM's spans over the completion."""
     versions = [-1] * tokens
@@ -213,6 +144,8 @@ def token_versions(spans: Any, tokens: int) -> list[int]:
             if isinstance(span, dict)
             else (span.start, span.end, span.version)
         )
+        if not 0 <= start <= end <= tokens:
+            raise EngineError(f"vLLM's versions of the weights are not the tokens': {start}-{end}")
         versions[start:end] = [int(version)] * (end - start)
     if -1 in versions:
         raise EngineError("vLLM did not say which weights drew a token")

@@ -1,65 +1,38 @@
 """vLLM in this process: the same process can train.
 
-One of the two engines behind `agents/vllm/agent.py`. Lanes of rollouts call it from several threads
-and share its batch. vLLM holds `agent.vllm.max_requests` of their requests at most; the others wait
-here and their lanes with them, so no worker decodes frames for an engine that is full.
-
-Where torchrun started several processes, each has an engine of its own. While the learner updates,
-the engine sleeps; what wakes it is new weights.
+One of the two engines behind `agents/vllm/agent.py`; lanes of rollouts share its batch
+(`agents/vllm/batch.py`). Where torchrun started several processes, each has an engine of its own.
+While the learner updates, the engine sleeps; what wakes it is new weights. Tests: `pytest
+tests/workers/test_colocated.py`, and `make test-engines`.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from agents.base import AgentStats, image_key
+from agents.base import image_key
 from agents.config import AgentConfig
 from agents.model.vlm import VisionLanguageModel
+from agents.vllm.arguments import check_card, engine_arguments, prepare_environment
+from agents.vllm.batch import SharedBatch
 from agents.vllm.engine import (
     INITIAL,
     EngineError,
     Generated,
     Prompt,
-    engine_arguments,
     image_items,
     placeholders,
-    prepare_environment,
     token_versions,
 )
 
 
-@dataclass
-class _Ticket:
-    """Prompts of one caller and what has come of them; `left` requests still run."""
-
-    prompts: Sequence[Prompt]
-    results: list[list[Generated]] = field(init=False)
-    left: int = field(init=False)
-    error: Exception | None = None
-
-    def __post_init__(self) -> None:
-        self.results = [[] for _ in self.prompts]
-        self.left = len(self.prompts)
-
-    @property
-    def done(self) -> bool:
-        return self.left == 0 or self.error is not None
-
-
-class InProcessEngine:
-    """vLLM in this process: the same process can train.
-
-    Callers on several threads share one batch: whoever comes first drives the engine, takes in the
-    requests of those who come later between two steps, and hands everybody's results out.
+class InProcessEngine(SharedBatch):
+    """vLLM in this process: the same process can train; its callers share one batch.
 
     Several processes start their engines together, since each start makes process groups. That is
     all that the engines share: each has the whole policy, on the card `cuda:LOCAL_RANK`.
@@ -67,9 +40,14 @@ class InProcessEngine:
     Args:
         config: The policy's checkpoint and the engine's settings.
         vlm: Its tokenizer and image geometry.
+
+    Raises:
+        EngineError: `agent.device` is a card that vLLM would not take.
     """
 
     def __init__(self, config: AgentConfig, vlm: VisionLanguageModel) -> None:
+        check_card(config.device)
+        super().__init__(config.vllm.max_requests)
         os.environ.update(prepare_environment())
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         from vllm import EngineArgs
@@ -91,84 +69,19 @@ class InProcessEngine:
         torch.set_num_threads = set_num_threads
         torch.set_num_threads(threads)
         self.llm.set_weight_version(INITIAL)
-        self.vlm, self.stats = vlm, AgentStats()
+        self.vlm = vlm
         self.stop_id = vlm.tokenizer.eos_token_id
-        self.max_requests = config.vllm.max_requests
-        self._waiting: deque[tuple[_Ticket, int]] = deque()
-        self._running: dict[str, tuple[_Ticket, int]] = {}
-        self._changed = threading.Condition()
-        self._driving = False
-        self._count = 0
         self.frames()
 
-    def generate(self, prompts: Sequence[Prompt]) -> list[list[Generated]]:
-        """See :class:`Engine`.
+    def _ready(self) -> None:
+        if self.asleep:
+            raise EngineError(
+                "the engine sleeps while the learner updates: it draws again once it has been "
+                "given the new weights (weights_changed)"
+            )
 
-        Raises:
-            EngineError: A request was refused, or the engine sleeps.
-        """
-        ticket = _Ticket(prompts)
-        with self._changed:
-            if self.asleep:
-                raise EngineError(
-                    "the engine sleeps while the learner updates: it draws again once it has been "
-                    "given the new weights (Players.weights_changed)"
-                )
-            self._waiting.extend((ticket, place) for place in range(ticket.left))
-            while self._driving and not ticket.done:
-                self._changed.wait()
-            self._driving = self._driving or not ticket.done
-        while not ticket.done:
-            self._drive(ticket)
-        if ticket.error is not None:
-            raise EngineError(f"the engine failed: {ticket.error}") from ticket.error
-        return ticket.results
-
-    def _drive(self, ticket: _Ticket) -> None:
-        """Step until the caller's own requests are done, then let another caller drive."""
-        began = time.perf_counter()
-        try:
-            self._take_card()
-            while not ticket.done:
-                self._step()
-        except Exception as error:
-            with self._changed:
-                for owner, _ in (*self._waiting, *self._running.values()):
-                    owner.error = error
-                ticket.error = error
-                self._waiting.clear()
-                self.llm.abort_request(list(self._running))
-                self._running.clear()
-        finally:
-            seconds = self.stats.seconds
-            seconds["engine"] = seconds.get("engine", 0.0) + time.perf_counter() - began
-            with self._changed:
-                self._driving = False
-                self._changed.notify_all()
-
-    def _step(self) -> None:
-        while (name := self._next()) is not None:
-            ticket, place = self._running[name]
-            self._add(name, ticket.prompts[place])
-        for output in self.llm.step():
-            if output.finished:
-                ticket, place = self._running.pop(output.request_id)
-                drawn = [_generated(one) for one in output.outputs]
-                ticket.results[place] = ticket.prompts[place].share(drawn)
-                self.stats.tokens_sampled += sum(len(one.token_ids) for one in output.outputs)
-                with self._changed:
-                    ticket.left -= 1
-                    self._changed.notify_all()
-
-    def _next(self) -> str | None:
-        """Take in the request that has waited longest; None if there is none, or no room."""
-        with self._changed:
-            if not self._waiting or len(self._running) >= self.max_requests:
-                return None
-            self._count += 1
-            name = f"paravt-{self._count}"
-            self._running[name] = self._waiting.popleft()
-            return name
+    def _take_over(self) -> None:
+        self._take_card()
 
     def _add(self, name: str, prompt: Prompt) -> None:
         from vllm import SamplingParams
@@ -192,6 +105,13 @@ class InProcessEngine:
         )
         self.llm.add_request(name, given, sampling)
 
+    def _step(self) -> list[tuple[str, list[Generated]]]:
+        finished = [output for output in self.llm.step() if output.finished]
+        return [(one.request_id, [_generated(drawn) for drawn in one.outputs]) for one in finished]
+
+    def _abort(self, names: list[str]) -> None:
+        self.llm.abort_request(names)
+
     def load(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Replace the weights, forget what the old ones computed, stamp what comes with `version`.
 
@@ -201,9 +121,7 @@ class InProcessEngine:
         Raises:
             EngineError: Something is being generated: its tokens would mix two versions.
         """
-        with self._changed:
-            if self._driving or self._waiting:
-                raise EngineError("weights cannot change while completions are being drawn")
+        with self._idle("weights cannot change while completions are being drawn"):
             self._take_card()
             if self.asleep:
                 self.llm.wake_up(["weights"])
@@ -220,14 +138,13 @@ class InProcessEngine:
         Raises:
             EngineError: Something is being generated.
         """
-        with self._changed:
-            if self.asleep or not self.level:
-                return
-            if self._driving or self._waiting:
-                raise EngineError("the engine cannot sleep while completions are being drawn")
-            self._take_card()
-            self.llm.sleep(self.level)
-            self.asleep = True
+        if not self.level:
+            return
+        with self._idle("the engine cannot sleep while completions are being drawn"):
+            if not self.asleep:
+                self._take_card()
+                self.llm.sleep(self.level)
+                self.asleep = True
 
     def _take_card(self) -> None:
         """Work on the engine's card from here on: a new thread of this process starts on card 0."""

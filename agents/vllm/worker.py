@@ -1,7 +1,7 @@
 """What runs beside the model inside vLLM: no vision tokens, a frame counter, weights from memory.
 
-vLLM imports this module in its worker processes by the names in `agents/vllm/engine.py`. It needs
-the vllm extra; importing it makes the back end `SHARED_MEMORY` known to vLLM.
+vLLM imports this module in its worker processes by the names in `agents/vllm/arguments.py`. It
+needs the vllm extra; importing it makes the back end `SHARED_MEMORY` known to vLLM.
 
 Shared memory is the weight-transfer back end for a learner and a server on one machine. The learner
 writes all tensors into one segment of memory (no disk), the server reads them from there through
@@ -32,7 +32,7 @@ from vllm.model_executor.model_loader.reload import (
 )
 from vllm.v1.sample.logits_processor import LogitsProcessor
 
-from agents.vllm.engine import SHARED_MEMORY, check_shared_memory
+from agents.vllm.arguments import SHARED_MEMORY, check_shared_memory
 
 VISION_TOKENS = (
     "image_token_id",

@@ -14,7 +14,7 @@ from support.tiny_runs import SHAPE, process, tiny_settings, varied, with_run
 
 from agents.config import VLLMConfig
 from agents.model.vlm import VisionLanguageModel
-from agents.vllm.server import TORCHRUN, server_environment
+from agents.vllm.process import TORCHRUN, server_environment
 from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
 from train.config.parallel import ParallelConfig
@@ -119,7 +119,7 @@ def test_a_server_is_no_process_of_the_job_and_has_the_card_of_its_player(monkey
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
 def test_a_server_ends_with_a_player_that_is_killed():
-    starts = "import subprocess; from agents.vllm.server import tied; "
+    starts = "import subprocess; from agents.vllm.process import tied; "
     starts += "p = subprocess.Popen(tied(['sleep', '600'])); print(p.pid, flush=True); p.wait()"
     player = subprocess.Popen([sys.executable, "-c", starts], stdout=subprocess.PIPE, text=True)
     server = int(player.stdout.readline())

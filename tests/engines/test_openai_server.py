@@ -18,8 +18,8 @@ from agents.chat.agent import OpenAIAgent
 from agents.config import AgentConfig, Limits
 from agents.model.agent import TransformersAgent
 from agents.text.conversation import Sampled
-from agents.vllm.engine import prepare_environment
-from agents.vllm.server import free_port, server_command
+from agents.vllm.arguments import prepare_environment
+from agents.vllm.process import free_port, server_command
 from paravt_env.protocol import render_completion
 from train.rollout.play import play
 from train.rollout.starts import Start

@@ -33,6 +33,7 @@ class FakeServer(ThreadingHTTPServer):
         faults: Happen to the next requests for tokens, one each: a status, "reset" (no reply),
             "short" (a part of one), "hang" (none until `release`).
         asked: Routes, in order.
+        forged: What it answers in place of completions; bytes go out as they are.
     """
 
     daemon_threads = True
@@ -42,6 +43,7 @@ class FakeServer(ThreadingHTTPServer):
         self.root, self.name, self.version = "", "served", "default"
         self.faults: list[int | str] = []
         self.asked: list[str] = []
+        self.forged: Any = None
         self.lock, self.release = threading.Lock(), threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -56,7 +58,7 @@ class FakeServer(ThreadingHTTPServer):
         if path == STAMP:
             self.version = body["new_version"]
         if path == GENERATE:
-            return {"choices": [self.draw(body["token_ids"])]}
+            return self.forged or {"choices": [self.draw(body["token_ids"])]}
         return {"results": [{"encoded": 0, "held": 0}]}
 
     def draw(self, ids: list[int]) -> dict[str, Any]:
@@ -85,7 +87,8 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "reset":
             self.close_connection = True
             return
-        content = json.dumps(self.server.answer(self.path, body)).encode()
+        answer = self.server.answer(self.path, body)
+        content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(fault if isinstance(fault, int) else 200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -205,7 +208,11 @@ def test_a_connection_that_stays_broken_is_an_error_after_a_few_repeats(
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [(400, r"refused \(400\)"), (500, r"refused \(500\)"), ("hang", "timed out")],
+    [
+        (400, r"refused \(400\)"),
+        (500, r"refused \(500\)"),
+        ("hang", r"did not answer: no reply within 0\.2 s"),
+    ],
 )
 def test_a_refusal_and_a_timeout_are_not_asked_again(
     server: FakeServer, fault: int | str, message: str
@@ -217,3 +224,39 @@ def test_a_refusal_and_a_timeout_are_not_asked_again(
         drawn(engine, 5)
     server.release.set()
     assert server.asked.count(GENERATE) == 1
+
+
+SPAN = {"start": 0, "end": 2, "version": "0"}
+CHOICE = {
+    "index": 0,
+    "token_ids": [5, 6],
+    "logprobs": {"content": [{"logprob": -0.5}] * 2},
+    "weight_versions": [SPAN],
+}
+
+
+@pytest.mark.parametrize(
+    ("forged", "message"),
+    [
+        (b"<html>", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        ([1], "not vLLM 0.32's"),
+        ({"error": "no"}, "not vLLM 0.32's"),
+        ({"choices": [1]}, "not vLLM 0.32's"),
+        ({"choices": [CHOICE, CHOICE | {"index": 1}]}, "2 completions"),
+        ({"choices": [CHOICE | {"token_ids": [5]}]}, "1 tokens with 2 log-probabilities"),
+        ({"choices": [CHOICE | {"logprobs": None}]}, "not vLLM 0.32's"),
+        ({"choices": [CHOICE | {"weight_versions": [{"start": 0}]}]}, "not vLLM 0.32's"),
+        ({"choices": [CHOICE | {"weight_versions": []}]}, "which weights drew a token"),
+        ({"choices": [CHOICE | {"weight_versions": [SPAN | {"end": 10**9}]}]}, "not the tokens'"),
+    ],
+)
+def test_an_answer_of_another_form_is_an_engine_error(
+    server: FakeServer, forged: Any, message: str
+) -> None:
+    engine = ServerEngine(config(server), VLM)
+    server.forged = forged
+    with pytest.raises(EngineError, match=message):
+        engine.generate(prompts(5))
+    server.forged = {"choices": [CHOICE]}
+    assert drawn(engine, 5) == [([5, 6], [0, 0])]

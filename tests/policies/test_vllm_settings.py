@@ -17,7 +17,8 @@ from agents.model.agent import TransformersAgent
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.agent import VLLMAgent
-from agents.vllm.engine import EngineError, check_shared_memory, engine_arguments
+from agents.vllm.arguments import check_shared_memory, engine_arguments
+from agents.vllm.engine import EngineError
 from paravt_env.settings import EnvSettings
 from train.common.errors import ConfigError
 from train.config.evaluation import EvalConfig
@@ -148,7 +149,6 @@ def test_an_engine_that_does_not_start_ends_an_evaluation(vlm, monkeypatch) -> N
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["--agent.device=cuda:1"], "CUDA_VISIBLE_DEVICES=1"),
         (["--agent.vllm.tensor_parallel=2"], "agent.engine=vllm_server"),
         (["--agent.vllm.gpu_memory_utilization=0"], "above 0 and at most 1: 0"),
         (["--agent.vllm.gpu_memory_utilization=1.5"], "above 0 and at most 1: 1.5"),
@@ -183,7 +183,7 @@ def test_the_share_of_the_card_reaches_vllm() -> None:
 def test_weights_that_shared_memory_cannot_hold_are_refused(tmp_path, monkeypatch) -> None:
     """Writing past its end would end the process without a word."""
     usage = SimpleNamespace(free=3 * 2**29)
-    monkeypatch.setattr("agents.vllm.engine.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("agents.vllm.arguments.shutil.disk_usage", lambda folder: usage)
     check_shared_memory(3 * 2**29, str(tmp_path))
     with pytest.raises(EngineError, match=r"16.0 GiB .* has 1.5 GiB free.*--shm-size=17g"):
         check_shared_memory(16 * 2**30, str(tmp_path))

@@ -240,8 +240,28 @@ def test_each_process_that_plays_and_trains_may_have_an_engine_on_its_own_card(
     monkeypatch.setenv("LOCAL_RANK", "1")
     playing = launch.playing_agent(config.agent, SECOND)
     assert (playing.engine, playing.device) == ("vllm", "cuda:1")
+    config.agent.device = "cuda:0"
     with pytest.raises(ConfigError, match=r"takes card 1 .* Set agent\.device=cuda, so that each"):
-        load(TrainConfig, None, ["--agent.engine=vllm", "--agent.device=cuda:0"])
+        check(config, SECOND, None)
+
+
+def test_a_card_that_an_engine_here_would_not_take_is_refused_before_anything_is_loaded(
+    llm, monkeypatch
+) -> None:
+    """By a run as it starts, and by the engine itself where an evaluation starts it."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    config = settings("vllm", "colocated")
+    for device in ("cuda", "cuda:0", "cpu"):
+        config.agent.device = device
+        check(config, ALONE, None)
+    config.agent.device = "cuda:1"
+    with pytest.raises(ConfigError, match=r"takes card 0 .* Set CUDA_VISIBLE_DEVICES=1 and agent"):
+        check(config, ALONE, None)
+    with pytest.raises(EngineError, match=r"takes card 0 .* Set CUDA_VISIBLE_DEVICES=1 and agent"):
+        engine("cuda:1")
+    assert not hasattr(llm, "arguments")
+    config.agent.engine = "vllm_server"
+    check(config, ALONE, None)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
 
+from agents.vllm.arguments import check_card
+from agents.vllm.engine import EngineError
 from train.common.errors import ConfigError
 from train.config.run import TrainConfig
 from train.distributed.processes import Processes
@@ -73,7 +75,12 @@ def check(
             "run.asynchronous with several processes: some must play while the others update, so "
             "give parallel.layout=split too"
         )
-    if several and config.agent.engine != "transformers":
+    if config.agent.engine == "vllm":
+        try:
+            check_card(config.agent.device)
+        except EngineError as error:
+            raise ConfigError(str(error)) from error
+    if several and config.agent.engine in ("vllm", "vllm_server"):
         _check_servers(config)
     if several and config.diagnostics.every and config.diagnostics.groups:
         raise ConfigError(

@@ -26,6 +26,7 @@ import torch
 from agents.config import AgentConfig
 from agents.model.vlm import VisionLanguageModel
 from agents.vllm.local import InProcessEngine
+from agents.vllm.process import free_port
 from agents.vllm.server import ServerEngine
 
 T = TypeVar("T")
@@ -201,8 +202,6 @@ class ServerSync:
             NCCLTrainerInitInfo,
             NCCLTrainerWeightTransferEngine,
         )
-
-        from agents.vllm.server import free_port
 
         address = NCCLTrainerInitInfo(
             rank=0,

@@ -1,1 +1,1 @@
-"""One chat completion over HTTP, with a deadline for the whole exchange."""
+"""Requests to chat servers: one JSON exchange with a deadline, its repeats, and what they cost."""

@@ -1,8 +1,8 @@
-"""A chat completion over HTTP: one request to an OpenAI-style endpoint, with a real deadline.
+"""One JSON request over HTTP with a deadline for the whole exchange, and the loop that repeats it.
 
-Used by the LLM judge. Standard library only. What went wrong is an `EndpointError` that says
-whether asking again may help; retries are the caller's. Tests: `pytest
-tests/rewards/test_judge.py`.
+Under the chat client (`paravt_env.common.http.client`) and the engine that is a vLLM server.
+Standard library only. What went wrong is an `EndpointError` that says whether asking again may
+help. Tests: `pytest tests/common/test_http.py`.
 """
 
 from __future__ import annotations
@@ -11,45 +11,42 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
-from typing import Any, NamedTuple
+from http.client import HTTPException, IncompleteRead, InvalidURL
+from typing import Any, TypeVar
 
-from paravt_env.common.http.timed import TimedHandler, TimedSecureHandler
+from paravt_env.common.http.timed import TimedHandler
 
 MAX_REPLY_BYTES = 4 * 2**20
+"""Of a reply that is one chat completion."""
 _TEMPORARY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
+T = TypeVar("T")
 
+
+@dataclass(eq=False)
 class EndpointError(RuntimeError):
     """No usable reply.
 
     Attributes:
+        problem: What went wrong.
         temporary: Whether the same request may succeed later.
         retry_after: Seconds that the server asked to wait; 0 where it did not.
         status: HTTP status of a refusal; 0 where there was none.
+        broken: Whether a connection was there and was lost.
     """
 
-    def __init__(
-        self, message: str, temporary: bool, retry_after: float = 0.0, status: int = 0
-    ) -> None:
-        super().__init__(message)
-        self.temporary, self.retry_after, self.status = temporary, retry_after, status
+    problem: str
+    temporary: bool
+    retry_after: float = 0.0
+    status: int = 0
+    broken: bool = False
 
-
-class Reply(NamedTuple):
-    """What the model said and what it cost in tokens, as the server reports them.
-
-    `content` is its text, "" where it wrote none beside calls or reasoning; a refusal is text too.
-    `message` is the whole message: tool calls and reasoning are in it where there are any.
-    """
-
-    content: str
-    prompt_tokens: int
-    completion_tokens: int
-    message: Mapping[str, Any] = {}
+    def __str__(self) -> str:
+        return self.problem
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -59,57 +56,67 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_OPENER = urllib.request.build_opener(_NoRedirect, TimedHandler, TimedSecureHandler)
+_OPENER = urllib.request.build_opener(_NoRedirect, TimedHandler)
 
 
-def chat(url: str, body: Mapping[str, Any], key: str = "", timeout: float = 30.0) -> Reply:
-    """Post `body` to `url`/chat/completions.
+def exchange(
+    url: str, body: Any = None, key: str = "", timeout: float = 30.0, limit: int | None = None
+) -> bytes:
+    """Send one request and read the body of its reply.
 
     Args:
-        url: Base address, such as http://localhost:8000/v1.
-        body: The request: `model`, `messages` and options.
+        url: Address, with its query.
+        body: What is posted, as JSON; None is a GET.
         key: Bearer token, "" for none.
         timeout: Seconds for the whole exchange, not for each packet. Only the system's look-up of
             the name, and a second address of a host whose first does not answer, come on top.
+        limit: Bytes that the reply may have; None is `MAX_REPLY_BYTES`.
 
     Raises:
-        EndpointError: No connection, no reply in time, an error status, or a reply that is no chat
-            completion or was withheld.
+        EndpointError: No address, no connection, no reply in time, an error status (a redirect is
+            one), or a reply that is cut or too long.
     """
-    headers = {"Content-Type": "application/json"} | (
-        {"Authorization": f"Bearer {key}"} if key else {}
-    )
-    request = urllib.request.Request(
-        url.rstrip("/") + "/chat/completions", json.dumps(body).encode(), headers, method="POST"
-    )
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    content = None if body is None else json.dumps(body).encode()
     try:
+        request = urllib.request.Request(url, content, headers)
         with _OPENER.open(request, timeout=timeout) as response:
-            content = _read(response)
+            return _read(response, MAX_REPLY_BYTES if limit is None else limit)
     except urllib.error.HTTPError as error:
         raise _status_error(error) from None
+    except (InvalidURL, ValueError) as error:
+        raise EndpointError(f"nothing can be sent to {url}: {error}", temporary=False) from None
     except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        late = isinstance(reason, TimeoutError)
-        problem = f"no reply within {timeout:g} s" if late else f"no connection: {reason}"
-        raise EndpointError(problem, temporary=True) from None
-    return _reply(content)
+        raise _connection_error(error, timeout) from None
 
 
-def _read(response: Any) -> bytes:
+def _read(response: Any, limit: int) -> bytes:
     """The whole body."""
-    content = b""
-    while piece := response.read1(2**16):
-        content += piece
-        if len(content) > MAX_REPLY_BYTES:
-            raise EndpointError(f"a reply of more than {MAX_REPLY_BYTES} bytes", temporary=False)
+    content = response.read(limit + 1)
+    if len(content) > limit:
+        raise EndpointError(f"a reply of more than {limit} bytes", temporary=False)
+    if response.length:
+        raise IncompleteRead(content, response.length)
     return content
+
+
+def _connection_error(error: Exception, timeout: float) -> EndpointError:
+    reason = getattr(error, "reason", None) or error
+    if isinstance(reason, TimeoutError):
+        return EndpointError(f"no reply within {timeout:g} s", temporary=True)
+    refused = isinstance(reason, ConnectionRefusedError)
+    broken = isinstance(reason, ConnectionError | HTTPException) and not refused
+    what = "the connection broke" if broken else "no connection"
+    return EndpointError(f"{what}: {reason}", temporary=True, broken=broken)
 
 
 def _status_error(error: urllib.error.HTTPError) -> EndpointError:
     """The status, the beginning of what the server said about it, and how long to wait."""
     try:
         with error:
-            said = error.read1(300).decode("utf-8", "replace")
+            said = error.read1(500).decode("utf-8", "replace")
     except (OSError, HTTPException):
         said = ""
     wait = _seconds(error.headers.get("Retry-After", ""))
@@ -134,44 +141,31 @@ def _seconds(asked: str) -> float:
     return wait if wait > 0 else 0.0
 
 
-def _reply(content: bytes) -> Reply:
-    try:
-        reply = json.loads(content)
-        choice = reply["choices"][0]
-        text = _text(choice["message"], choice.get("finish_reason"))
-        usage = reply.get("usage") or {}
-        sent, drawn = (int(usage.get(f"{who}_tokens") or 0) for who in ("prompt", "completion"))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise EndpointError("the reply is not a chat completion", temporary=True) from None
-    return Reply(text, sent, drawn, choice["message"])
-
-
-def _text(message: Mapping[str, Any], finish: Any) -> str:
-    """What the model wrote, in whichever of the forms that servers use.
+def retried(
+    attempt: Callable[[], T],
+    waits: Iterable[float],
+    longest: float,
+    pause: Callable[[float], None] = time.sleep,
+    again: Callable[[EndpointError], bool] = lambda error: error.temporary,
+) -> T:
+    """The result of `attempt`, repeated after each of the `waits` where it failed.
 
     Args:
-        message: Its `content` is a string, a list of parts, or null beside calls, reasoning, a
-            refusal, or nothing at all.
-        finish: The choice's `finish_reason`.
+        attempt: Makes one request.
+        waits: Seconds before each repeat, unless the server asks for more.
+        longest: Seconds of a wait at most, whatever a server asks for.
+        pause: Waits.
+        again: Whether another attempt may fare better.
 
     Raises:
-        EndpointError: A form that is none of these, or a reply that a filter withheld.
-        KeyError: Neither content nor anything that stands for it.
+        EndpointError: The error of the last attempt.
     """
-    beside = any(message.get(name) for name in ("tool_calls", "refusal"))
-    content = message.get("content") if beside else message["content"]
-    parts = content if isinstance(content, list) else [content]
-    text = "".join(map(_piece, parts)) or _piece(message.get("refusal"))
-    if finish == "content_filter" and not text and not message.get("tool_calls"):
-        raise EndpointError("the server's content filter withheld the reply", temporary=False)
-    return text
-
-
-def _piece(part: Any) -> str:
-    """The text of a part; null holds none."""
-    if isinstance(part, Mapping) and part.get("type") in ("text", "refusal"):
-        part = part.get(part["type"])
-    if part is not None and not isinstance(part, str):
-        problem = f"the reply's content is neither text nor parts of text: {str(part)[:80]}"
-        raise EndpointError(problem, temporary=True)
-    return part or ""
+    for wait in waits:
+        try:
+            return attempt()
+        except EndpointError as error:
+            if not again(error):
+                raise
+            seconds = min(max(wait, error.retry_after), longest)
+        pause(seconds)
+    return attempt()

@@ -78,8 +78,7 @@ def request(settings: JudgeSettings, task: Task, answer: str) -> dict[str, Any]:
     }
     if settings.response_format in _RESPONSE_FORMATS:
         body["response_format"] = _RESPONSE_FORMATS[settings.response_format]
-    merged = {**body, **settings.extra}
-    return {name: value for name, value in merged.items() if value is not None}
+    return settings.body(body)
 
 
 def read_verdict(content: str) -> Verdict:

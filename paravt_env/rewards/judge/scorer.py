@@ -19,9 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from paravt_env.common.http.endpoint import EndpointError, Reply, chat
+from paravt_env.common.http.client import RetryingClient, Usage
+from paravt_env.common.http.endpoint import EndpointError
 from paravt_env.rewards.judge.grading import Verdict, read_verdict, request
-from paravt_env.rewards.judge.settings import LONGEST_PAUSE, JudgeSettings
+from paravt_env.rewards.judge.settings import JudgeSettings
 from paravt_env.rewards.options import ScorerError
 from paravt_env.rewards.terms.answer import score_answer, tokens
 from paravt_env.task import Task
@@ -30,21 +31,13 @@ CACHED_VERDICTS = 10_000
 
 
 @dataclass
-class JudgeUsage:
-    """Totals since the judge was made."""
+class JudgeUsage(Usage):
+    """Totals since the judge was made; a failure is an answer that got no verdict."""
 
     judged: int = 0
     """Answers that were sent to the model; exact matches and repeated answers are not."""
-    requests: int = 0
-    """Requests, retries included."""
-    failures: int = 0
-    """Answers that got no verdict."""
     repeated: int = 0
     """Answers that took the verdict of an equal one."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0
-    """By the prices of the settings; 0 without prices."""
     seconds: float = 0.0
     """Time spent on all answers, summed over threads."""
 
@@ -65,8 +58,7 @@ class LLMJudge:
     ) -> None:
         self.settings = settings
         self.usage = JudgeUsage()
-        self._pause = pause
-        self._key = settings.key()
+        self._client = RetryingClient(settings.url, settings, pause)
         self._lock = threading.Lock()
         self._verdicts: OrderedDict[tuple[str, ...], Future[Verdict]] = OrderedDict()
 
@@ -102,68 +94,33 @@ class LLMJudge:
 
     def _judge(self, task: Task, answer: str) -> Verdict:
         """Ask until there is a verdict or no attempt is left; log either."""
-        settings, began = self.settings, time.monotonic()
+        settings, began, bill = self.settings, time.monotonic(), Usage()
         body = request(settings, task, answer)
-        replies: list[Reply] = []
-        verdict, problem, requests, asked = None, "", 0, 0.0
-        for pause in [0.0, *settings.pauses()]:
-            self._pause(max(pause, min(asked, LONGEST_PAUSE)))
-            requests, asked = requests + 1, 0.0
-            try:
-                reply = chat(settings.url, body, self._key, settings.timeout)
-                replies.append(reply)
-                verdict = read_verdict(reply.content)
-                break
-            except EndpointError as error:
-                problem, asked = str(error), error.retry_after
-                if not error.temporary:
-                    break
-            except ValueError as error:
-                problem = str(error)
-        seconds = time.monotonic() - began
-        self._record(task, answer, verdict, problem, requests, replies, seconds)
+        line: dict[str, Any] = {"task_id": task.id, "gold": task.answer, "answer": answer}
+        line |= {"value": None, "reason": "", "error": ""}
+        verdict = None
+        try:
+            verdict = self._client.ask(
+                body, lambda reply: read_verdict(reply.content), bill, self.usage
+            )
+            line |= {"value": verdict.value, "reason": verdict.reason}
+        except EndpointError as error:
+            line["error"] = str(error)
+        self._record(line, bill, time.monotonic() - began)
         if verdict is None:
             raise ScorerError(
                 f"task {task.id!r}: no verdict from {settings.model} at {settings.url} after "
-                f"{requests} requests: {problem}"
+                f"{bill.requests} requests: {line['error']}"
             )
         return verdict
 
-    def _record(
-        self,
-        task: Task,
-        answer: str,
-        verdict: Verdict | None,
-        problem: str,
-        requests: int,
-        replies: list[Reply],
-        seconds: float,
-    ) -> None:
-        sent = sum(reply.prompt_tokens for reply in replies)
-        drawn = sum(reply.completion_tokens for reply in replies)
-        cost = (sent * self.settings.prompt_price + drawn * self.settings.completion_price) / 1e6
-        line = {
-            "task_id": task.id,
-            "gold": task.answer,
-            "answer": answer,
-            "value": None if verdict is None else verdict.value,
-            "reason": "" if verdict is None else verdict.reason,
-            "error": problem if verdict is None else "",
-            "requests": requests,
-            "prompt_tokens": sent,
-            "completion_tokens": drawn,
-            "cost": cost,
-            "seconds": round(seconds, 3),
-        }
+    def _record(self, line: dict[str, Any], bill: Usage, seconds: float) -> None:
+        """Count an answer, and write its line of the log."""
+        cost = {name: value for name, value in asdict(bill).items() if name != "failures"}
+        line |= {**cost, "seconds": round(seconds, 3)}
         with self._lock:
-            usage = self.usage
-            usage.judged += 1
-            usage.requests += requests
-            usage.failures += verdict is None
-            usage.prompt_tokens += sent
-            usage.completion_tokens += drawn
-            usage.cost += cost
-            usage.seconds += seconds
+            self.usage.judged += 1
+            self.usage.seconds += seconds
             if self.settings.log:
                 path = Path(self.settings.log)
                 path.parent.mkdir(parents=True, exist_ok=True)
