@@ -27,7 +27,7 @@ from agents.config import AgentConfig, Limits
 from paravt_env.env import LongVideoEnv
 from paravt_env.protocol import render_completion
 from paravt_env.spaces import UnicodeText, batch_actions, empty_action, unbatch
-from paravt_env.wrappers.text import ArrayAction, ArrayObservation
+from paravt_env.wrappers import ArrayAction, ArrayObservation
 
 ROOT = Path(__file__).parents[2]
 IDS = list(envs_registry.VARIANTS)
@@ -330,7 +330,7 @@ def test_stable_baselines3_accepts_the_array_wrappers(make, env_id):
 
 PLAY = """
 import gymnasium as gym
-import paravt_env, paravt_env.wrappers.text
+import paravt_env, paravt_env.wrappers
 for env_id in paravt_env.ENV_IDS:
     env = gym.make(env_id, tasks={tasks!r}, frame_size=[32, 64], render_mode="rgb_array")
     env.reset(seed=0)

@@ -25,7 +25,7 @@ from paravt_env.tasksets.jsonl import JsonlTasks
 from paravt_env.tasksets.rows import Problem, read_rows
 from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.video.types import VideoError
-from paravt_env.wrappers.text import CompletionAction
+from paravt_env.wrappers import CompletionAction
 
 ROW = {"id": "a", "video": "v.mp4", "question": "?", "kind": "open", "answer": "x"}
 
