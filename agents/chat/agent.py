@@ -29,7 +29,7 @@ from paravt_env.common.http.endpoint import EndpointError, Reply
 from paravt_env.common.images import data_uri
 from paravt_env.common.names import known_name
 from paravt_env.crop import CROP_STATUSES, CropStatus
-from paravt_env.protocol.parser import action_from_completion, parse
+from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.parts import (
     PROMPTS,
     FrameRef,
@@ -55,6 +55,8 @@ class _Row:
     action: dict[str, Any] | None = None
     tool_calls: list[Message] = field(default_factory=list)
     """Native calls of the last turn, as the server gave them."""
+    written_calls: int = 0
+    """Calls of that turn that the model wrote as text, before the native ones."""
     frames: int = 0
     usage: ChatUsage = field(default_factory=ChatUsage)
 
@@ -204,7 +206,7 @@ class OpenAIAgent:
         shown = texts if self.evidence == "subagent" else None
         if not state.tool_calls:
             return evidence_parts(self.style, view, windows, shown)
-        first = len(parse(state.action["completion"]).calls) - len(state.tool_calls)
+        first = state.written_calls
         after: list[Part] = []
         for place, tool_call in enumerate(state.tool_calls):
             parts = evidence_parts(self.style, one_call(view, first + place), windows, shown)
@@ -249,8 +251,9 @@ class OpenAIAgent:
         prefix = self.config.forced_prefix if self.chat.prefill else ""
         calls = native_calls(reply.message) if self.chat.calls == "native" else []
         text = completion_text(prefix + reply.content, reply.message, calls)
-        state.action = action_from_completion(text, self.limits.max_crops)
-        state.tool_calls = calls
+        parsed = parse(text)
+        state.action = action_of(parsed, self.limits.max_crops)
+        state.tool_calls, state.written_calls = calls, len(parsed.calls) - len(calls)
         message: Message = {"role": "assistant", "content": prefix + reply.content}
         if calls:
             message["tool_calls"] = calls

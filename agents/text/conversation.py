@@ -13,6 +13,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from agents.text.context import (
     token_roles,
 )
 from paravt_env.crop import CROP_STATUSES, CropStatus
-from paravt_env.protocol.parser import action_from_completion
+from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.parts import (
     PROMPTS,
     Part,
@@ -200,8 +201,8 @@ class ConversationAgent(ABC):
                 readings.append(Reading(row, int(call), view, context, limit))
         texts = {row: [""] * self.limits.max_crops for row in views}
         for reading, drawn in zip(readings, self.read(readings) if readings else [], strict=True):
-            text, roles = self._decode(drawn.ids)
-            reading.context.append(drawn.ids, [int(Role.text)] * len(roles), drawn.logprobs)
+            text, _ = self._decode(drawn.ids)
+            reading.context.append(drawn.ids, int(Role.text), drawn.logprobs)
             reading.context.drawn_by(self.version)
             texts[reading.row][reading.call] = text.strip()
         return texts
@@ -236,24 +237,30 @@ class ConversationAgent(ABC):
             context.append_text(NEXT_TURN + USER_OPEN, Role.response)
             context.append_parts(parts, view["frames"], Role.response)
             context.append_text(_turn_end(self.style, view), Role.response)
-        context.append(self._prefix, self._decode(self._prefix)[1])
+        context.append(self._prefix, self._prefix_roles)
         return context
 
-    def _decode(self, ids: Sequence[int]) -> tuple[str, list[Role]]:
-        """Text of a completion without its stop token, and the role of each token."""
+    @cached_property
+    def _prefix_roles(self) -> list[Role]:
+        text, ends = self._decode(self._prefix)
+        return token_roles(parse(text), ends)
+
+    def _decode(self, ids: Sequence[int]) -> tuple[str, list[int]]:
+        """Text without the stop token, and the offset after each token that stands in it."""
         stopped = list(ids[-1:]) == [self.stop_id]
-        text, ends = decode_with_offsets(self.vlm.tokenizer, ids[:-1] if stopped else ids)
-        return text, token_roles(text, ends) + [Role.tag] * stopped
+        return decode_with_offsets(self.vlm.tokenizer, ids[:-1] if stopped else ids)
 
     def _decide(self, turn: Turn, drawn: Sampled) -> Decision:
         """Append a drawn turn to its context and parse it into an action."""
         ids = (*self._prefix, *drawn.ids)
-        text, roles = self._decode(ids)
+        text, ends = self._decode(ids)
+        parsed = parse(text)
+        roles = token_roles(parsed, ends) + [Role.tag] * (len(ids) - len(ends))
         turn.context.append(drawn.ids, roles[len(self._prefix) :], drawn.logprobs)
         turn.context.drawn_by(self.version)
         if drawn.ids[-1:] != [self.stop_id]:
             turn.context.append([self.stop_id], int(Role.text))
-        action = self._rows[turn.row].action = action_from_completion(text, self.limits.max_crops)
+        action = self._rows[turn.row].action = action_of(parsed, self.limits.max_crops)
         logprobs = (*([0.0] * len(self._prefix)), *drawn.logprobs)
         return Decision(
             action, Completion(text, ids, logprobs, tuple(map(int, roles)), self.version)

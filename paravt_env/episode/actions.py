@@ -19,7 +19,7 @@ from paravt_env.crop import NO_WINDOW, CropRequest, CropResult, CropStatus, Wind
 from paravt_env.protocol.parser import (
     ParsedCompletion,
     ToolCall,
-    action_from_completion,
+    action_of,
     parse,
 )
 from paravt_env.spaces import Action
@@ -69,7 +69,7 @@ def read_turn(
     if parsed is None:
         asked: list[ToolCall | Window] = [(float(a), float(b)) for a, b in crops[mask]]
     else:
-        _agree(action_from_completion(completion, max_crops), crops, mask, answer)
+        _agree(action_of(parsed, max_crops), crops, mask, answer)
         asked = list(parsed.calls)
     for i, call in enumerate(asked):
         window = call if isinstance(call, tuple) else (call.window or NO_WINDOW)

@@ -4,7 +4,12 @@ The one place that knows the tags. The environment parses completions with it an
 prompts with it.
 """
 
-from paravt_env.protocol.parser import action_from_completion, parse, render_completion
+from paravt_env.protocol.parser import (
+    action_from_completion,
+    action_of,
+    parse,
+    render_completion,
+)
 from paravt_env.protocol.schema import TOOL_NAME, tool_schema
 from paravt_env.protocol.structure import Block, ParsedCompletion, TagSpan, ToolCall
 from paravt_env.protocol.tags import FORCED_PREFIX, TAG_NAMES, Role
@@ -19,6 +24,7 @@ __all__ = [
     "TagSpan",
     "ToolCall",
     "action_from_completion",
+    "action_of",
     "parse",
     "render_completion",
     "tool_schema",

@@ -301,7 +301,7 @@ def test_deep_json_is_malformed(opener, monkeypatch):
 
 def test_tags_past_the_limit_are_content(monkeypatch):
     monkeypatch.setattr("paravt_env.protocol.parser.MAX_TAGS", 3)
-    parsed = parse("<think>a</think><answer>b</answer>")
+    parsed = parse("<think>many</think><answer>b</answer>")
     assert len(parsed.tags) == 3
     assert parsed.answers[0].text == "b</answer>"
 

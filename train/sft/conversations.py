@@ -38,7 +38,7 @@ from agents.text.context import (
 )
 from agents.text.conversation import open_conversation, row_of
 from paravt_env.episode.simulation import Failure
-from paravt_env.protocol import render_completion
+from paravt_env.protocol import parse, render_completion
 from paravt_env.protocol.parts import PROMPTS, FrameRef, Part, crop_parts, overview_parts
 from paravt_env.protocol.tags import RESPONSE, THINK, Role, closing, opening
 from paravt_env.task import Task, TaskSet
@@ -443,7 +443,8 @@ class PublishedConversations:
         """Append an assistant's turn and its stop token, which are trained."""
         tokenizer = self.vlm.tokenizer
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        roles = [*token_roles(*decode_with_offsets(tokenizer, ids)), Role.tag]
+        read, ends = decode_with_offsets(tokenizer, ids)
+        roles = [*token_roles(parse(read), ends), Role.tag]
         context.append([*ids, tokenizer.eos_token_id], list(map(int, roles)), [0.0] * len(roles))
 
 
