@@ -226,4 +226,4 @@ class LongVideoEnv(gym.Env[Observation, Action]):
         return self._episode
 
     def _observe(self) -> Observation:
-        return unbatch(self.observation_space, self.simulation.observe([self._running()]), 0)
+        return unbatch(self.simulation.observe([self._running()]), 0, self.observation_space)

@@ -162,7 +162,7 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         check_batch(actions, self.num_envs)
         steps = self.simulation.step(
             {row: self._episode(row) for row in running},
-            {row: unbatch(self.single_action_space, actions, row) for row in running},
+            {row: unbatch(actions, row, self.single_action_space) for row in running},
         )
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, bool)
@@ -189,7 +189,7 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         batch = self._observe(np.flatnonzero(~self._idle))
         space = self.single_observation_space
         return tuple(
-            render_row(self.render_mode, unbatch(space, batch, row)) for row in range(self.num_envs)
+            render_row(self.render_mode, unbatch(batch, row, space)) for row in range(self.num_envs)
         )
 
     def close_extras(self, **kwargs: Any) -> None:

@@ -24,7 +24,6 @@ from agents.base import Completion, Decision
 from agents.chat.client import ChatClient, ChatConfig, ChatRequest, ChatUsage
 from agents.chat.text import Message, completion_text, native_calls, one_call
 from agents.config import AgentConfig, Limits
-from agents.text.conversation import row_of
 from paravt_env.common.http.endpoint import EndpointError, Reply
 from paravt_env.common.images import data_uri
 from paravt_env.common.names import known_name
@@ -42,6 +41,7 @@ from paravt_env.protocol.parts import (
 )
 from paravt_env.protocol.schema import tool_schema
 from paravt_env.protocol.tags import RESPONSE, closing, opening
+from paravt_env.spaces import unbatch
 from paravt_env.subtitles import lines_of
 
 _OK = 1 + CROP_STATUSES.index(CropStatus.ok)
@@ -124,7 +124,7 @@ class OpenAIAgent:
 
     def act(self, observations: Mapping[str, Any], rows: Sequence[int]) -> list[Decision]:
         """Read the crops of all rows, then ask for the turns of all rows; each at once."""
-        views = {row: row_of(observations, row) for row in rows}
+        views = {row: unbatch(observations, row) for row in rows}
         for row in rows:
             self._rows.setdefault(row, _Row())
         texts, failed = self._read_crops(views)

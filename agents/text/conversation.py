@@ -43,6 +43,7 @@ from paravt_env.protocol.parts import (
     system_text,
 )
 from paravt_env.protocol.tags import Role
+from paravt_env.spaces import unbatch
 from paravt_env.subtitles import lines_of
 
 _OK = 1 + CROP_STATUSES.index(CropStatus.ok)
@@ -133,7 +134,7 @@ class ConversationAgent(ABC):
         A turn or a reading is cut where its conversation is full (`longest`); a row without room
         for a token fails, and the others go on.
         """
-        views = {row: row_of(observations, row) for row in rows}
+        views = {row: unbatch(observations, row) for row in rows}
         decided: dict[int, Decision] = {}
         texts = self._read_crops(views, decided)
         turns = []
@@ -297,11 +298,3 @@ def _turn_end(style: PromptStyle, view: Mapping[str, Any]) -> str:
     """What stands between an observation and the turn that follows it."""
     forced = forced_answer_text(style) if view["must_answer"] else ""
     return forced + USER_CLOSE + ASSISTANT_OPEN
-
-
-def row_of(observations: Mapping[str, Any], row: int) -> dict[str, Any]:
-    """One row of a batched observation; nested dictionaries stay nested."""
-    return {
-        key: row_of(value, row) if isinstance(value, Mapping) else value[row]
-        for key, value in observations.items()
-    }

@@ -36,11 +36,12 @@ from agents.text.context import (
     decode_with_offsets,
     token_roles,
 )
-from agents.text.conversation import open_conversation, row_of
+from agents.text.conversation import open_conversation
 from paravt_env.episode.simulation import Failure
 from paravt_env.protocol import parse, render_completion
 from paravt_env.protocol.parts import PROMPTS, FrameRef, Part, crop_parts, overview_parts
 from paravt_env.protocol.tags import RESPONSE, THINK, Role, closing, opening
+from paravt_env.spaces import unbatch
 from paravt_env.task import Task, TaskSet
 from paravt_env.tasksets.published.base import PublishedTasks
 from paravt_env.tasksets.published.longvideo_reason import LongVideoReasonTasks
@@ -279,7 +280,7 @@ class PublishedConversations:
             try:
                 if isinstance(episode, Failure):
                     raise Unusable(MEDIUM, episode.info()["error"])
-                outcomes.append(self.trajectory(task, row_of(view, row)))
+                outcomes.append(self.trajectory(task, unbatch(view, row)))
             except Unusable as reason:
                 outcomes.append(reason)
         failed = [(o.kind, str(o)) if isinstance(o, Unusable) else None for o in outcomes]
