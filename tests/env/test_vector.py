@@ -12,8 +12,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space
 from support.builders import SIZE, ListTasks, act, make_task, same, write_manifest
 
-import paravt_env.episode.simulation
 from paravt_env.env import LongVideoEnv
+from paravt_env.episode import decoder
 from paravt_env.episode.episode import StopReason
 from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.spaces import batch_actions, unbatch
@@ -252,13 +252,13 @@ def test_arrays_may_be_nested_lists_as_in_a_single_environment(make_vector):
 
 def test_all_rows_crops_go_to_one_call(make_vector, monkeypatch):
     calls = []
-    run_crops = paravt_env.episode.simulation.run_crops
+    run_crops = decoder.run_crops
 
     def counting(requests, *args, **kwargs):
         calls.append(len(requests))
         return run_crops(requests, *args, **kwargs)
 
-    monkeypatch.setattr(paravt_env.episode.simulation, "run_crops", counting)
+    monkeypatch.setattr(decoder, "run_crops", counting)
     vector = make_vector(3)
     vector.reset(seed=0)
     vector.step(batch(act(CALL, (3, 4)), act((5, 4)), act((6, 7))))
