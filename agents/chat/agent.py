@@ -30,7 +30,6 @@ from paravt_env.common.names import known_name
 from paravt_env.crop import CROP_STATUSES, CropStatus
 from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.parts import (
-    PROMPTS,
     FrameRef,
     Part,
     evidence_parts,
@@ -40,6 +39,7 @@ from paravt_env.protocol.parts import (
     system_text,
 )
 from paravt_env.protocol.schema import tool_schema
+from paravt_env.protocol.styles import PROMPTS
 from paravt_env.protocol.tags import RESPONSE, closing, opening
 from paravt_env.spaces import unbatch
 from paravt_env.subtitles import lines_of

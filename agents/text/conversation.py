@@ -33,15 +33,14 @@ from agents.text.context import (
 from paravt_env.crop import CROP_STATUSES, CropStatus
 from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.parts import (
-    PROMPTS,
     Part,
-    PromptStyle,
     evidence_parts,
     forced_answer_text,
     overview_parts,
     subagent_parts,
     system_text,
 )
+from paravt_env.protocol.styles import PROMPTS, PromptStyle
 from paravt_env.protocol.tags import Role
 from paravt_env.spaces import unbatch
 from paravt_env.subtitles import lines_of

@@ -22,7 +22,8 @@ from agents.chat.agent import OpenAIAgent
 from agents.chat.client import ChatConfig
 from agents.config import AgentConfig, Limits
 from paravt_env.protocol import render_completion
-from paravt_env.protocol.parts import PROMPTS, overview_parts, system_text
+from paravt_env.protocol.parts import overview_parts, system_text
+from paravt_env.protocol.styles import PROMPTS
 from train.evaluation.evaluate import evaluate
 from train.rollout.play import Start, play
 

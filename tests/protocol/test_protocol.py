@@ -16,9 +16,6 @@ from paravt_env.protocol import (
     tool_schema,
 )
 from paravt_env.protocol.parts import (
-    COMPACT,
-    PARAVT,
-    PROMPTS,
     FrameRef,
     evidence_parts,
     forced_answer_text,
@@ -27,6 +24,7 @@ from paravt_env.protocol.parts import (
     subagent_parts,
     system_text,
 )
+from paravt_env.protocol.styles import COMPACT, PARAVT, PROMPTS
 
 THOUGHT = "<think>\nlook closer\n</think>\n"
 

@@ -39,7 +39,8 @@ from agents.text.context import (
 from agents.text.conversation import open_conversation
 from paravt_env.episode.simulation import Failure
 from paravt_env.protocol import parse, render_completion
-from paravt_env.protocol.parts import PROMPTS, FrameRef, Part, crop_parts, overview_parts
+from paravt_env.protocol.parts import FrameRef, Part, crop_parts, overview_parts
+from paravt_env.protocol.styles import PROMPTS
 from paravt_env.protocol.tags import RESPONSE, THINK, Role, closing, opening
 from paravt_env.spaces import unbatch
 from paravt_env.task import Task, TaskSet

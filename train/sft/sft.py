@@ -30,7 +30,8 @@ from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext
 from paravt_env.common.files import flush
-from paravt_env.protocol.parts import PROMPTS, PromptStyle, subagent_parts
+from paravt_env.protocol.parts import subagent_parts
+from paravt_env.protocol.styles import PROMPTS, PromptStyle
 from paravt_env.protocol.tags import Role
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv

@@ -19,15 +19,8 @@ from agents.config import AgentConfig, Limits
 from agents.text.conversation import ConversationAgent, Reading, Sampled, Turn
 from paravt_env.crop import CropStatus
 from paravt_env.protocol import render_completion
-from paravt_env.protocol.parts import (
-    COMPACT,
-    REACH,
-    FrameRef,
-    Part,
-    PromptStyle,
-    forced_answer_text,
-    frame_times,
-)
+from paravt_env.protocol.parts import FrameRef, Part, forced_answer_text, frame_times
+from paravt_env.protocol.styles import COMPACT, REACH, PromptStyle
 from paravt_env.task import OPTION_LETTERS, Task, TaskSet
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.tasksets.made.synthetic.oracle import Cue
@@ -47,7 +40,7 @@ class Notes:
     overview: np.ndarray
     cues: tuple[Cue, ...]
     asked: tuple[int | None, ...]
-    seen: list[oracle.Reading] = field(default_factory=list)
+    seen: list[oracle.Sighting] = field(default_factory=list)
     windows: dict[int, Window] = field(default_factory=dict)
     """Window next to the frame nearest noon of each asked scene; after a retry it is gone."""
     pending: tuple[str, list[Window]] | None = None
@@ -56,7 +49,7 @@ class Notes:
     """Whether this trace weighs the options."""
 
 
-def describe(task: Task, readings: Sequence[oracle.Reading]) -> str:
+def describe(task: Task, readings: Sequence[oracle.Sighting]) -> str:
     """What one scene's readings say about the question, in two or three words.
 
     Args:
@@ -75,14 +68,14 @@ def describe(task: Task, readings: Sequence[oracle.Reading]) -> str:
     return f"{first.colour} {first.symbol}"
 
 
-def spanned(readings: Sequence[oracle.Reading]) -> str:
+def spanned(readings: Sequence[oracle.Sighting]) -> str:
     """From the frame before an event to the one after it, in seconds: times that prompts name."""
     before = min(2 * r.start - r.first for r in readings)
     after = max(2 * r.end - r.last for r in readings)
     return f"{np.floor(before + 0.5):.0f} - {np.floor(after + 0.5):.0f}"
 
 
-def facts(task: Task, readings: Sequence[oracle.Reading], asked: Sequence[int | None]) -> str:
+def facts(task: Task, readings: Sequence[oracle.Sighting], asked: Sequence[int | None]) -> str:
     """What is known of each scene that the question seems to be about."""
     known = (
         describe(task, [r for r in readings if r.scene == scene])
@@ -154,7 +147,7 @@ def listed(style: PromptStyle, number: int, cue: Cue, asked: bool) -> str:
 
 def report(task: Task, timestamps: np.ndarray) -> str:
     """The reading of one crop: the asked scene if it is there, else the one on screen longest."""
-    by_scene: dict[int, list[oracle.Reading]] = {}
+    by_scene: dict[int, list[oracle.Sighting]] = {}
     for reading in oracle.read_window(task, timestamps):
         by_scene.setdefault(reading.scene, []).append(reading)
     if not by_scene:
@@ -327,7 +320,7 @@ class TraceAgent(ConversationAgent):
             return render_completion(f"retry {'; '.join(sides)}", windows)
         return self._guess(notes, notes.seen, f"{self._judge(notes, notes.seen)}, a guess")
 
-    def _guess(self, notes: Notes, readings: Sequence[oracle.Reading], thought: str) -> str:
+    def _guess(self, notes: Notes, readings: Sequence[oracle.Sighting], thought: str) -> str:
         if notes.task.kind == "grounding":
             span = oracle.guess_span(notes.task, notes.overview) or "0-10"
             answer = " " + " - ".join(f"{float(time):.0f}" for time in span.split("-"))
@@ -338,7 +331,7 @@ class TraceAgent(ConversationAgent):
             answer = str(self.rng.choice(possible or unread))
         return self._answer(notes, thought, answer)
 
-    def _judge(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:
+    def _judge(self, notes: Notes, readings: Sequence[oracle.Sighting]) -> str:
         """The facts, and where options are weighed, what each is worth by them."""
         text = facts(notes.task, readings, notes.asked)
         if not notes.weigh:

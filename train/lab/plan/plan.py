@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from paravt_env.budget import make_budget
-from paravt_env.protocol.parts import PROMPTS, system_text
+from paravt_env.protocol.parts import system_text
+from paravt_env.protocol.styles import PROMPTS
 from train.common.errors import ConfigError
 from train.lab.plan.costs import SHAPES, Setting, Shape, group_flops, kv_bytes, trees, update_flops
 
