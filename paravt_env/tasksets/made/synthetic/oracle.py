@@ -39,7 +39,7 @@ class Cue:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Sighting:
     """One symbol seen in a crop: `first` and `last` frame that show it, in seconds.
 
     `start` and `end` are estimates: half-way to the neighbouring frames without it, or the crop's
@@ -139,7 +139,7 @@ def cue_windows(
     return windows
 
 
-def read_window(task: Task, timestamps: Times) -> tuple[Reading, ...]:
+def read_window(task: Task, timestamps: Times) -> tuple[Sighting, ...]:
     """Every symbol that the frames of one crop (or an overview) show, in order of appearance."""
     times = sorted(float(t) for t in timestamps)
     readings = []
@@ -152,7 +152,7 @@ def read_window(task: Task, timestamps: Times) -> tuple[Reading, ...]:
                 after = times[shown[-1] + 1] if shown[-1] + 1 < len(times) else last
                 start, end = (before + first) / 2, (last + after) / 2
                 readings.append(
-                    Reading(
+                    Sighting(
                         index, scene.colour, event.symbol, event.corner, first, last, start, end
                     )
                 )
@@ -160,7 +160,7 @@ def read_window(task: Task, timestamps: Times) -> tuple[Reading, ...]:
 
 
 def possible_answers(
-    task: Task, readings: Sequence[Reading], asked: Sequence[int | None] | None = None
+    task: Task, readings: Sequence[Sighting], asked: Sequence[int | None] | None = None
 ) -> tuple[str, ...]:
     """Answers that agree with what was read: letters, texts, or at most one span for grounding.
 
@@ -203,7 +203,7 @@ def possible_answers(
 
 
 def answer_from_readings(
-    task: Task, readings: Sequence[Reading], asked: Sequence[int | None] | None = None
+    task: Task, readings: Sequence[Sighting], asked: Sequence[int | None] | None = None
 ) -> str | None:
     """The answer if the readings leave exactly one, else `None`."""
     answers = possible_answers(task, readings, asked)
