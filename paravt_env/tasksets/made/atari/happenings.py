@@ -12,17 +12,17 @@ import math
 
 import numpy as np
 
-from paravt_env.tasksets.made.atari.drafts import Draft, pick
+from paravt_env.span import Span
 from paravt_env.tasksets.made.atari.moments import (
     EDGE,
     ROOM_SECONDS,
     Aired,
-    Span,
     clear_count,
     lives_lost,
     rooms_entered,
     steady,
 )
+from paravt_env.tasksets.made.drafts import Draft, pick
 
 COUNTS = (0, 1, 2, 3)
 WINDOWS = (20, 30, 40)  # seconds in which something is counted: a crop can hold each

@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 
-from paravt_env.tasksets.made.atari.drafts import Draft, pick
 from paravt_env.tasksets.made.atari.games import GAMES
 from paravt_env.tasksets.made.atari.moments import EDGE, Aired
+from paravt_env.tasksets.made.drafts import Draft, pick
 
 _CLOSE = 20.0  # seconds from an interruption
 
