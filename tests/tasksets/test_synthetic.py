@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from paravt_env.common.files import ABANDONED, atomic_path, cache_root
+from paravt_env.common.files import ABANDONED
 from paravt_env.task import Task, TaskError
 from paravt_env.tasksets import load_tasks
 from paravt_env.tasksets.made.base import SPLITS
@@ -327,22 +327,6 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> Non
         SyntheticTasks("train", root=tmp_path / "file", videos=1, progress=False, **TINY)
 
 
-def test_without_a_home_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PARAVT_CACHE", "~nobody-of-that-name/cache")
-    with pytest.raises(OSError, match="no home folder: set PARAVT_CACHE"):
-        cache_root()
-
-
-def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
-    target = tmp_path / "a.mp4"
-    with atomic_path(target) as first, atomic_path(target) as second:
-        first.write_text("one")
-        second.write_text("two")
-        assert not target.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
-    assert target.read_text() == "one"  # whichever is finished last, whole
-
-
 def test_what_a_killed_process_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
     SyntheticTasks("train", root=tmp_path, videos=1, progress=False, **TINY)
     videos = next(tmp_path.rglob("videos"))
@@ -362,10 +346,3 @@ def test_progress_is_shown_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert captured.out == "" and captured.err.endswith(f"[{'#' * 24}] 1/1\n")
     SyntheticTasks("val", root=tmp_path, videos=1, **settings)
     assert capsys.readouterr().err == ""
-
-
-def test_cache_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PARAVT_CACHE", "/somewhere")
-    assert cache_root() == Path("/somewhere")
-    monkeypatch.delenv("PARAVT_CACHE")
-    assert cache_root() == Path.home() / ".cache" / "paravt"
