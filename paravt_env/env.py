@@ -1,4 +1,4 @@
-"""`LongVideoEnv`: the single environment, which is a simulation (`simulation.py`) with one row.
+"""`LongVideoEnv`: the single environment, a simulation (`episode/simulation.py`) with one row.
 
 Make one with `gym.make("paravt_env:ParaVT-LongVideo-v0")`; run its tests with `pytest
 tests/env/test_env.py`.
@@ -66,7 +66,7 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     - `video`: `duration` (seconds), `fps`, `width`, `height` (stored pixels, upright).
     - `turn`: turns taken. `must_answer`: 1 if the next turn is the forced one.
     - `crop_status`: int8 (P,), 0 for no call, else 1 + the index of the status in
-      `crops.CROP_STATUSES`.
+      `crop.CROP_STATUSES`.
     - `feedback`: one line for each call that did not run, "" when all did.
     - `subtitles`: with the argument `subtitles=True`, what is said at the overview's times and
       inside the crops, one line each: window, start, end (seconds), words, between tabs; else "".

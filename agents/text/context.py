@@ -2,7 +2,8 @@
 
 A conversation is a list of tokens that only grows. Text of the environment is tokenised once, when
 it is appended; sampled tokens are kept as they were drawn. :class:`TokenContext` records for each
-token who wrote it, its role and its log-probability, and freezes into a ``Trajectory``.
+token who wrote it, its role and its log-probability, and freezes into a ``Trajectory``. Tests:
+``pytest tests/policies/test_sampling.py``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Everything that text agents share, whoever draws the tokens. A row's episode is one append-only
 main context; each executed crop is read in a context of its own (``evidence="subagent"``) or shown
 as frames (``"frames"``). A subclass only says how tokens are drawn: ``draw`` for the turns of all
-rows, ``read`` for the readings of all crops of all rows.
+rows, ``read`` for the readings of all crops of all rows. Tests: ``pytest tests/env/test_defects.py
+tests/protocol/test_parse_once.py``.
 """
 
 from __future__ import annotations

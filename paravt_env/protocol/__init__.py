@@ -1,7 +1,8 @@
-"""The text protocol: tags, the tool's schema, the parser, the prompts (`protocol.prompts`).
+"""The text protocol: tags, the tool's schema, the parser, and what agents are told.
 
-The one place that knows the tags. The environment parses completions with it and agents write
-prompts with it.
+The one place that knows the tags. The environment parses completions with it (`parser.py`), and
+agents tell their models what they see with it (`parts.py`, in the words of `styles.py`). Run the
+tests with `pytest tests/protocol`.
 """
 
 from paravt_env.protocol.parser import (

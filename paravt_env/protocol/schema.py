@@ -1,8 +1,8 @@
 """The one tool, `crop_video`: its schema for prompts and the reading of a model's calls.
 
-Between the parser, which finds the call's body, and `crops.py`, which validates and runs the
-window. Nothing here is evaluated: a body is JSON (`<tool_call>`) or `name(key=number, ...)`
-(`<tool_code>`), and both readers are bounded.
+Between the parser, which finds the call's body, and `crop.py`, which judges the window. Nothing
+here is evaluated: a body is JSON (`<tool_call>`) or `name(key=number, ...)` (`<tool_code>`), and
+both readers are bounded. Run the tests with `pytest tests/protocol/test_protocol.py`.
 """
 
 from __future__ import annotations

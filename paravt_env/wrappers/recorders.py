@@ -1,7 +1,8 @@
 """Wrappers that record every episode to a folder, for the single and the vector environment.
 
 They go below `ArrayObservation`, where observations are still those of `LongVideoEnv`; what the
-folder holds is said in `recording.py`. Run the tests with `pytest tests/env/test_recording.py`.
+folder holds is said in `show/recording.py`. Run the tests with `pytest
+tests/env/test_recording.py`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Six families of the `atari` task set, for channels and for a single long game. How many lives or
 screens there are to count is drawn before the window that holds them, and wrong scores are scores
 of the same programme. Each returns None where this draw leads nowhere. Pure functions of the
-recording and the generator.
+recording and the generator; run `pytest tests/tasksets/test_tasksets_atari.py`.
 """
 
 from __future__ import annotations

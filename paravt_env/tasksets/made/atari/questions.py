@@ -3,7 +3,7 @@
 Fifth step of the `atari` task set. A question names a programme or a moment, which an overview
 shows, and asks for what only a look at the right seconds shows. Gold letters come from a shuffled
 deck: no letter is worth guessing. A family is one function and one table entry; one that a video
-does not allow gives its turn to the next.
+does not allow gives its turn to the next. Run `pytest tests/tasksets/test_tasksets_atari.py`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The rules here use what is on screen at the given times and nothing else: background colours, the
 sun's place, visible symbols. They serve the scripted oracle, the traces of the cold start and the
-statistics (`paravt data stats`). All functions are pure.
+statistics (`paravt data stats`). All functions are pure; run `pytest
+tests/tasksets/test_synthetic_oracle.py`.
 """
 
 from __future__ import annotations
