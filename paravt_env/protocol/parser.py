@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from paravt_env.crop import Window
 from paravt_env.protocol import schema
 from paravt_env.protocol.structure import Block, ParsedCompletion, TagSpan, ToolCall
 from paravt_env.protocol.tags import (
@@ -151,7 +152,7 @@ def _end_block(
         calls.append(_read_call(_reject_json, body, opened.start, stop))
 
 
-def _reject_json(body: str) -> tuple[str, tuple[float, float], str | None]:
+def _reject_json(body: str) -> tuple[str, Window, str | None]:
     """Say why a body that `_json_call` refused is not a call."""
     schema.decode_json(body.strip(), 0)
     raise schema.CallError(schema.MALFORMED, "the body is not one JSON object")
@@ -193,7 +194,7 @@ def action_of(parsed: ParsedCompletion, max_crops: int) -> dict[str, Any]:
 
 
 def render_completion(
-    thought: str, windows: Sequence[tuple[float, float]] = (), answer: str | None = None
+    thought: str, windows: Sequence[Window] = (), answer: str | None = None
 ) -> str:
     """Write the canonical completion: the thought, then the calls, then the answer if there is one.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paravt_env.crop import Window
 from paravt_env.task import OPTION_LETTERS, Task
 from paravt_env.tasksets.made.synthetic.world import SYMBOLS, Event, Scene
 
@@ -109,7 +110,7 @@ def cue_windows(
     seconds: float = CROP_SECONDS,
     needed_only: bool = True,
     whole_seconds: bool = True,
-) -> list[tuple[float, float]]:
+) -> list[Window]:
     """The windows that a policy which has only seen the overview asks for, in asked order.
 
     For each asked scene it takes the frame closest to noon: sun on the left, the event is ahead,
