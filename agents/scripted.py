@@ -17,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 
 from agents.base import Decision
+from paravt_env.crop import Window
 from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.spaces import OVERVIEW
 from paravt_env.task import Task
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
 
-Window = tuple[float, float]
 TaskOf = Callable[[int], Task]
 
 RANDOM_SECONDS, UNIFORM_SECONDS = 30.0, 45.0  # length of a crop, where the environment allows it
@@ -148,7 +148,7 @@ class _Memory:
 
     overview: np.ndarray
     queue: list[Window]
-    crops: list[oracle.Reading] = field(default_factory=list)
+    crops: list[oracle.Sighting] = field(default_factory=list)
 
 
 class _ReadingAgent(ScriptedAgent):

@@ -18,7 +18,7 @@ import torch
 from agents.sb3.agent import SB3Agent
 from agents.sb3.training import SB3Config, learn
 from paravt_env.settings import EnvSettings
-from paravt_env.wrappers.arrays import ArrayCodec
+from paravt_env.wrappers import ArrayCodec
 from train.config.recipe import load
 from train.config.run import TrainConfig
 from train.evaluation.agents import evaluated_agent

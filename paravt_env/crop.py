@@ -1,11 +1,8 @@
-"""Crops: validate the windows a turn asks for and decode them all at once.
+"""Crops: the windows that a turn asks for, what is wrong with each, and what became of it.
 
-The stretch after parsing: windows in seconds -> **status and frames of each** -> evidence. The
-crops of every row of a turn share one pool; each has its own deadline and its own status, and a
-bad one leaves its neighbours alone. A window is never rounded and never moved, only clamped to
-the video.
-
-Run its tests: `python -m pytest tests/env/test_crops.py`.
+The stretch after parsing: windows in seconds -> **a status for each** -> frames, which
+`episode/decode_crops.py` decodes -> evidence. A window is never rounded and never moved, only
+clamped to the video. Run the tests with `pytest tests/env/test_crops.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`LongVideoEnv`: the single environment, which is a simulation (`simulation.py`) with one row.
+"""`LongVideoEnv`: the single environment, a simulation (`episode/simulation.py`) with one row.
 
 Make one with `gym.make("paravt_env:ParaVT-LongVideo-v0")`; run its tests with `pytest
 tests/env/test_env.py`.
@@ -12,16 +12,16 @@ import gymnasium as gym
 
 from paravt_env.common.names import known_name
 from paravt_env.episode.episode import Episode
+from paravt_env.episode.reset_options import RESET_OPTIONS
 from paravt_env.episode.simulation import Failure, Simulation
 from paravt_env.rewards import Transcript
 from paravt_env.settings import make_settings
 from paravt_env.show.render import RENDER_MODES, contact_sheet, describe, render_row
-from paravt_env.show.window import Window
+from paravt_env.show.screen import Screen
 from paravt_env.spaces import Action, Observation, unbatch
 from paravt_env.task import Task, TaskSet
 
 HUMAN = "human"
-RESET_OPTIONS = ("task_id", "frame_budget")
 
 
 class LongVideoEnv(gym.Env[Observation, Action]):
@@ -66,7 +66,7 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     - `video`: `duration` (seconds), `fps`, `width`, `height` (stored pixels, upright).
     - `turn`: turns taken. `must_answer`: 1 if the next turn is the forced one.
     - `crop_status`: int8 (P,), 0 for no call, else 1 + the index of the status in
-      `crops.CROP_STATUSES`.
+      `crop.CROP_STATUSES`.
     - `feedback`: one line for each call that did not run, "" when all did.
     - `subtitles`: with the argument `subtitles=True`, what is said at the overview's times and
       inside the crops, one line each: window, start, end (seconds), words, between tabs; else "".
@@ -144,7 +144,7 @@ class LongVideoEnv(gym.Env[Observation, Action]):
         if render_mode is not None:
             known_name("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
-        self._window = Window(self.metadata["render_fps"]) if render_mode == HUMAN else None
+        self._screen = Screen(self.metadata["render_fps"]) if render_mode == HUMAN else None
         self._episode: Episode | None = None
 
     @property
@@ -202,7 +202,7 @@ class LongVideoEnv(gym.Env[Observation, Action]):
         """
         if self.render_mode is None:
             return None
-        if self._window is not None:
+        if self._screen is not None:
             self._shown()
             return None
         return render_row(self.render_mode, self._observe())
@@ -210,14 +210,14 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     def close(self) -> None:
         """Stop the decoding threads and close the window."""
         self.simulation.close()
-        if self._window is not None:
-            self._window.close()
+        if self._screen is not None:
+            self._screen.close()
 
     def _shown(self) -> Observation:
         """The current observation, which the window shows, where there is one."""
         observation = self._observe()
-        if self._window is not None:
-            self._window.show(contact_sheet(observation), describe(observation))
+        if self._screen is not None:
+            self._screen.show(contact_sheet(observation), describe(observation))
         return observation
 
     def _running(self) -> Episode:
@@ -226,4 +226,4 @@ class LongVideoEnv(gym.Env[Observation, Action]):
         return self._episode
 
     def _observe(self) -> Observation:
-        return unbatch(self.observation_space, self.simulation.observe([self._running()]), 0)
+        return unbatch(self.simulation.observe([self._running()]), 0, self.observation_space)

@@ -1,8 +1,8 @@
 """Observation and action spaces, and the move between one row and a batch of rows.
 
-`env.py` and `vector.py` declare these spaces, `episode.py` fills observations, agents build actions
-with `empty_action` and `batch_actions`. Run the examples with `python -m doctest
-paravt_env/spaces.py`.
+`env.py` and `vector.py` declare these spaces, `episode/episode.py` fills observations, agents build
+actions with `empty_action` and `batch_actions`, and whoever has a batch takes a row of it with
+`unbatch`. Run the tests with `pytest tests/env/test_spaces.py`.
 
 Action (`Dict`): `crops` float64 (P, 2), start and end in seconds; `crop_mask` int8 (P,); `answer`
 and `completion` text. Observation (`Dict`): `frames` uint8 (F, H, W, 3), `timestamps` seconds (F,),
@@ -173,15 +173,30 @@ def _length(value: Any) -> int | None:
         return None
 
 
-def unbatch(space: gym.Space, batch: Any, row: int) -> Any:
-    """Row `row` of a batch as a member of the single `space` (views, not copies).
+def unbatch(batch: Any, row: int, space: gym.Space | None = None) -> Any:
+    """Row `row` of a batch of observations, actions or infos (views, not copies).
 
-    Arrays may be given as nested lists; the row is then a list, too.
+    Args:
+        batch: Arrays, lists and tuples with an entry a row, in mappings of any depth. Where keys
+            have masks, as in infos (`_turn` beside `turn`), what the row does not have is left out.
+        row: Which one.
+        space: What the row is to be a member of: it says the keys, and a number of a `Box` is an
+            array without dimensions.
+
+    >>> unbatch({"turn": np.array([3, 0]), "_turn": np.array([True, False])}, 1)
+    {}
     """
     if isinstance(space, spaces.Dict):
-        return {key: unbatch(child, batch[key], row) for key, child in space.spaces.items()}
+        return {key: unbatch(batch[key], row, child) for key, child in space.spaces.items()}
+    if isinstance(batch, Mapping):
+        masked = any(f"_{key}" in batch for key in batch)
+        return {
+            key: unbatch(value, row)
+            for key, value in batch.items()
+            if not masked or (f"_{key}" in batch and batch[f"_{key}"][row])
+        }
     if isinstance(space, spaces.Box) and isinstance(batch, np.ndarray):
-        return batch[row, ...]  # a 0-d array where the space has no dimension
+        return batch[row, ...]
     return batch[row]
 
 

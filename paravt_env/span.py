@@ -10,14 +10,10 @@ import math
 import re
 
 Span = tuple[float, float]
-
+"""Start and end in seconds."""
 
 _NUMBER = re.compile(r"(?<![\w.:])[0-9][\w.:]*", re.ASCII)
-
-
 _PLAIN = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:s|secs?|seconds?)?")
-
-
 _CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-5]?[0-9](?:\.[0-9]+)?)")
 
 

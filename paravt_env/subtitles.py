@@ -1,10 +1,10 @@
 """Subtitles in an observation: the lines of the times that its frames show, within a budget.
 
-Between `Task.subtitles` and the prompts. The overview brings the lines that are on screen at its
-frames' times, a crop those that are spoken inside its window; each of them has the whole budget of
-characters. In an observation they are one text, a line each: window (0 the overview, i the i-th
-crop of the turn), start and end in seconds and the words, separated by tabs. Run the tests with
-`pytest tests/tasksets/test_tasksets_subtitles.py`.
+Between `Task.subtitles` and what an agent is told (`protocol/parts.py`). The overview brings the
+lines that are on screen at its frames' times, a crop those that are spoken inside its window; each
+of them has the whole budget of characters. In an observation they are one text, a line each: window
+(0 the overview, i the i-th crop of the turn), start and end in seconds and the words, separated by
+tabs. Run the tests with `pytest tests/tasksets/test_tasksets_subtitles.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from paravt_env.span import Span
 from paravt_env.task import Subtitle
-
-Window = tuple[float, float]
 
 
 class SubtitleLine(NamedTuple):
@@ -41,7 +40,7 @@ def at_times(subtitles: Sequence[Subtitle], times: np.ndarray) -> list[Subtitle]
     return [subtitles[i] for i in np.flatnonzero(first < past)]
 
 
-def in_window(subtitles: Sequence[Subtitle], window: Window) -> list[Subtitle]:
+def in_window(subtitles: Sequence[Subtitle], window: Span) -> list[Subtitle]:
     """The lines that are on screen at some moment of `window` (seconds), in order.
 
     >>> lines = [Subtitle(0, 2, "a"), Subtitle(2, 4, "b"), Subtitle(5, 9, "c")]

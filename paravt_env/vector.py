@@ -8,7 +8,7 @@ tests/env/test_vector.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -18,8 +18,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from paravt_env.common.names import known_name
-from paravt_env.env import RESET_OPTIONS
 from paravt_env.episode.episode import Episode
+from paravt_env.episode.reset_options import RESET_OPTIONS, per_row, rows_of, seeds_of
 from paravt_env.episode.simulation import Failure, Simulation
 from paravt_env.rewards import Transcript
 from paravt_env.settings import make_settings
@@ -127,9 +127,9 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         options = dict(options or {})
         for name in options:
             known_name("reset option", name, ("reset_mask", *RESET_OPTIONS))
-        mask = self._mask(options.get("reset_mask"))
-        seeds = self._seeds(seed)
-        tasks, budgets = (self._per_row(name, options.get(name)) for name in RESET_OPTIONS)
+        mask = rows_of(options.get("reset_mask"), self.num_envs)
+        seeds = seeds_of(seed, self.num_envs)
+        tasks, budgets = (per_row(name, options.get(name), self.num_envs) for name in RESET_OPTIONS)
         chosen = np.flatnonzero(mask).tolist()
         generators = {
             row: self._generator(row) if seeds[row] is None else seeding.np_random(seeds[row])[0]
@@ -162,7 +162,7 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         check_batch(actions, self.num_envs)
         steps = self.simulation.step(
             {row: self._episode(row) for row in running},
-            {row: unbatch(self.single_action_space, actions, row) for row in running},
+            {row: unbatch(actions, row, self.single_action_space) for row in running},
         )
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, bool)
@@ -189,7 +189,7 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         batch = self._observe(np.flatnonzero(~self._idle))
         space = self.single_observation_space
         return tuple(
-            render_row(self.render_mode, unbatch(space, batch, row)) for row in range(self.num_envs)
+            render_row(self.render_mode, unbatch(batch, row, space)) for row in range(self.num_envs)
         )
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -218,38 +218,3 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         state = self._started(row)
         assert isinstance(state, Episode)
         return state
-
-    def _mask(self, mask: Any) -> np.ndarray:
-        if mask is None:
-            return np.ones(self.num_envs, bool)
-        mask = np.asarray(mask)
-        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(
-                f"reset_mask must be a bool array of shape ({self.num_envs},) with a True in it, "
-                f"not {mask.dtype} of shape {mask.shape}: {mask}"
-            )
-        return mask
-
-    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        seeds = self._per_row("seed", seed)
-        for one in seeds:
-            if one is not None and not (isinstance(one, int | np.integer) and one >= 0):
-                raise ValueError(
-                    "seed must be a whole number of at least 0, or one (or None) for each row, "
-                    f"not {seed!r}"
-                )
-        if isinstance(seed, int | np.integer):
-            return [int(seed) + row for row in range(self.num_envs)]
-        return [None if one is None else int(one) for one in seeds]
-
-    def _per_row(self, name: str, value: Any) -> list[Any]:
-        several = isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
-        if isinstance(value, str) or not several:
-            return [value] * self.num_envs
-        values = list(value)
-        if len(values) != self.num_envs:
-            raise ValueError(
-                f"{name} has {len(values)} values for {self.num_envs} rows: "
-                "give one for each row, or one for all"
-            )
-        return values

@@ -21,7 +21,8 @@ from agents.model.mini import MiniConfig, build_mini  # noqa: E402
 from agents.model.vlm import VisionLanguageModel  # noqa: E402
 from agents.text.conversation import ConversationAgent, Sampled  # noqa: E402
 from paravt_env.protocol import Role, action_from_completion, render_completion  # noqa: E402
-from paravt_env.protocol.parts import PROMPTS, forced_answer_text  # noqa: E402
+from paravt_env.protocol.parts import forced_answer_text  # noqa: E402
+from paravt_env.protocol.styles import PROMPTS  # noqa: E402
 from train.config import recipe  # noqa: E402
 from train.config.evaluation import EvalConfig  # noqa: E402
 from train.config.parallel import ParallelConfig  # noqa: E402

@@ -24,16 +24,14 @@ from agents.base import Completion, Decision
 from agents.chat.client import ChatClient, ChatConfig, ChatRequest
 from agents.chat.text import Message, ToolCall, completion_text, native_calls, one_call
 from agents.config import AgentConfig, Limits
-from agents.text.conversation import row_of
 from paravt_env.common.http.client import Usage
 from paravt_env.common.http.endpoint import EndpointError
 from paravt_env.common.http.replies import Reply
 from paravt_env.common.images import data_uri
 from paravt_env.common.names import known_name
 from paravt_env.crop import CROP_STATUSES, CropStatus
-from paravt_env.protocol.parser import action_from_completion, parse
+from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.parts import (
-    PROMPTS,
     FrameRef,
     Part,
     evidence_parts,
@@ -43,7 +41,9 @@ from paravt_env.protocol.parts import (
     system_text,
 )
 from paravt_env.protocol.schema import tool_schema
+from paravt_env.protocol.styles import PROMPTS
 from paravt_env.protocol.tags import RESPONSE, closing, opening
+from paravt_env.spaces import unbatch
 from paravt_env.subtitles import lines_of
 
 _OK = 1 + CROP_STATUSES.index(CropStatus.ok)
@@ -57,6 +57,8 @@ class _Row:
     action: dict[str, Any] | None = None
     tool_calls: list[ToolCall] = field(default_factory=list)
     """Native calls of the last turn, as the server gave them."""
+    written_calls: int = 0
+    """Calls of that turn that the model wrote as text, before the native ones."""
     frames: int = 0
     usage: Usage = field(default_factory=Usage)
 
@@ -124,7 +126,7 @@ class OpenAIAgent:
 
     def act(self, observations: Mapping[str, Any], rows: Sequence[int]) -> list[Decision]:
         """Read the crops of all rows, then ask for the turns of all rows; each at once."""
-        views = {row: row_of(observations, row) for row in rows}
+        views = {row: unbatch(observations, row) for row in rows}
         for row in rows:
             self._rows.setdefault(row, _Row())
         texts, failed = self._read_crops(views)
@@ -206,7 +208,7 @@ class OpenAIAgent:
         shown = texts if self.evidence == "subagent" else None
         if not state.tool_calls:
             return evidence_parts(self.style, view, windows, shown)
-        first = len(parse(state.action["completion"]).calls) - len(state.tool_calls)
+        first = state.written_calls
         after: list[Part] = []
         for place, tool_call in enumerate(state.tool_calls):
             parts = evidence_parts(self.style, one_call(view, first + place), windows, shown)
@@ -251,8 +253,9 @@ class OpenAIAgent:
         prefix = self.config.forced_prefix if self.chat.prefill else ""
         calls = native_calls(reply.message) if self.chat.calls == "native" else []
         text = completion_text(prefix + reply.content, reply.message, calls)
-        state.action = action_from_completion(text, self.limits.max_crops)
-        state.tool_calls = calls
+        parsed = parse(text)
+        state.action = action_of(parsed, self.limits.max_crops)
+        state.tool_calls, state.written_calls = calls, len(parsed.calls) - len(calls)
         message: Message = {"role": "assistant", "content": prefix + reply.content}
         if calls:
             message["tool_calls"] = calls

@@ -116,7 +116,7 @@ class SB3Agent:
         """Encode the rows, choose for all of them at once, turn choices into actions."""
         space, settings = self.env.single_observation_space, self.settings
         arrays = [
-            self.codec.encode(unbatch(space, observations, row), self.env.task_of(row).family)
+            self.codec.encode(unbatch(observations, row, space), self.env.task_of(row).family)
             for row in rows
         ]
         batch = {key: np.stack([one[key] for one in arrays]) for key in arrays[0]}

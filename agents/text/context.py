@@ -2,7 +2,8 @@
 
 A conversation is a list of tokens that only grows. Text of the environment is tokenised once, when
 it is appended; sampled tokens are kept as they were drawn. :class:`TokenContext` records for each
-token who wrote it, its role and its log-probability, and freezes into a ``Trajectory``.
+token who wrote it, its role and its log-probability, and freezes into a ``Trajectory``. Tests:
+``pytest tests/policies/test_sampling.py``.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from agents.base import Trajectory
-from paravt_env.protocol.parser import parse
 from paravt_env.protocol.parts import FrameRef, Part
+from paravt_env.protocol.structure import ParsedCompletion
 from paravt_env.protocol.tags import Role
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
@@ -77,14 +78,18 @@ def decode_with_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[i
     return "".join(text), ends
 
 
-def token_roles(text: str, ends: Sequence[int]) -> list[Role]:
+def token_roles(parsed: ParsedCompletion, ends: Sequence[int]) -> list[Role]:
     """Role of each token of a completion: that of the first character it adds.
 
     A token that holds any character of a structural tag is a tag, so that token-level format credit
     reaches the whole tag.
+
+    Args:
+        parsed: The completion.
+        ends: For each token, the character offset after it (`decode_with_offsets`).
     """
-    of_character = np.full(len(text) + 1, int(Role.text), dtype=np.int8)
-    for start, end, role in parse(text).roles():
+    of_character = np.full(len(parsed.text) + 1, int(Role.text), dtype=np.int8)
+    for start, end, role in parsed.roles():
         of_character[start:end] = int(role)
     roles, start = [], 0
     for end in ends:

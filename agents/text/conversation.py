@@ -3,7 +3,8 @@
 Everything that text agents share, whoever draws the tokens. A row's episode is one append-only
 main context; each executed crop is read in a context of its own (``evidence="subagent"``) or shown
 as frames (``"frames"``). A subclass only says how tokens are drawn: ``draw`` for the turns of all
-rows, ``read`` for the readings of all crops of all rows.
+rows, ``read`` for the readings of all crops of all rows. Tests: ``pytest tests/test_defects.py
+tests/protocol/test_parse_once.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,18 +32,18 @@ from agents.text.context import (
     token_roles,
 )
 from paravt_env.crop import CROP_STATUSES, CropStatus
-from paravt_env.protocol.parser import action_from_completion
+from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.parts import (
-    PROMPTS,
     Part,
-    PromptStyle,
     evidence_parts,
     forced_answer_text,
     overview_parts,
     subagent_parts,
     system_text,
 )
+from paravt_env.protocol.styles import PROMPTS, PromptStyle
 from paravt_env.protocol.tags import Role
+from paravt_env.spaces import unbatch
 from paravt_env.subtitles import lines_of
 
 _OK = 1 + CROP_STATUSES.index(CropStatus.ok)
@@ -132,7 +134,7 @@ class ConversationAgent(ABC):
         A turn or a reading is cut where its conversation is full (`longest`); a row without room
         for a token fails, and the others go on.
         """
-        views = {row: row_of(observations, row) for row in rows}
+        views = {row: unbatch(observations, row) for row in rows}
         decided: dict[int, Decision] = {}
         texts = self._read_crops(views, decided)
         turns = []
@@ -200,8 +202,8 @@ class ConversationAgent(ABC):
                 readings.append(Reading(row, int(call), view, context, limit))
         texts = {row: [""] * self.limits.max_crops for row in views}
         for reading, drawn in zip(readings, self.read(readings) if readings else [], strict=True):
-            text, roles = self._decode(drawn.ids)
-            reading.context.append(drawn.ids, [int(Role.text)] * len(roles), drawn.logprobs)
+            text, _ = self._decode(drawn.ids)
+            reading.context.append(drawn.ids, int(Role.text), drawn.logprobs)
             reading.context.drawn_by(self.version)
             texts[reading.row][reading.call] = text.strip()
         return texts
@@ -236,24 +238,30 @@ class ConversationAgent(ABC):
             context.append_text(NEXT_TURN + USER_OPEN, Role.response)
             context.append_parts(parts, view["frames"], Role.response)
             context.append_text(_turn_end(self.style, view), Role.response)
-        context.append(self._prefix, self._decode(self._prefix)[1])
+        context.append(self._prefix, self._prefix_roles)
         return context
 
-    def _decode(self, ids: Sequence[int]) -> tuple[str, list[Role]]:
-        """Text of a completion without its stop token, and the role of each token."""
+    @cached_property
+    def _prefix_roles(self) -> list[Role]:
+        text, ends = self._decode(self._prefix)
+        return token_roles(parse(text), ends)
+
+    def _decode(self, ids: Sequence[int]) -> tuple[str, list[int]]:
+        """Text without the stop token, and the offset after each token that stands in it."""
         stopped = list(ids[-1:]) == [self.stop_id]
-        text, ends = decode_with_offsets(self.vlm.tokenizer, ids[:-1] if stopped else ids)
-        return text, token_roles(text, ends) + [Role.tag] * stopped
+        return decode_with_offsets(self.vlm.tokenizer, ids[:-1] if stopped else ids)
 
     def _decide(self, turn: Turn, drawn: Sampled) -> Decision:
         """Append a drawn turn to its context and parse it into an action."""
         ids = (*self._prefix, *drawn.ids)
-        text, roles = self._decode(ids)
+        text, ends = self._decode(ids)
+        parsed = parse(text)
+        roles = token_roles(parsed, ends) + [Role.tag] * (len(ids) - len(ends))
         turn.context.append(drawn.ids, roles[len(self._prefix) :], drawn.logprobs)
         turn.context.drawn_by(self.version)
         if drawn.ids[-1:] != [self.stop_id]:
             turn.context.append([self.stop_id], int(Role.text))
-        action = self._rows[turn.row].action = action_from_completion(text, self.limits.max_crops)
+        action = self._rows[turn.row].action = action_of(parsed, self.limits.max_crops)
         logprobs = (*([0.0] * len(self._prefix)), *drawn.logprobs)
         return Decision(
             action, Completion(text, ids, logprobs, tuple(map(int, roles)), self.version)
@@ -290,11 +298,3 @@ def _turn_end(style: PromptStyle, view: Mapping[str, Any]) -> str:
     """What stands between an observation and the turn that follows it."""
     forced = forced_answer_text(style) if view["must_answer"] else ""
     return forced + USER_CLOSE + ASSISTANT_OPEN
-
-
-def row_of(observations: Mapping[str, Any], row: int) -> dict[str, Any]:
-    """One row of a batched observation; nested dictionaries stay nested."""
-    return {
-        key: row_of(value, row) if isinstance(value, Mapping) else value[row]
-        for key, value in observations.items()
-    }

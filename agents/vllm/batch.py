@@ -4,7 +4,7 @@ Under `agents/vllm/local.py`. Lanes of rollouts draw from several threads: whoev
 drives the engine, takes in the requests of those who come later between two steps, and hands
 everybody's results out. The engine holds `agent.vllm.max_requests` requests at most; the others
 wait here and their lanes with them, so nobody decodes frames for an engine that is full. Tests:
-`pytest tests/env/test_backpressure.py tests/workers/test_colocated.py`.
+`pytest tests/workers/test_backpressure.py tests/workers/test_colocated.py`.
 """
 
 from __future__ import annotations

@@ -12,10 +12,6 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary file is taken for the remains of a crash."""
@@ -99,10 +95,10 @@ def sweep(folder: Path) -> None:
 def flush(folder: Path) -> None:
     """Make sure that a folder and all that lies in it is on disk."""
     for path in [*folder.rglob("*"), folder]:
-        _flush(path)
+        flush_path(path)
 
 
-def _flush(path: Path) -> None:
+def flush_path(path: Path) -> None:
     """Make sure that a file, or a folder's list of names, is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""Infos as plain data: one row of a vector environment's info, and values that JSON can hold.
+"""Infos as plain data: values that JSON can hold.
 
 After the journey: recordings, rollouts and evaluation reports keep what an info said. Run the
 examples with `python -m doctest paravt_env/common/infos.py`.
@@ -11,19 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-
-
-def row_info(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
-    """One row of a vector environment's info; keys that the row does not have are left out.
-
-    >>> row_info({"turn": np.array([3, 0]), "_turn": np.array([True, False])}, 1)
-    {}
-    """
-    return {
-        key: row_info(value, row) if isinstance(value, Mapping) else value[row]
-        for key, value in infos.items()
-        if f"_{key}" in infos and infos[f"_{key}"][row]
-    }
 
 
 def plain(value: Any) -> Any:

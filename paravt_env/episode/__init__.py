@@ -1,1 +1,5 @@
-"""An episode: overview, actions, crops, and the state machine that joins them."""
+"""An episode: its overview, actions that are read, crops that are decoded, the state machine.
+
+Between a task set and the rewards, for one row and for many: `simulation.py` joins the rest. Run
+the tests with `pytest tests/env`.
+"""

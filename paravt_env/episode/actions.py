@@ -1,80 +1,53 @@
 """Read an action: which calls of the turn run, which are refused and why, and what it answers.
 
-The stretch between the agent and `crops.run_crops`. A completion, where there is one, is parsed
-again here: only its own structure says what was malformed or called by the wrong name, and an
-action that contradicts its completion is a bug of the agent, which raises. Run the tests with
-`pytest tests/env/test_env.py`.
+The stretch between the agent and `decode_crops.run_crops`. Nothing that an agent says of its
+completion is believed: the parser's own structure says what was malformed or called by the wrong
+name, and an action that contradicts its completion is a bug of the agent, which raises. Run the
+tests with `pytest tests/env/test_env.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from paravt_env.crop import NO_WINDOW, CropRequest, CropResult, CropStatus, Window, check_window
-from paravt_env.protocol.parser import (
-    ParsedCompletion,
-    ToolCall,
-    action_from_completion,
-    parse,
-)
+from paravt_env.episode.episode import Episode, TurnPlan
+from paravt_env.protocol.parser import action_of, parse
+from paravt_env.protocol.structure import ToolCall
 from paravt_env.spaces import Action
 from paravt_env.task import Task
 
 
-@dataclass(frozen=True)
-class TurnPlan:
-    """A turn before it runs.
+def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
+    """Read one action; the episode does not move.
 
-    Attributes:
-        parsed: The parsed completion; None for an agent that writes none.
-        answer: The answer without surrounding space, "" where there is none.
-        calls: In the order written: a request that will run, or the result of one that will not.
-    """
-
-    parsed: ParsedCompletion | None
-    answer: str
-    calls: tuple[CropRequest | CropResult, ...]
-
-
-def read_turn(
-    action: Mapping[str, Any],
-    task: Task,
-    duration: float,
-    *,
-    max_crops: int,
-    max_crop_seconds: float,
-    must_answer: bool,
-) -> TurnPlan:
-    """Read one action.
+    In its forced turn every call is `refused`; calls past `max_crops` are `over_limit`, and its
+    task's video is the only one that a call may name.
 
     Args:
         action: A member of `spaces.action_space(max_crops)`.
-        task: The row's task; its video is the only one that a call may name.
-        duration: Length of the video in seconds.
-        max_crops: Calls past this many are `over_limit`.
-        max_crop_seconds: A longer crop is `too_long`.
-        must_answer: Whether this is the forced turn, in which every call is `refused`.
+        episode: The one that the action is for.
 
     Raises:
         ValueError: The action does not have the declared shape, or contradicts its own completion.
     """
+    max_crops, task = episode.settings.max_crops, episode.task
     crops, mask, answer, completion = _checked(action, max_crops)
     parsed = parse(completion) if completion else None
     calls: list[CropRequest | CropResult] = []
     if parsed is None:
         asked: list[ToolCall | Window] = [(float(a), float(b)) for a, b in crops[mask]]
     else:
-        _agree(action_from_completion(completion, max_crops), crops, mask, answer)
+        _agree(action_of(parsed, max_crops), crops, mask, answer)
         asked = list(parsed.calls)
     for i, call in enumerate(asked):
         window = call if isinstance(call, tuple) else (call.window or NO_WINDOW)
         refusal: tuple[CropStatus, str] | None = None
-        if must_answer:
+        if episode.must_answer:
             refusal = CropStatus.refused, "this turn takes no calls: give the answer"
         elif i >= max_crops:
             refusal = CropStatus.over_limit, f"a turn takes {max_crops} calls at most"
@@ -83,7 +56,9 @@ def read_turn(
         if refusal is not None:
             calls.append(CropResult(window, None, *refusal))
             continue
-        status, clipped, message = check_window(window, duration, max_crop_seconds)
+        status, clipped, message = check_window(
+            window, episode.video.duration, episode.settings.max_crop_seconds
+        )
         if clipped is None:
             calls.append(CropResult(window, None, status, message))
         else:

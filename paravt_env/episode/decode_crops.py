@@ -1,7 +1,8 @@
 """Decode the crops of a turn: every row's windows go to one pool, each comes back with its status.
 
-The stretch between the actions that were read (`actions.py`) and the episode that goes on. A bad
-crop leaves its neighbours alone. Tests: `pytest tests/env/test_crops.py`.
+The stretch between the actions that were read (`actions.py`) and the episode that goes on. The
+crops of every row of a turn share one pool; each has its own deadline and its own status, and a bad
+one leaves its neighbours alone. Tests: `pytest tests/env/test_crops.py`.
 """
 
 from __future__ import annotations
@@ -9,19 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paravt_env.crop import CropRequest, CropResult, CropStatus
+from paravt_env.settings import EnvSettings
 from paravt_env.video.sampler import window_times
 from paravt_env.video.store.store import FrameStore
-from paravt_env.video.types import Size, VideoError, VideoTimeoutError
+from paravt_env.video.types import VideoError, VideoTimeoutError
 
 
 def run_crops(
-    requests: Sequence[CropRequest],
-    store: FrameStore,
-    *,
-    size: Size,
-    fps: float,
-    max_frames: int,
-    timeout: float | None,
+    requests: Sequence[CropRequest], store: FrameStore, settings: EnvSettings
 ) -> list[CropResult]:
     """Decode the crops of all rows concurrently; the results are in the order of the requests.
 
@@ -30,18 +26,17 @@ def run_crops(
     Args:
         requests: valid windows, of any rows and videos.
         store: where frames are decoded (its pool) and kept.
-        size: height and width in pixels.
-        fps: frames a second of a crop.
-        max_frames: of one crop.
-        timeout: seconds a crop may take, counted from when **its own decoding starts**, so that
-            the rows of a large batch do not time out in the queue. None: no limit.
+        settings: of the environment: size, rate and number of a crop's frames, and the seconds
+            that it may take, counted from when **its own decoding starts**, so that the rows of a
+            large batch do not time out in the queue.
 
     Returns:
         One result a request: `ok` with frames, `timeout` or `decode_error` with a message.
     """
+    size, timeout = settings.frame_size, settings.crop_timeout
     pending = {}
     for path, window in dict.fromkeys((request.path, request.clipped) for request in requests):
-        times = window_times(*window, fps=fps, max_frames=max_frames)
+        times = window_times(*window, fps=settings.crop_fps, max_frames=settings.frames_per_crop)
         pending[path, window] = store.submit(path, times, size, timeout=timeout)
     results = []
     for request in requests:

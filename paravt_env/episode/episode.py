@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from paravt_env.crop import CROP_STATUSES, CropResult, CropStatus
-from paravt_env.episode.actions import TurnPlan
+from paravt_env.crop import CROP_STATUSES, CropRequest, CropResult, CropStatus
+from paravt_env.protocol.structure import ParsedCompletion
 from paravt_env.rewards import Transcript, Turn
+from paravt_env.settings import EnvSettings
 from paravt_env.spaces import OVERVIEW, PADDING
 from paravt_env.subtitles import as_text, at_times, in_window
 from paravt_env.task import Task
@@ -51,6 +52,21 @@ class Outcome(NamedTuple):
     truncated: bool
 
 
+@dataclass(frozen=True)
+class TurnPlan:
+    """A turn before it runs.
+
+    Attributes:
+        parsed: The parsed completion; None for an agent that writes none.
+        answer: The answer without surrounding space, "" where there is none.
+        calls: In the order written: a request that will run, or the result of one that will not.
+    """
+
+    parsed: ParsedCompletion | None
+    answer: str
+    calls: tuple[CropRequest | CropResult, ...]
+
+
 @dataclass
 class Episode:
     """The state of one row between `reset` and its end; single-use.
@@ -60,10 +76,7 @@ class Episode:
         frame_budget: K, the overview frames asked for.
         video: Duration, fps and size of the video.
         overview: The K overview frames.
-        max_turns: Turns that may call.
-        max_crops: P.
-        force_answer: Whether a forced-answer turn follows.
-        subtitle_characters: Budget of the subtitles of the overview and of each crop; 0 for none.
+        settings: The environment's arguments.
         turn: Turns taken so far.
         must_answer: Whether the next turn is the forced one.
         turns: What was said and executed so far.
@@ -75,10 +88,7 @@ class Episode:
     frame_budget: int
     video: VideoInfo
     overview: Frames
-    max_turns: int
-    max_crops: int
-    force_answer: bool
-    subtitle_characters: int = 0
+    settings: EnvSettings
     turn: int = 0
     must_answer: bool = False
     turns: list[Turn] = field(default_factory=list)
@@ -89,7 +99,7 @@ class Episode:
     def __post_init__(self) -> None:
         """Count the overview; without a calling turn the first turn is the forced one."""
         self.frames_seen = len(self.overview.timestamps)
-        self.must_answer = self.max_turns == 0
+        self.must_answer = self.settings.max_turns == 0
 
     @property
     def transcript(self) -> Transcript:
@@ -120,14 +130,15 @@ class Episode:
         self.frames_seen += sum(
             len(crop.frames.timestamps) for crop in crops if crop.frames is not None
         )
+        force_answer = self.settings.force_answer
         if plan.answer and (self.must_answer or not plan.calls):
             self.answer = plan.answer
             self.stop_reason = StopReason.answered
-        elif self.must_answer or not (plan.calls or self.force_answer):
+        elif self.must_answer or not (plan.calls or force_answer):
             self.stop_reason = StopReason.unanswered
-        elif not plan.calls or self.turn >= self.max_turns:
-            self.must_answer = self.force_answer
-            self.stop_reason = None if self.force_answer else StopReason.turn_limit
+        elif not plan.calls or self.turn >= self.settings.max_turns:
+            self.must_answer = force_answer
+            self.stop_reason = None if force_answer else StopReason.turn_limit
         ended = self.stop_reason is not None
         truncated = self.stop_reason is StopReason.turn_limit
         return Outcome(terminated=ended and not truncated, truncated=truncated)
@@ -152,14 +163,14 @@ class Episode:
             batch["video"][name][row] = getattr(self.video, name)
         batch["turn"][row] = self.turn
         batch["must_answer"][row] = self.must_answer
-        for i, crop in enumerate(self.crops[: self.max_crops]):
+        for i, crop in enumerate(self.crops[: self.settings.max_crops]):
             batch["crop_status"][row, i] = 1 + CROP_STATUSES.index(crop.status)
         batch["feedback"][row] = feedback(self.crops)
         batch["subtitles"][row] = self._subtitles()
 
     def _subtitles(self) -> str:
         """What is said at the times of the frames that the current observation shows."""
-        if not self.subtitle_characters:
+        if not self.settings.subtitles:
             return ""
         said = self.task.subtitles
         sections = [(OVERVIEW, at_times(said, self.overview.timestamps))] if self.turn == 0 else []
@@ -168,7 +179,7 @@ class Episode:
             for i, crop in enumerate(self.crops, 1)
             if crop.clipped is not None
         ]
-        return as_text(sections, self.subtitle_characters, self.video.duration)
+        return as_text(sections, self.settings.subtitle_characters, self.video.duration)
 
     def info(self) -> dict[str, Any]:
         """What an evaluator may know and an agent may not; `crops` are those of the latest turn."""

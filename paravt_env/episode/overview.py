@@ -1,8 +1,8 @@
 """Overviews: open the videos of all rows that reset and decode their K frames, concurrently.
 
-The first stretch of an episode, and the counterpart of `crops.run_crops`: (path, K) of each row ->
-what the video is and its overview frames, or the error that says why not. Rows that ask for the
-same overview share one. Run the tests with `pytest tests/env/test_vector.py`.
+The first stretch of an episode, and the counterpart of `decode_crops.run_crops`: (path, K) of each
+row -> what the video is and its overview frames, or the error that says why not. Rows that ask for
+the same overview share one. Run the tests with `pytest tests/env/test_vector.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError, wait
 from typing import NamedTuple
 
+from paravt_env.settings import EnvSettings
 from paravt_env.video.sampler import SNAP, overview_times
 from paravt_env.video.store.pool import DecodePool, Job
 from paravt_env.video.store.store import POLL, FrameStore
-from paravt_env.video.types import Frames, Size, VideoError, VideoInfo, VideoTimeoutError
+from paravt_env.video.types import Frames, VideoError, VideoInfo, VideoTimeoutError
 
 
 class TaskVideoError(VideoError):
@@ -41,16 +42,10 @@ class _Opening:
     """One overview on its way; the pool writes off a hung file, and its late result is dropped."""
 
     def __init__(
-        self,
-        store: FrameStore,
-        path: str,
-        frame_budget: int,
-        size: Size,
-        timeout: float,
-        snap: bool,
+        self, store: FrameStore, path: str, frame_budget: int, settings: EnvSettings
     ) -> None:
-        self.store, self.path, self.frame_budget, self.size = store, path, frame_budget, size
-        self.timeout, self.snap = timeout, snap
+        self.store, self.path, self.frame_budget = store, path, frame_budget
+        self.settings = settings
         self.future: Future[Overview] = Future()
 
     def run(self, deadline: float | None) -> None:
@@ -58,10 +53,11 @@ class _Opening:
         try:
             video = self.store.info(self.path, deadline)
             times = overview_times(video.duration, self.frame_budget)
-            if self.snap and len(times):
+            if self.settings.overview_sampling == "snap" and len(times):
                 within = SNAP * video.duration / len(times)
                 times = self.store.snap(self.path, times, within, deadline)
-            self._settle(Overview(video, self.store.frames(self.path, times, self.size, deadline)))
+            frames = self.store.frames(self.path, times, self.settings.frame_size, deadline)
+            self._settle(Overview(video, frames))
         except VideoTimeoutError:
             self.give_up()
         except Exception as error:  # raised again by whoever waits
@@ -69,7 +65,8 @@ class _Opening:
 
     def give_up(self) -> None:
         """The deadline passed."""
-        reason = f"the overview took longer than {self.timeout:g} s to decode: raise reset_timeout"
+        limit = self.settings.reset_timeout
+        reason = f"the overview took longer than {limit:g} s to decode: raise reset_timeout"
         self._settle(VideoTimeoutError(self.path, reason))
 
     def _settle(self, outcome: Overview | Exception) -> None:
@@ -86,10 +83,7 @@ def open_overviews(
     requests: Sequence[tuple[str, int]],
     store: FrameStore,
     pool: DecodePool,
-    *,
-    size: Size,
-    timeout: float,
-    snap: bool = False,
+    settings: EnvSettings,
 ) -> list[Overview | VideoError]:
     """Open videos and decode their overviews.
 
@@ -97,16 +91,16 @@ def open_overviews(
         requests: Path and K of each row.
         store: Where frames are decoded and kept; its own pool decodes.
         pool: The threads that open files and wait for the store.
-        size: Height and width of the frames in pixels.
-        timeout: Seconds that one overview may take, counted from when its own opening starts.
-        snap: Whether a frame moves to a key frame close to it: `sampler.snap_times`.
+        settings: Of the environment: the size of the frames, whether a frame moves to a key frame
+            close to it (`sampler.snap_times`), and the seconds that one overview may take, counted
+            from when its own opening starts.
 
     Returns:
         One outcome a request, in order; equal requests share one object.
     """
-    openings = {key: _Opening(store, *key, size, timeout, snap) for key in dict.fromkeys(requests)}
+    openings = {key: _Opening(store, *key, settings) for key in dict.fromkeys(requests)}
     for opening in openings.values():
-        pool.submit(Job(opening.run, opening.give_up, timeout=timeout))
+        pool.submit(Job(opening.run, opening.give_up, timeout=settings.reset_timeout))
     waiting = {opening.future for opening in openings.values()}
     while waiting:
         waiting = wait(waiting, timeout=POLL).not_done

@@ -7,28 +7,23 @@ one decode (`FrameStore`). Run the tests with `pytest tests/env/test_vector.py`.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from paravt_env.budget import make_budget
-from paravt_env.crop import CropRequest, CropResult
+from paravt_env.crop import CropRequest
 from paravt_env.episode.actions import read_turn
-from paravt_env.episode.decode_crops import run_crops
+from paravt_env.episode.decoder import Decoder
 from paravt_env.episode.episode import Episode, StopReason
-from paravt_env.episode.overview import TaskVideoError, open_overviews
+from paravt_env.episode.overview import TaskVideoError
 from paravt_env.rewards import Scored, compliance, make_preset, score_all, transcript_recall
 from paravt_env.rewards.judge.scorer import LLMJudge
 from paravt_env.settings import EnvSettings
 from paravt_env.spaces import action_space, empty_batch, observation_space, seal_batch
 from paravt_env.task import Task
 from paravt_env.tasksets.base import relinked
-from paravt_env.video.store.pool import DecodePool
-from paravt_env.video.store.store import FrameStore
 from paravt_env.video.types import VideoError
 
 
@@ -67,33 +62,24 @@ class Step(NamedTuple):
     info: dict[str, Any]
 
 
-class VideoPools(NamedTuple):
-    """What decodes in one process: the frame store, the threads that open files, the process."""
-
-    store: FrameStore
-    openers: DecodePool
-    process: int
-
-
-@dataclass
 class Simulation:
     """Tasks, decoder and reward of an environment; holds no state of an episode.
 
-    The decoder and its threads are made on first use, in the process that uses them, and are left
-    out of pickles and forks: a decoder shared over a fork is unusable.
+    Args:
+        settings: The environment's arguments.
 
     Attributes:
-        settings: The environment's arguments.
-        video_seconds: Wall time spent waiting for decoded frames so far.
+        tasks: The task set.
+        budget: The distribution over K.
+        preset: The reward.
+        video: Decodes for all rows.
+
+    Raises:
+        ValueError: The task set is empty, or lacks the subtitles that were asked for.
     """
 
-    settings: EnvSettings
-    video_seconds: float = 0.0
-    _video: VideoPools | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        """Load the task set and the reward preset."""
-        settings = self.settings
+    def __init__(self, settings: EnvSettings) -> None:
+        self.settings = settings
         self.tasks = settings.load_tasks()
         if not len(self.tasks):
             raise ValueError(f"the task set {self.tasks.name!r} holds no task")
@@ -109,33 +95,16 @@ class Simulation:
             settings.capacity, *settings.frame_size, settings.max_crops, settings.max_turns
         )
         self.action_space = action_space(settings.max_crops)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the decoder."""
-        return {**self.__dict__, "_video": None}
+        self.video = Decoder(settings)
 
     @property
-    def video(self) -> VideoPools:
-        """The decoder of this process, made on first use."""
-        if self._video is None or self._video.process != os.getpid():
-            self._video = VideoPools(
-                FrameStore(
-                    self.settings.backend,
-                    workers=self.settings.video_workers,
-                    isolation=self.settings.video_isolation,
-                    disk_bytes=self.settings.disk_cache_bytes,
-                ),
-                DecodePool(self.settings.video_workers),
-                os.getpid(),
-            )
-        return self._video
+    def video_seconds(self) -> float:
+        """Wall time spent waiting for decoded frames so far."""
+        return self.video.seconds
 
     def close(self) -> None:
         """Stop the decoding threads; a later use starts new ones."""
-        if self._video is not None and self._video.process == os.getpid():
-            self._video.store.close()
-            self._video.openers.close()
-        self._video = None
+        self.video.close()
 
     def _checked_budget(self, frame_budget: Any) -> int:
         whole = isinstance(frame_budget, int | np.integer) and not isinstance(frame_budget, bool)
@@ -161,33 +130,18 @@ class Simulation:
 
     def start(self, starts: Sequence[Start]) -> list[Episode | Failure]:
         """Open the videos and decode the overviews of all rows at once, each distinct one once."""
-        settings = self.settings
-        began = time.perf_counter()
         moved = [relinked(self.tasks, start.task.video) for start in starts]
         asked = zip(starts, moved, strict=True)
-        opened = open_overviews(
-            [(start.task.video, start.frame_budget) for start, error in asked if not error],
-            self.video.store,
-            self.video.openers,
-            size=settings.frame_size,
-            timeout=settings.reset_timeout,
-            snap=settings.overview_sampling == "snap",
+        decoded = iter(
+            self.video.overviews(
+                [(start.task.video, start.frame_budget) for start, error in asked if not error]
+            )
         )
-        self.video_seconds += time.perf_counter() - began
-        decoded = iter(opened)
         outcomes = [error or next(decoded) for error in moved]
         return [
             Failure(start, TaskVideoError(start.task.id, outcome.path, outcome.reason))
             if isinstance(outcome, VideoError)
-            else Episode(
-                start.task,
-                start.frame_budget,
-                *outcome,
-                max_turns=settings.max_turns,
-                max_crops=settings.max_crops,
-                force_answer=settings.force_answer,
-                subtitle_characters=settings.subtitle_characters if settings.subtitles else 0,
-            )
+            else Episode(start.task, start.frame_budget, *outcome, self.settings)
             for start, outcome in zip(starts, outcomes, strict=True)
         ]
 
@@ -200,22 +154,11 @@ class Simulation:
             ValueError: An action has the wrong shape or contradicts its completion; no row has
                 moved then.
         """
-        settings = self.settings
-        plans = {
-            row: read_turn(
-                actions[row],
-                episode.task,
-                episode.video.duration,
-                max_crops=settings.max_crops,
-                max_crop_seconds=settings.max_crop_seconds,
-                must_answer=episode.must_answer,
-            )
-            for row, episode in rows.items()
-        }
+        plans = {row: read_turn(actions[row], episode) for row, episode in rows.items()}
         requests = [
             call for plan in plans.values() for call in plan.calls if isinstance(call, CropRequest)
         ]
-        done = iter(self._run(requests))
+        done = iter(self.video.crops(requests))
         outcomes = {}
         for row, episode in rows.items():
             crops = [
@@ -246,22 +189,6 @@ class Simulation:
             if episode is not None:
                 episode.observe(batch, row)
         return seal_batch(batch)
-
-    def _run(self, requests: Sequence[CropRequest]) -> list[CropResult]:
-        if not requests:
-            return []
-        settings = self.settings
-        began = time.perf_counter()
-        results = run_crops(
-            requests,
-            self.video.store,
-            size=settings.frame_size,
-            fps=settings.crop_fps,
-            max_frames=settings.frames_per_crop,
-            timeout=settings.crop_timeout,
-        )
-        self.video_seconds += time.perf_counter() - began
-        return results
 
 
 def _final_info(episode: Episode, scored: Scored) -> dict[str, Any]:

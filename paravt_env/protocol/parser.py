@@ -13,8 +13,11 @@ Between an agent's completion and the environment's action. The rules, each with
 - The forced prefix `<think>\n` is part of the completion.
 
 Work is proportional to the length. A call's body is read up to `MAX_CALL_CHARS` characters; past
-`MAX_TAGS` tags, the rest of the text is content of whatever is open. Its tests:
-`pytest tests/protocol/test_protocol.py`.
+`MAX_TAGS` tags, the rest of the text is content of whatever is open.
+
+A turn's text is read once, although an agent asks for its structure and the environment, which
+trusts nobody's but its own, asks again: `parse` keeps what it made of the latest texts. Tests:
+`pytest tests/protocol`.
 """
 
 from __future__ import annotations
@@ -23,11 +26,13 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from paravt_env.crop import Window
 from paravt_env.protocol import schema
 from paravt_env.protocol.structure import Block, ParsedCompletion, TagSpan, ToolCall
 from paravt_env.protocol.tags import (
@@ -44,6 +49,12 @@ from paravt_env.protocol.tags import (
 MAX_TAGS = 100_000
 """Tags that are read; a sampled completion has a few dozen."""
 
+KEPT_TEXTS, KEPT_CHARS = 512, 16_384
+"""How many parses are kept, more than rows play at once, and the longest text of one of them.
+
+2 MB of usual completions, at worst (nothing but tags) 280 MB. Whoever asks for the structure of a
+longer text has it read again."""
+
 _SPACE = re.compile(r"\s*")
 
 
@@ -55,12 +66,25 @@ def parse(text: str, forced_prefix_included: bool = True) -> ParsedCompletion:
         forced_prefix_included: False if `text` lacks the prefix; it is then put in front, and all
             positions count it.
 
+    Returns:
+        The structure; nobody may change it, as all who parse an equal text share it.
+
     >>> parsed = parse("<think>look</think><tool_code>crop_video(start=1, end=2)</tool_code>")
     >>> parsed.calls[0].window, parsed.answer, parsed.balanced
     ((1.0, 2.0), '', True)
     """
+    text = str.__str__(text)  # a subclass could have an equality of its own
     if not forced_prefix_included:
         text = FORCED_PREFIX + text
+    return _kept(text) if len(text) <= KEPT_CHARS else _read(text)
+
+
+@lru_cache(KEPT_TEXTS)
+def _kept(text: str) -> ParsedCompletion:
+    return _read(text)
+
+
+def _read(text: str) -> ParsedCompletion:
     tags: list[TagSpan] = []
     blocks: list[Block] = []
     calls: list[ToolCall] = []
@@ -128,7 +152,7 @@ def _end_block(
         calls.append(_read_call(_reject_json, body, opened.start, stop))
 
 
-def _reject_json(body: str) -> tuple[str, tuple[float, float], str | None]:
+def _reject_json(body: str) -> tuple[str, Window, str | None]:
     """Say why a body that `_json_call` refused is not a call."""
     schema.decode_json(body.strip(), 0)
     raise schema.CallError(schema.MALFORMED, "the body is not one JSON object")
@@ -143,29 +167,34 @@ def _read_call(reader: Any, body: Any, start: int, end: int) -> ToolCall:
 
 
 def action_from_completion(text: str, max_crops: int) -> dict[str, Any]:
-    """The environment's action for a completion (forced prefix included).
-
-    Returns:
-        `crops` float64 (max_crops, 2) seconds, `crop_mask` int8 (max_crops,), `answer`,
-        `completion`. Row i is the i-th call; one that cannot run has a NaN window and mask 1;
-        unused rows are zero with mask 0.
+    """The environment's action for a completion (forced prefix included): see `action_of`.
 
     Raises:
         ValueError: `text` is no text.
     """
     if not isinstance(text, str):
         raise ValueError(f"the action is a text, what the model wrote, not {text!r}")
-    parsed = parse(text)
+    return action_of(parse(text), max_crops)
+
+
+def action_of(parsed: ParsedCompletion, max_crops: int) -> dict[str, Any]:
+    """The environment's action for a completion that is parsed already, as plain data.
+
+    Returns:
+        `crops` float64 (max_crops, 2) seconds, `crop_mask` int8 (max_crops,), `answer`,
+        `completion`. Row i is the i-th call; one that cannot run has a NaN window and mask 1;
+        unused rows are zero with mask 0.
+    """
     crops = np.zeros((max_crops, 2), np.float64)
     mask = np.zeros(max_crops, np.int8)
     for row, call in enumerate(parsed.calls[:max_crops]):
         crops[row] = call.window if call.window is not None else (math.nan, math.nan)
         mask[row] = 1
-    return {"crops": crops, "crop_mask": mask, "answer": parsed.answer, "completion": text}
+    return {"crops": crops, "crop_mask": mask, "answer": parsed.answer, "completion": parsed.text}
 
 
 def render_completion(
-    thought: str, windows: Sequence[tuple[float, float]] = (), answer: str | None = None
+    thought: str, windows: Sequence[Window] = (), answer: str | None = None
 ) -> str:
     """Write the canonical completion: the thought, then the calls, then the answer if there is one.
 

@@ -1,8 +1,8 @@
 """The one tool, `crop_video`: its schema for prompts and the reading of a model's calls.
 
-Between the parser, which finds the call's body, and `crops.py`, which validates and runs the
-window. Nothing here is evaluated: a body is JSON (`<tool_call>`) or `name(key=number, ...)`
-(`<tool_code>`), and both readers are bounded.
+Between the parser, which finds the call's body, and `crop.py`, which judges the window. Nothing
+here is evaluated: a body is JSON (`<tool_call>`) or `name(key=number, ...)` (`<tool_code>`), and
+both readers are bounded. Run the tests with `pytest tests/protocol/test_protocol.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from paravt_env.crop import Window
 
 TOOL_NAME = "crop_video"
 START_KEYS = ("start_time", "start")
@@ -80,7 +82,7 @@ def decode_json(text: str, start: int) -> tuple[Any, int]:
     return value, start + length
 
 
-def read_json_call(value: Any) -> tuple[str, tuple[float, float], str | None]:
+def read_json_call(value: Any) -> tuple[str, Window, str | None]:
     """Read `{"name": ..., "arguments": {...}}`.
 
     Returns:
@@ -95,7 +97,7 @@ def read_json_call(value: Any) -> tuple[str, tuple[float, float], str | None]:
     return _read_arguments(value["name"], value.get("arguments"))
 
 
-def read_code_call(body: str) -> tuple[str, tuple[float, float], str | None]:
+def read_code_call(body: str) -> tuple[str, Window, str | None]:
     """Read `crop_video(start_time=1, end_time=2)`; keyword arguments with literal values only.
 
     Returns:
@@ -122,7 +124,7 @@ def read_code_call(body: str) -> tuple[str, tuple[float, float], str | None]:
     return _read_arguments(name, arguments)
 
 
-def _read_arguments(name: str, arguments: Any) -> tuple[str, tuple[float, float], str | None]:
+def _read_arguments(name: str, arguments: Any) -> tuple[str, Window, str | None]:
     if name != TOOL_NAME:
         raise CallError(UNKNOWN_TOOL, f"there is no tool {name[:40]!r}, only {TOOL_NAME}")
     if not isinstance(arguments, dict):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from paravt_env.crop import Window
 from paravt_env.protocol.tags import ANSWER, RESPONSE, ROLE_OF_TAG, TAG_PATTERN, THINK, Role
 
 
@@ -46,7 +47,7 @@ class ToolCall:
     """
 
     name: str | None
-    window: tuple[float, float] | None
+    window: Window | None
     video_path: str | None
     error: str | None
     message: str

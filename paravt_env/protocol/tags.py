@@ -1,7 +1,8 @@
 """The tags of the text protocol, the forced prefix and the roles of text, written once.
 
 Sits between an agent's completion and the environment's action. Tags are exact and case-sensitive,
-as they are single tokens of the models' vocabularies.
+as they are single tokens of the models' vocabularies. Run the tests with `pytest
+tests/protocol/test_protocol.py`.
 """
 
 from __future__ import annotations

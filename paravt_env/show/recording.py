@@ -1,6 +1,6 @@
 """Recordings: episodes in a folder that can be copied anywhere, written and read again.
 
-Beside the journey: the wrappers of `recorders.py` write through `EpisodeWriter`, and `paravt replay
+Beside the journey: `wrappers/recorders.py` writes through `EpisodeWriter`, and `paravt replay
 FOLDER` reads with `load_episodes`. Every episode is one line of `episodes.jsonl`; its frames are
 picture files under `frames/`, named by their content, so that a group shares its overview.
 
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from paravt_env.common.files import write_whole
 from paravt_env.common.images import ENCODERS
 from paravt_env.common.infos import plain
 from paravt_env.common.names import known_name
@@ -161,9 +162,7 @@ class EpisodeWriter:
         name = f"{FRAMES}/{digest.hexdigest()}.{self.image}"
         path = self.folder / name
         if not path.exists():
-            draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            draft.write_bytes(ENCODERS[self.image](frame))
-            draft.replace(path)
+            write_whole(path, ENCODERS[self.image](frame))
         return name
 
     def _finish(self, row: int, info: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Render an observation: a contact sheet of its frames with their times, a few lines of text, HTML.
 
 `env.render()` and the vector environment's call `render_row`; a new mode is one function and one
-entry of `RENDER_MODES`. (`human`, the window of the single environment, is in `window.py`.) The
+entry of `RENDER_MODES`. (`human`, the window of the single environment, is in `screen.py`.) The
 digits are drawn from a 3 x 5 pixel font, so that no font library is needed. Run the example with
 `python -m doctest paravt_env/show/render.py`.
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paravt_env.common.names import known_name
-from paravt_env.span import parse_span
+from paravt_env.span import Span, parse_span
 from paravt_env.task import TASK_KINDS, Subtitle, Task, TaskError, task_problems
 from paravt_env.tasksets.base import TaskList
 from paravt_env.tasksets.files import open_folder, resolve_file
@@ -133,7 +133,7 @@ def _texts(value: Any, folder: Path) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _spans(value: Any, folder: Path) -> tuple[tuple[float, float], ...]:
+def _spans(value: Any, folder: Path) -> tuple[Span, ...]:
     if not isinstance(value, list):
         raise TypeError(f"a list of [start, end] expected, not {value!r}")
     for span in value:

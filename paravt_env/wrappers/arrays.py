@@ -17,9 +17,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from paravt_env.env import LongVideoEnv
 from paravt_env.spaces import Action, Observation, empty_action
 from paravt_env.task import OPTION_LETTERS, Task
+from paravt_env.wrappers.unwrapped import long_video
 
 KEPT = ("timestamps", "window", "crop_status", "turn", "must_answer")
 NUMBERS = ("duration", "fps", "width", "height")
@@ -155,7 +155,7 @@ class ArrayAction(gym.ActionWrapper[Observation, np.ndarray, Action]):
                 f"segments must be at least 1 and options 1 to {len(OPTION_LETTERS)}, "
                 f"not {segments} and {options}"
             )
-        simulation = _long_video(env).simulation
+        simulation = long_video(env).simulation
         _check_answerable([simulation.tasks[i] for i in range(len(simulation.tasks))], options)
         self._settings = simulation.settings
         self.segments = segments
@@ -199,7 +199,7 @@ class ArrayObservation(gym.ObservationWrapper[dict[str, np.ndarray], Any, Observ
 
     def __init__(self, env: gym.Env[Observation, Any], codec: ArrayCodec | None = None) -> None:
         super().__init__(env)
-        simulation = _long_video(env).simulation
+        simulation = long_video(env).simulation
         tasks = simulation.tasks
         self.codec = codec or ArrayCodec.of(tasks[i] for i in range(len(tasks)))
         self.observation_space = self.codec.space(  # type: ignore[assignment]
@@ -208,7 +208,7 @@ class ArrayObservation(gym.ObservationWrapper[dict[str, np.ndarray], Any, Observ
 
     def observation(self, observation: Observation) -> dict[str, np.ndarray]:
         """Arrays only."""
-        return self.codec.encode(observation, _long_video(self.env).task.family)
+        return self.codec.encode(observation, long_video(self.env).task.family)
 
 
 def _check_answerable(tasks: Sequence[Task], options: int) -> None:
@@ -241,10 +241,3 @@ def _place(what: str, name: str, vocabulary: tuple[str, ...]) -> int:
             "played, ArrayCodec.of(train_tasks, test_tasks)"
         )
     return vocabulary.index(name)
-
-
-def _long_video(env: Any) -> LongVideoEnv:
-    unwrapped = env.unwrapped
-    if not isinstance(unwrapped, LongVideoEnv):
-        raise TypeError(f"this wraps a LongVideoEnv, not a {type(unwrapped).__name__}")
-    return unwrapped

@@ -1,7 +1,8 @@
 """Wrappers that record every episode to a folder, for the single and the vector environment.
 
 They go below `ArrayObservation`, where observations are still those of `LongVideoEnv`; what the
-folder holds is said in `recording.py`. Run the tests with `pytest tests/show/test_recording.py`.
+folder holds is said in `show/recording.py`. Run the tests with `pytest
+tests/show/test_recording.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from paravt_env.common.infos import row_info
 from paravt_env.env import LongVideoEnv
 from paravt_env.episode.overview import TaskVideoError
 from paravt_env.rewards import Turn
@@ -88,7 +88,7 @@ class VectorRecordEpisodes(gym.vector.VectorWrapper):
         """Start an episode in every row, or in those of the mask."""
         observations, infos = self.env.reset(seed=seed, options=options)
         for row in np.flatnonzero(infos["_task_id"]).tolist():
-            info = row_info(infos, row)
+            info = unbatch(infos, row)
             shown = None if "error" in info else self._row_of(observations, row)
             self.writer.start(row, self._env.task_of(row), info, shown)
         return observations, infos
@@ -98,7 +98,7 @@ class VectorRecordEpisodes(gym.vector.VectorWrapper):
         running = np.flatnonzero(~self._env.idle).tolist()
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         for row in running:
-            info = row_info(infos, row)
+            info = unbatch(infos, row)
             said = self._env.transcript_of(row).turns[-1]
             answers = {"answer": actions["answer"][row]} if isinstance(actions, Mapping) else None
             ended = bool(terminated[row] or truncated[row])
@@ -116,7 +116,7 @@ class VectorRecordEpisodes(gym.vector.VectorWrapper):
         return self.env.unwrapped  # type: ignore[return-value]
 
     def _row_of(self, observations: Observation, row: int) -> Observation:
-        return unbatch(self._env.single_observation_space, observations, row)
+        return unbatch(observations, row, self._env.single_observation_space)
 
 
 def _check(env: Any, kind: type, space: gym.Space) -> None:

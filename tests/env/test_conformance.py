@@ -27,7 +27,7 @@ from agents.config import AgentConfig, Limits
 from paravt_env.env import LongVideoEnv
 from paravt_env.protocol import render_completion
 from paravt_env.spaces import UnicodeText, batch_actions, empty_action, unbatch
-from paravt_env.wrappers.text import ArrayAction, ArrayObservation
+from paravt_env.wrappers import ArrayAction, ArrayObservation
 
 ROOT = Path(__file__).parents[2]
 IDS = list(envs_registry.VARIANTS)
@@ -265,7 +265,7 @@ def test_own_vector_environment_equals_singles(make, env_id, manifest):
     observations, _ = vector.reset(seed=8)
     expected = [single.reset(seed=8 + row)[0] for row, single in enumerate(singles)]
     for step in range(3):
-        assert all(same(unbatch(space, observations, row), expected[row]) for row in range(3))
+        assert all(same(unbatch(observations, row, space), expected[row]) for row in range(3))
         if step == 0:
             actions = [look(env_id, s, (i, i + 2), (20, 21)) for i, s in enumerate(singles)]
         else:
@@ -290,10 +290,10 @@ def test_stock_vectorisation(make, env_id, manifest, kind):
     single = make(env_id)
     try:
         observations, _ = stock.reset(seed=[3, 3])
-        assert same(unbatch(single.observation_space, observations, 1), single.reset(seed=3)[0])
+        assert same(unbatch(observations, 1, single.observation_space), single.reset(seed=3)[0])
         action = look(env_id, single, (1, 2))
         observations, *_ = stock.step(batch(env_id, [action] * 2))
-        assert same(unbatch(single.observation_space, observations, 0), single.step(action)[0])
+        assert same(unbatch(observations, 0, single.observation_space), single.step(action)[0])
         *_, terminated, _, _ = stock.step(batch(env_id, [answer(env_id, single, "B")] * 2))
         assert terminated.all()
     finally:
@@ -330,7 +330,7 @@ def test_stable_baselines3_accepts_the_array_wrappers(make, env_id):
 
 PLAY = """
 import gymnasium as gym
-import paravt_env, paravt_env.wrappers.text
+import paravt_env, paravt_env.wrappers
 for env_id in paravt_env.ENV_IDS:
     env = gym.make(env_id, tasks={tasks!r}, frame_size=[32, 64], render_mode="rgb_array")
     env.reset(seed=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from support.videos import read_index, write_video
 
 from paravt_env.crop import CROP_STATUSES, CropRequest, CropStatus, check_window
 from paravt_env.episode.decode_crops import run_crops
+from paravt_env.settings import EnvSettings
 from paravt_env.video import Frames, FrameStore, VideoError, VideoInfo
 
-OPTIONS = {"size": (32, 64), "fps": 2.0, "max_frames": 4, "timeout": 10.0}
+SETTINGS = EnvSettings(frame_size=(32, 64), crop_fps=2.0, frames_per_crop=4, crop_timeout=10.0)
 
 
 def test_the_codes_of_the_statuses_are_part_of_the_observation():
@@ -79,7 +81,7 @@ def test_crops_of_a_real_file(tmp_path):
             request(path, 3.0, 3.001),
         ],
         store,
-        **OPTIONS,
+        SETTINGS,
     )
     assert (long.status, long.window, long.clipped, long.message) == (
         CropStatus.ok,
@@ -129,7 +131,7 @@ def test_defect_07_the_crops_of_all_rows_are_decoded_at_the_same_time(files):
     barrier = threading.Barrier(6, timeout=5)
     store = FrameStore(reader_with(lambda start: barrier.wait()), workers=6)
     requests = [request(path, t, t + 1.0) for path in files for t in (0.0, 10.0, 20.0)]
-    results = run_crops(requests, store, **OPTIONS)
+    results = run_crops(requests, store, SETTINGS)
     assert [r.status for r in results] == [CropStatus.ok] * 6
     assert [r.frames.timestamps[0] for r in results] == [0.25, 10.25, 20.25] * 2
     store.close()
@@ -139,7 +141,7 @@ def test_defect_07_the_deadline_is_enforced_for_each_crop_alone(files):
     release = threading.Event()
     store = FrameStore(reader_with(lambda start: start < 1 and release.wait(30)), workers=2)
     requests = [request(files[0], t, t + 1.0) for t in (0.0, 10.0, 20.0, 30.0)]
-    results = run_crops(requests, store, **(OPTIONS | {"timeout": 0.2}))
+    results = run_crops(requests, store, replace(SETTINGS, crop_timeout=0.2))
     assert [r.status for r in results] == ["timeout", "ok", "ok", "ok"]
     late = results[0]
     assert (late.frames, late.clipped, late.window) == (None, None, (0.0, 1.0))
@@ -152,7 +154,7 @@ def test_waiting_in_the_queue_does_not_count_against_a_crop(files):
     """One worker, three crops of 0.15 s, 0.3 s each: the last starts after 0.3 s and is fine."""
     store = FrameStore(reader_with(lambda start: threading.Event().wait(0.15)), workers=1)
     requests = [request(files[0], t, t + 1.0) for t in (0.0, 10.0, 20.0)]
-    results = run_crops(requests, store, **(OPTIONS | {"timeout": 0.3}))
+    results = run_crops(requests, store, replace(SETTINGS, crop_timeout=0.3))
     assert [r.status for r in results] == ["ok"] * 3
     store.close()
 
@@ -169,13 +171,13 @@ def test_defect_26_a_late_crop_is_not_the_next_turns_result(files):
             return super().frames_at(times, size, deadline)
 
     store = FrameStore(Reader, workers=1)
-    options = OPTIONS | {"timeout": 0.2}
-    (late,) = run_crops([request(files[0], 0.0, 1.0)], store, **options)
+    settings = replace(SETTINGS, crop_timeout=0.2)
+    (late,) = run_crops([request(files[0], 0.0, 1.0)], store, settings)
     assert late.status == "timeout"
     release.set()
     assert returned.wait(5)
     next_turn = run_crops(
-        [request(files[0], 10.0, 11.0), request(files[0], 0.0, 1.0)], store, **options
+        [request(files[0], 10.0, 11.0), request(files[0], 0.0, 1.0)], store, settings
     )
     assert [r.frames.timestamps[0] for r in next_turn] == [10.25, 0.25]
     assert all((r.frames.pixels == 0).all() for r in next_turn)
@@ -193,7 +195,7 @@ def test_a_file_that_cannot_be_decoded_spoils_its_own_crop_only(files, tmp_path)
         request(files[0], 10.0, 11.0),
         request(tmp_path / "missing.mp4", 0.0, 1.0),
     ]
-    good, damaged, missing = run_crops(requests, store, **OPTIONS)
+    good, damaged, missing = run_crops(requests, store, SETTINGS)
     assert [r.status for r in (good, damaged, missing)] == ["ok", "decode_error", "decode_error"]
     assert damaged.message == "cannot be decoded near 10.25 s"
     assert "cannot be opened" in missing.message
@@ -204,7 +206,7 @@ def test_a_file_that_cannot_be_decoded_spoils_its_own_crop_only(files, tmp_path)
 
 def test_the_same_crop_in_every_row_of_a_group_is_decoded_once(files):
     store = FrameStore(reader_with(lambda start: None))
-    results = run_crops([request(files[0], 0.0, 1.0)] * 8, store, **OPTIONS)
+    results = run_crops([request(files[0], 0.0, 1.0)] * 8, store, SETTINGS)
     assert len(results) == 8 and store.decoded == 2
     store.close()
 
@@ -219,7 +221,7 @@ def test_a_file_that_hangs_costs_a_group_one_deadline(files):
 
     store = FrameStore(reader_with(gate), workers=1)
     group = [request(files[0], 0.0, 1.0)] * 8
-    results = run_crops(group, store, **(OPTIONS | {"timeout": 0.2}))
+    results = run_crops(group, store, replace(SETTINGS, crop_timeout=0.2))
     assert [r.status for r in results] == ["timeout"] * 8
     assert tries == [0.25]
     release.set()
@@ -230,7 +232,7 @@ def test_equal_windows_of_other_videos_and_the_calls_own_window_stay_apart(files
     store = FrameStore(reader_with(lambda start: None))
     wide = CropRequest(str(files[0]), (-5.0, 1.0), (0.0, 1.0))
     results = run_crops(
-        [request(files[0], 0.0, 1.0), wide, request(files[1], 0.0, 1.0)], store, **OPTIONS
+        [request(files[0], 0.0, 1.0), wide, request(files[1], 0.0, 1.0)], store, SETTINGS
     )
     assert [r.window for r in results] == [(0.0, 1.0), (-5.0, 1.0), (0.0, 1.0)]
     assert store.decoded == 4, "two frames of either video"
@@ -239,5 +241,5 @@ def test_equal_windows_of_other_videos_and_the_calls_own_window_stay_apart(files
 
 def test_no_crops_no_work():
     store = FrameStore(reader_with(lambda start: None))
-    assert run_crops([], store, **OPTIONS) == []
+    assert run_crops([], store, SETTINGS) == []
     store.close()

@@ -78,14 +78,32 @@ def test_batching_actions_and_taking_them_apart():
     one["crops"][1], one["crop_mask"][1] = (np.nan, 3.5), 1
     batch = batch_actions([None, one], 2)
     assert batch_actions([None, {**one, "crops": np.ones((2, 2))}], 2) in batch_space(single, 2)
-    back = unbatch(single, batch, 1)
+    back = unbatch(batch, 1, single)
     np.testing.assert_array_equal(back["crops"], [[0, 0], [np.nan, 3.5]])
     assert (back["answer"], back["crop_mask"].tolist()) == ("é", [0, 1])
-    assert unbatch(single, batch, 0)["answer"] == ""
+    assert unbatch(batch, 0, single)["answer"] == ""
 
 
 def test_empty_batch_is_a_member_of_the_batched_space_and_of_the_single_one():
     single = observation_space(2, 4, 6, 2, 3)
     batch = seal_batch(empty_batch(single, 3))
     assert batch in batch_space(single, 3)
-    assert unbatch(single, batch, 2) in single
+    assert unbatch(batch, 2, single) in single
+
+
+def test_a_row_without_a_space_is_what_stands_there():
+    observations = {
+        "turn": np.array([1, 2]),
+        "video": {"fps": np.array([4.0, 8.0])},
+        "said": ("a", "b"),
+    }
+    assert unbatch(observations, 1) == {"turn": 2, "video": {"fps": 8.0}, "said": "b"}
+    assert unbatch({"crops": np.zeros((2, 3, 2))}, 0)["crops"].shape == (3, 2)
+
+
+def test_a_row_of_infos_holds_what_its_masks_allow():
+    infos = {"r": np.array([1.0, 0.0]), "_r": np.array([True, False]), "of_no_row": 3}
+    assert unbatch(infos, 0) == {"r": 1.0}
+    assert unbatch(infos, 1) == {}
+    statistics = {"episode": {"r": np.array([1.0, 2.0])}, "_episode": np.array([False, True])}
+    assert [unbatch(statistics, row) for row in (0, 1)] == [{}, {"episode": {"r": 2.0}}]

@@ -12,8 +12,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space
 from support.builders import SIZE, ListTasks, act, make_task, same, write_manifest
 
-import paravt_env.episode.simulation
 from paravt_env.env import LongVideoEnv
+from paravt_env.episode import decoder
 from paravt_env.episode.episode import StopReason
 from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.spaces import batch_actions, unbatch
@@ -68,7 +68,7 @@ def test_vector_equals_singles_bit_by_bit(make_env, make_vector, settings):
         observations, infos = vector.reset(seed=seeds)
         for row, single in enumerate(singles):
             observation, info = single.reset(seed=None if seeds is None else seeds[row])
-            assert same(unbatch(space, observations, row), observation)
+            assert same(unbatch(observations, row, space), observation)
             assert same(plain(row_info(infos, row)), info)
         done = np.zeros(rows, bool)
         while not done.all():
@@ -77,7 +77,7 @@ def test_vector_equals_singles_bit_by_bit(make_env, make_vector, settings):
             assert observations in vector.observation_space
             for row in np.flatnonzero(~done):
                 observation, reward, end, cut, info = singles[row].step(actions[row])
-                assert same(unbatch(space, observations, row), observation)
+                assert same(unbatch(observations, row, space), observation)
                 assert (reward, end, cut) == (rewards[row], terminated[row], truncated[row])
                 assert same(plain(row_info(infos, row)), info)
             done |= terminated | truncated
@@ -118,7 +118,7 @@ def test_finished_row_ends_once_then_idles_until_reset(make_vector):
         batch(act(answer="B"), act(CALL))
     )
     assert rewards.tolist() == [0, 0] and not terminated.any() and not truncated.any()
-    idle = unbatch(vector.single_observation_space, observations, 0)
+    idle = unbatch(observations, 0, vector.single_observation_space)
     assert idle["question"] == "" and not idle["frames"].any() and not idle["window"].any()
     assert infos["_task_id"].tolist() == [False, True]
     observations, infos = vector.reset(options={"reset_mask": np.array([True, False])})
@@ -142,8 +142,8 @@ def test_rows_outside_the_mask_keep_what_they_showed(make_vector):
     before = vector.step(batch(act(CALL), act((3, 5))))[0]
     after = vector.reset(options={"reset_mask": np.array([True, False])})[0]
     single = vector.single_observation_space
-    assert same(unbatch(single, after, 1), unbatch(single, before, 1))
-    assert not same(unbatch(single, after, 0), unbatch(single, before, 0))
+    assert same(unbatch(after, 1, single), unbatch(before, 1, single))
+    assert not same(unbatch(after, 0, single), unbatch(before, 0, single))
 
 
 def test_action_of_an_idle_row_is_ignored_and_nothing_runs_before_a_reset(make_vector):
@@ -170,7 +170,7 @@ def test_group_shares_its_start_by_seed_or_by_options(make_vector):
         {"options": {"task_id": ["shape"] * 4, "frame_budget": np.full(4, 6)}},
     ):
         observations, infos = vector.reset(**arguments)
-        rows = [unbatch(single, observations, row) for row in range(4)]
+        rows = [unbatch(observations, row, single) for row in range(4)]
         assert all(same(rows[0], row) for row in rows)
         assert len(set(infos["frame_budget"].tolist())) == len(set(infos["task_id"])) == 1
     assert infos["frame_budget"].tolist() == [6] * 4
@@ -252,13 +252,13 @@ def test_arrays_may_be_nested_lists_as_in_a_single_environment(make_vector):
 
 def test_all_rows_crops_go_to_one_call(make_vector, monkeypatch):
     calls = []
-    run_crops = paravt_env.episode.simulation.run_crops
+    run_crops = decoder.run_crops
 
     def counting(requests, *args, **kwargs):
         calls.append(len(requests))
         return run_crops(requests, *args, **kwargs)
 
-    monkeypatch.setattr(paravt_env.episode.simulation, "run_crops", counting)
+    monkeypatch.setattr(decoder, "run_crops", counting)
     vector = make_vector(3)
     vector.reset(seed=0)
     vector.step(batch(act(CALL, (3, 4)), act((5, 4)), act((6, 7))))

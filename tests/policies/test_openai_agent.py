@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 from support.builders import ListTasks, act, make_task, write_manifest
 from support.evaluations import Settings
+from support.parses import count_parses
 
 from agents.chat.agent import OpenAIAgent
 from agents.chat.client import ChatConfig
 from agents.config import AgentConfig, Limits
 from paravt_env.protocol import render_completion
-from paravt_env.protocol.parts import PROMPTS, overview_parts, system_text
+from paravt_env.protocol.parts import overview_parts, system_text
+from paravt_env.protocol.styles import PROMPTS
 from train.evaluation.evaluate import evaluate
 from train.rollout.play import play
 from train.rollout.starts import Start
@@ -121,6 +123,22 @@ def decoded(url):
     packet = av.Packet(base64.b64decode(data))
     frames = [*decoder.decode(packet), *decoder.decode(None)]
     return frames[0].to_ndarray(format="rgb24")
+
+
+@pytest.mark.parametrize("calls", ["tags", "native"])
+def test_a_chat_turn_is_parsed_once(serve, make_vector, monkeypatch, calls):
+    window = {"start_time": 10, "end_time": 12}
+    tool = {"function": {"name": "crop_video", "arguments": json.dumps(window)}}
+    thought = f"<think>\nonly in the test of {calls}\n</think>"
+    call = f'<tool_call>\n{{"name": "crop_video", "arguments": {json.dumps(window)}}}\n</tool_call>'
+    texts = [f"{thought}\n{call}", f"{thought}\n<answer>B</answer>"]
+    first = reply(thought, tool_calls=[tool]) if calls == "native" else reply(texts[0])
+    server = serve(first, reply("a red ball"), reply(texts[1]))
+    agent = agent_of(server, {"prompt_style": "tool_calling"}, calls=calls)
+    counts = count_parses(monkeypatch)
+    (rollout,) = play(make_vector(1, max_turns=2), agent, [Start("colour", 4)])
+    assert ([turn["completion"] for turn in rollout.turns], rollout.executed) == (texts, 1)
+    assert [counts[text] for text in texts] == [1, 1]
 
 
 def test_an_episode_with_parallel_crops_read_by_sub_agents(serve, make_vector):

@@ -10,7 +10,7 @@ from agents.model.mini import MiniConfig, build_mini
 from agents.model.sampling import TransformersSampler
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext, decode_with_offsets, token_roles
-from paravt_env.protocol.tags import Role
+from paravt_env.protocol import Role, parse
 
 SHAPE = MiniConfig(32, 2, 2, 64, 32, 1, 2, 64, vocabulary=300)
 
@@ -112,7 +112,7 @@ def test_offsets_and_roles_follow_the_text_through_multi_byte_characters(
     ids = vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
     decoded, ends = decode_with_offsets(vlm.tokenizer, ids)
     assert decoded == text and ends[-1] == len(text) and ends == sorted(ends)
-    roles = token_roles(text, ends)
+    roles = token_roles(parse(text), ends)
     tokens = vlm.tokenizer.convert_ids_to_tokens(ids)
     assert roles[tokens.index("<think>")] is Role.tag
     assert [r for t, r in zip(tokens, roles, strict=True) if t == "B"] == [Role.answer]
@@ -123,7 +123,7 @@ def test_bytes_that_are_no_text_do_not_raise(vlm: VisionLanguageModel) -> None:
     everything = [i for i in range(len(vlm.tokenizer)) if i not in vlm.forbidden_ids][::-1]
     text, ends = decode_with_offsets(vlm.tokenizer, everything)
     assert len(ends) == len(everything) and ends[-1] <= len(text)
-    assert len(token_roles(text, ends)) == len(ends)
+    assert len(token_roles(parse(text), ends)) == len(ends)
 
 
 def test_an_id_beyond_the_tokenizer_is_a_replacement_character(vlm: VisionLanguageModel) -> None:

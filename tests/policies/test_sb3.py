@@ -18,7 +18,7 @@ from agents.base import Agent  # noqa: E402
 from agents.sb3.agent import POLICY, QUESTION, FrameExtractor, SB3Agent, _arrays  # noqa: E402
 from agents.sb3.training import SB3Config, learn, predecode, training_envs  # noqa: E402
 from paravt_env.settings import EnvSettings  # noqa: E402
-from paravt_env.wrappers.text import ArrayAction, ArrayCodec, ArrayObservation  # noqa: E402
+from paravt_env.wrappers import ArrayAction, ArrayCodec, ArrayObservation  # noqa: E402
 from train.config.evaluation import EvalConfig  # noqa: E402
 from train.config.recipe import load  # noqa: E402
 from train.config.run import TrainConfig  # noqa: E402

@@ -16,9 +16,6 @@ from paravt_env.protocol import (
     tool_schema,
 )
 from paravt_env.protocol.parts import (
-    COMPACT,
-    PARAVT,
-    PROMPTS,
     FrameRef,
     evidence_parts,
     forced_answer_text,
@@ -27,6 +24,7 @@ from paravt_env.protocol.parts import (
     subagent_parts,
     system_text,
 )
+from paravt_env.protocol.styles import COMPACT, PARAVT, PROMPTS
 
 THOUGHT = "<think>\nlook closer\n</think>\n"
 
@@ -301,7 +299,7 @@ def test_deep_json_is_malformed(opener, monkeypatch):
 
 def test_tags_past_the_limit_are_content(monkeypatch):
     monkeypatch.setattr("paravt_env.protocol.parser.MAX_TAGS", 3)
-    parsed = parse("<think>a</think><answer>b</answer>")
+    parsed = parse("<think>many</think><answer>b</answer>")
     assert len(parsed.tags) == 3
     assert parsed.answers[0].text == "b</answer>"
 

@@ -7,8 +7,8 @@ import pytest
 from support.builders import ListTasks, act, make_task
 
 from agents.base import Completion, Decision, Trajectory
-from paravt_env.common.infos import row_info
 from paravt_env.protocol import action_from_completion, render_completion
+from paravt_env.spaces import unbatch
 from train.rollout.play import play
 from train.rollout.starts import Start
 
@@ -138,12 +138,12 @@ def test_defect_25_calls_count_whether_or_not_they_succeed(make_vector):
     assert (rollout.calls, rollout.executed, rollout.parallel) == (3, 1, 3)
 
 
-def test_row_info_keeps_only_what_the_row_has():
+def test_a_row_of_an_info_holds_only_what_the_row_has():
     infos = {
         "turn": np.array([1, 2]),
         "_turn": np.array([True, True]),
         "terms": {"a": np.array([0.5, 0.0]), "_a": np.array([True, False])},
         "_terms": np.array([True, False]),
     }
-    assert row_info(infos, 0) == {"turn": 1, "terms": {"a": 0.5}}
-    assert row_info(infos, 1) == {"turn": 2}
+    assert unbatch(infos, 0) == {"turn": 1, "terms": {"a": 0.5}}
+    assert unbatch(infos, 1) == {"turn": 2}

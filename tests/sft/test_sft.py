@@ -10,7 +10,7 @@ import pytest
 
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
-from paravt_env.protocol.parts import COMPACT
+from paravt_env.protocol.styles import COMPACT
 from paravt_env.tasksets.made.synthetic.oracle import Cue
 from train.config.env import EnvConfig
 from train.config.sft import SFTConfig, StageConfig

@@ -19,7 +19,7 @@ from paravt_env.protocol import render_completion
 from paravt_env.show.recording import RecordingError, load_episodes
 from paravt_env.spaces import batch_actions
 from paravt_env.video.types import VideoError
-from paravt_env.wrappers.text import (
+from paravt_env.wrappers import (
     ArrayAction,
     ArrayObservation,
     CompletionAction,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.builders import SIZE, make_task
+from support.builders import SIZE, make_task, write_manifest
 from support.published_rows import touch, write_rows
 
 import paravt_env.tasksets.rows as rows
@@ -25,7 +25,7 @@ from paravt_env.tasksets.jsonl import JsonlTasks
 from paravt_env.tasksets.rows import Problem, read_rows
 from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.video.types import VideoError
-from paravt_env.wrappers.text import CompletionAction
+from paravt_env.wrappers import CompletionAction
 
 ROW = {"id": "a", "video": "v.mp4", "question": "?", "kind": "open", "answer": "x"}
 
@@ -141,13 +141,11 @@ def test_a_row_whose_video_became_a_link_fails_alone(clip: str, root: Path) -> N
 
 @pytest.mark.parametrize("path", ["{other}", "../other.mp4", "http://x/clip.mp4", "/dev/zero"])
 def test_a_path_that_a_model_writes_is_compared_and_never_opened(
-    path: str, clip: str, other_clip: str, monkeypatch: pytest.MonkeyPatch
+    path: str, clip: str, other_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Tasks(JsonlTasks):
-        def __init__(self) -> None:
-            self.name, self._tasks, self._index = "one", [make_task(clip)], {"colour": 0}
-
-    env = LongVideoEnv(Tasks(), frame_size=SIZE, frame_budget=2)
+    manifest = write_manifest(tmp_path / "tasks.jsonl", [make_task(clip)])
+    tasks = JsonlTasks(manifest, root=Path(clip).parent)
+    env = LongVideoEnv(tasks, frame_size=SIZE, frame_budget=2)
     env.reset(seed=0)
     opened: list[str] = []
     submit = env.simulation.video.store.submit

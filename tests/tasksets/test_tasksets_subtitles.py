@@ -14,14 +14,8 @@ from support.builders import ListTasks, act, make_task, same
 from support.published_rows import srt
 
 from paravt_env.env import LongVideoEnv
-from paravt_env.protocol.parts import (
-    COMPACT,
-    PARAVT,
-    FrameRef,
-    evidence_parts,
-    overview_parts,
-    subagent_parts,
-)
+from paravt_env.protocol.parts import FrameRef, evidence_parts, overview_parts, subagent_parts
+from paravt_env.protocol.styles import COMPACT, PARAVT
 from paravt_env.subtitles import SubtitleLine, as_text, at_times, in_window, lines_of, within_budget
 from paravt_env.task import Subtitle, TaskError
 from paravt_env.tasksets import subtitle_files

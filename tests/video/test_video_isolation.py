@@ -16,6 +16,7 @@ from support.videos import read_index, write_video
 
 from paravt_env.crop import CropRequest, CropStatus
 from paravt_env.episode.decode_crops import run_crops
+from paravt_env.settings import EnvSettings
 from paravt_env.video import FrameStore, VideoError, VideoInfo, VideoTimeoutError
 from paravt_env.video.readers import isolation
 from paravt_env.video.readers.backends import BACKENDS, Backend, isolated
@@ -116,7 +117,11 @@ def test_the_rest_of_a_batch_of_crops_goes_on(make_store, file):
     store.frames(file, np.array([51.0, 52.0]), SIZE)
     starts = (2.5, 1.5, 4.5, 6.5, 0.5)  # windows of a second: their middles are 3, 2, 5, 7, 1
     requests = [CropRequest(file, (s, s + 1.0), (s, s + 1.0)) for s in starts]
-    results = run_crops(requests, store, size=SIZE, fps=1.0, max_frames=1, timeout=5.0)
+    results = run_crops(
+        requests,
+        store,
+        EnvSettings(frame_size=SIZE, crop_fps=1.0, frames_per_crop=1, crop_timeout=5.0),
+    )
     ok, late, error = CropStatus.ok, CropStatus.timeout, CropStatus.decode_error
     assert [r.status for r in results] == [late, ok, error, error, ok]
     assert [values(results[i].frames) for i in (1, 4)] == [[20], [10]]

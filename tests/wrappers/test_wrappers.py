@@ -7,7 +7,7 @@ from support.builders import ListTasks, make_task
 
 from paravt_env.protocol import render_completion
 from paravt_env.spaces import UnicodeText
-from paravt_env.wrappers.text import (
+from paravt_env.wrappers import (
     ArrayAction,
     ArrayCodec,
     ArrayObservation,

@@ -1,7 +1,7 @@
 """`paravt replay`: recorded episodes again, as text and as a page (core installation).
 
 After the journey, for a folder that `paravt_env.show.recording` wrote; `train.report.replay` draws
-them. Tests: `pytest tests/env/test_recording.py`.
+them. Tests: `pytest tests/show/test_recording.py`.
 """
 
 from __future__ import annotations

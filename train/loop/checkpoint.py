@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from paravt_env.common.files import _flush, flush
+from paravt_env.common.files import flush, flush_path
 from train.learner.weights import like, whole
 
 FOLDER = "checkpoints"
@@ -82,7 +82,7 @@ def save(
             if replaced is not None:
                 replaced.rename(final)
             raise
-        _flush(parent)
+        flush_path(parent)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise

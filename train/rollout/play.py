@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from agents.base import Agent, AgentError, Decision, MeteredAgent, TextAgent, Trajectory
-from paravt_env.common.infos import row_info
 from paravt_env.crop import CropStatus
 from paravt_env.episode.episode import StopReason
 from paravt_env.rewards import compliance
-from paravt_env.spaces import batch_actions
+from paravt_env.spaces import batch_actions, unbatch
 from paravt_env.vector import LongVideoVectorEnv
 from train.rollout.starts import Start
 
@@ -120,7 +119,7 @@ def play(
     )
     agent.begin(range(rows))
     durations = [float(seconds) for seconds in observations["video"]["duration"][:rows]]
-    last = {row: row_info(infos, row) for row in range(rows)}
+    last = {row: unbatch(infos, row) for row in range(rows)}
     rewards = np.zeros(rows)
     turns: list[list[dict[str, Any]]] = [[] for _ in range(rows)]
     rollouts: dict[int, Rollout] = {}
@@ -149,7 +148,7 @@ def play(
             )
         for row in active:
             rewards[row] += paid[row]
-            last[row] = row_info(infos, row)
+            last[row] = unbatch(infos, row)
             turns[row].append(_turn(decisions[row], last[row]))
             if terminated[row] or truncated[row]:
                 end(row)

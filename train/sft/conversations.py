@@ -20,8 +20,8 @@ import numpy as np
 
 from agents.base import Trajectory
 from agents.model.vlm import VisionLanguageModel
-from agents.text.conversation import row_of
 from paravt_env.episode.simulation import Failure
+from paravt_env.spaces import unbatch
 from paravt_env.task import Task
 from paravt_env.vector import LongVideoVectorEnv
 from train.common.errors import ConfigError
@@ -131,7 +131,7 @@ class PublishedConversations:
             try:
                 if isinstance(episode, Failure):
                     raise Unusable(MEDIUM, episode.info()["error"])
-                outcomes.append(self.writer.trajectory(task, row_of(view, row)))
+                outcomes.append(self.writer.trajectory(task, unbatch(view, row)))
             except Unusable as reason:
                 outcomes.append(reason)
         failed = [(o.kind, str(o)) if isinstance(o, Unusable) else None for o in outcomes]

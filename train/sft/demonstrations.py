@@ -16,7 +16,8 @@ from agents.base import Trajectory, image_key
 from agents.config import Limits
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext
-from paravt_env.protocol.parts import PROMPTS, PromptStyle, subagent_parts
+from paravt_env.protocol.parts import subagent_parts
+from paravt_env.protocol.styles import PROMPTS, PromptStyle
 from paravt_env.protocol.tags import Role
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv

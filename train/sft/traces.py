@@ -50,7 +50,7 @@ class Notes:
     overview: np.ndarray
     cues: tuple[Cue, ...]
     asked: tuple[int | None, ...]
-    seen: list[oracle.Reading] = field(default_factory=list)
+    seen: list[oracle.Sighting] = field(default_factory=list)
     windows: dict[int, Window] = field(default_factory=dict)
     """Window next to the frame nearest noon of each asked scene; after a retry it is gone."""
     pending: tuple[str, list[Window]] | None = None
@@ -195,7 +195,7 @@ class TraceAgent(ConversationAgent):
             return render_completion(f"retry {'; '.join(sides)}", windows)
         return self._guess(notes, notes.seen, f"{self._judge(notes, notes.seen)}, a guess")
 
-    def _guess(self, notes: Notes, readings: Sequence[oracle.Reading], thought: str) -> str:
+    def _guess(self, notes: Notes, readings: Sequence[oracle.Sighting], thought: str) -> str:
         if notes.task.kind == "grounding":
             span = oracle.guess_span(notes.task, notes.overview) or "0-10"
             answer = " " + " - ".join(f"{float(time):.0f}" for time in span.split("-"))
@@ -206,7 +206,7 @@ class TraceAgent(ConversationAgent):
             answer = str(self.rng.choice(possible or unread))
         return self._answer(notes, thought, answer)
 
-    def _judge(self, notes: Notes, readings: Sequence[oracle.Reading]) -> str:
+    def _judge(self, notes: Notes, readings: Sequence[oracle.Sighting]) -> str:
         """The facts, and where options are weighed, what each is worth by them."""
         text = facts(notes.task, readings, notes.asked)
         if not notes.weigh:

@@ -14,7 +14,8 @@ import numpy as np
 
 from paravt_env.crop import CropStatus, Window
 from paravt_env.protocol import render_completion
-from paravt_env.protocol.parts import COMPACT, REACH, PromptStyle, forced_answer_text, frame_times
+from paravt_env.protocol.parts import forced_answer_text, frame_times
+from paravt_env.protocol.styles import COMPACT, REACH, PromptStyle
 from paravt_env.task import OPTION_LETTERS, Task, TaskSet
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.tasksets.made.synthetic.oracle import Cue
@@ -24,7 +25,7 @@ SIDES = ("left", "right")
 GUESS, UNSEEN, BLIND = "no look, a guess", "unseen, a guess", "unseen, try"
 
 
-def describe_scene(task: Task, readings: Sequence[oracle.Reading]) -> str:
+def describe_scene(task: Task, readings: Sequence[oracle.Sighting]) -> str:
     """What one scene's readings say about the question, in two or three words.
 
     Args:
@@ -43,14 +44,14 @@ def describe_scene(task: Task, readings: Sequence[oracle.Reading]) -> str:
     return f"{first.colour} {first.symbol}"
 
 
-def spanned(readings: Sequence[oracle.Reading]) -> str:
+def spanned(readings: Sequence[oracle.Sighting]) -> str:
     """From the frame before an event to the one after it, in seconds: times that prompts name."""
     before = min(2 * r.start - r.first for r in readings)
     after = max(2 * r.end - r.last for r in readings)
     return f"{np.floor(before + 0.5):.0f} - {np.floor(after + 0.5):.0f}"
 
 
-def facts(task: Task, readings: Sequence[oracle.Reading], asked: Sequence[int | None]) -> str:
+def facts(task: Task, readings: Sequence[oracle.Sighting], asked: Sequence[int | None]) -> str:
     """What is known of each scene that the question seems to be about."""
     known = (
         describe_scene(task, [r for r in readings if r.scene == scene])
@@ -122,7 +123,7 @@ def listed(style: PromptStyle, number: int, cue: Cue, asked: bool) -> str:
 
 def crop_reading(task: Task, timestamps: np.ndarray) -> str:
     """The reading of one crop: the asked scene if it is there, else the one on screen longest."""
-    by_scene: dict[int, list[oracle.Reading]] = {}
+    by_scene: dict[int, list[oracle.Sighting]] = {}
     for reading in oracle.read_window(task, timestamps):
         by_scene.setdefault(reading.scene, []).append(reading)
     if not by_scene:

@@ -32,7 +32,9 @@ from agents.text.context import (
 )
 from agents.text.conversation import open_conversation
 from paravt_env.episode.simulation import Simulation
-from paravt_env.protocol.parts import PROMPTS, FrameRef, Part, crop_parts, overview_parts
+from paravt_env.protocol.parser import parse
+from paravt_env.protocol.parts import FrameRef, Part, crop_parts, overview_parts
+from paravt_env.protocol.styles import PROMPTS
 from paravt_env.protocol.tags import RESPONSE, Role, closing, opening
 from paravt_env.task import Task
 from paravt_env.tasksets.rows import FieldError
@@ -170,7 +172,8 @@ class ConversationWriter:
         """Append an assistant's turn and its stop token, which are trained."""
         tokenizer = self.vlm.tokenizer
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        roles = [*token_roles(*decode_with_offsets(tokenizer, ids)), Role.tag]
+        read, ends = decode_with_offsets(tokenizer, ids)
+        roles = [*token_roles(parse(read), ends), Role.tag]
         context.append([*ids, tokenizer.eos_token_id], list(map(int, roles)), [0.0] * len(roles))
 
 

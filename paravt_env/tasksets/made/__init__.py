@@ -1,1 +1,1 @@
-"""Task sets that make their own videos."""
+"""Task sets that make their own videos: a drawn world (`synthetic`), recorded games (`atari`)."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from paravt_env.task import Task
 
-BUDGETS = (4, 8, 16, 32, 64)
+FRAME_COUNTS = (4, 8, 16, 32, 64)
 """K, the overview frames at which task sets are measured."""
 
 

@@ -1,7 +1,7 @@
 """Rows of a data set on the Hugging Face hub, where `datasets` is installed and the hub reachable.
 
-Beside `rows.py`: the same rows from another place. Videos always lie on disk. Needs the `hub`
-extra; nothing here runs code of a data set. Tests use a stand-in: `pytest
+Beside `tasksets/rows.py`: the same rows from another place. Videos always lie on disk. Needs the
+`hub` extra; nothing here runs code of a data set. Tests use a stand-in: `pytest
 tests/tasksets/test_tasksets.py`.
 """
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from paravt_env.budget import make_budget
-from paravt_env.protocol.parts import PROMPTS, system_text
+from paravt_env.protocol.parts import system_text
+from paravt_env.protocol.styles import PROMPTS
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
 from train.lab.plan.costs import SHAPES, Setting

@@ -3,7 +3,7 @@
 Six families of the `atari` task set, for channels and for a single long game. How many lives or
 screens there are to count is drawn before the window that holds them, and wrong scores are scores
 of the same programme. Each returns None where this draw leads nowhere. Pure functions of the
-recording and the generator.
+recording and the generator; run `pytest tests/tasksets/test_tasksets_atari.py`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import math
 
 import numpy as np
 
-from paravt_env.tasksets.made.atari.drafts import Draft, pick
+from paravt_env.span import Span
 from paravt_env.tasksets.made.atari.moments import (
     EDGE,
     ROOM_SECONDS,
     Aired,
-    Span,
     clear_count,
     lives_lost,
     rooms_entered,
     steady,
 )
+from paravt_env.tasksets.made.drafts import Draft, pick
 
 COUNTS = (0, 1, 2, 3)
 WINDOWS = (20, 30, 40)  # seconds in which something is counted: a crop can hold each

@@ -2,7 +2,8 @@
 
 Five families of the `atari` task set. An overview shows the programmes; the few seconds of another
 game inside one of them have to be looked for. A single long game has no interruptions: each family
-then returns None. Pure functions of the recording and the generator.
+then returns None. Pure functions of the recording and the generator; run `pytest
+tests/tasksets/test_tasksets_atari.py`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import math
 
 import numpy as np
 
-from paravt_env.tasksets.made.atari.drafts import Draft, pick
 from paravt_env.tasksets.made.atari.games import GAMES
 from paravt_env.tasksets.made.atari.moments import EDGE, Aired
+from paravt_env.tasksets.made.drafts import Draft, pick
 
 _CLOSE = 20.0  # seconds from an interruption
 

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from paravt_env.span import Span
 from paravt_env.tasksets.made.atari.games import GAMES, Game
 from paravt_env.tasksets.made.atari.plan import Programme, Shot
 from paravt_env.tasksets.made.atari.record import Change, Log, Recording
 
 EDGE = 2.0  # seconds: a lost life shows before or after its number changes
 ROOM_SECONDS = 1.0  # shortest stay in a room that a viewer is sure to count
-
-Span = tuple[float, float]
 
 
 @dataclass(frozen=True)

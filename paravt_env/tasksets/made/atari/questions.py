@@ -3,26 +3,26 @@
 Fifth step of the `atari` task set. A question names a programme or a moment, which an overview
 shows, and asks for what only a look at the right seconds shows. Gold letters come from a shuffled
 deck: no letter is worth guessing. A family is one function and one table entry; one that a video
-does not allow gives its turn to the next.
+does not allow gives its turn to the next. Run `pytest tests/tasksets/test_tasksets_atari.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Sequence
 
 import numpy as np
 
-from paravt_env.task import OPTION_LETTERS, Task, TaskError
+from paravt_env.task import Task, TaskError
 from paravt_env.tasksets.made.atari import happenings, interruptions
-from paravt_env.tasksets.made.atari.drafts import Draft, Drafter, pick
 from paravt_env.tasksets.made.atari.moments import Aired, aired
 from paravt_env.tasksets.made.atari.plan import AtariSettings
 from paravt_env.tasksets.made.atari.record import Recording
+from paravt_env.tasksets.made.drafts import Drafter, arrange, pick, take_turns
 
 _DRAWS = 60  # attempts at a question that this video does not have yet
 
 
-DRAFTERS: dict[str, tuple[str, Drafter]] = {
+DRAFTERS: dict[str, tuple[str, Drafter[list[Aired]]]] = {
     "cut": ("plot", interruptions.cut),
     "lives": ("plot", happenings.lives),
     "which": ("temporal", interruptions.which),
@@ -48,29 +48,31 @@ def make_tasks(recording: Recording, settings: AtariSettings, index: int, video:
     plan = recording.plan
     rng = np.random.default_rng((*plan.seed, 1))
     shows = aired(recording)
-    deck: list[int] = []  # places of the gold options: every four questions use each place once
+    deck: list[int] = []
     metadata = {"video": plan.name, "duration": plan.duration, "programmes": _programmes(shows)}
     tasks: list[Task] = []
-    seen: set[Hashable] = set()
-    for number in range(settings.questions):
-        turn = index * settings.questions + number
-        family, draft = _new_draft(settings.families, turn, shows, rng, seen, plan.name)
-        seen |= {draft.question, (family, *draft.evidence)}
-        options = _arrange(draft, deck, rng)
+    first = index * settings.questions
+    turns = range(first, first + settings.questions)
+    drafts = take_turns(
+        settings.families, lambda family: DRAFTERS[family][1](shows, rng), turns, _DRAWS
+    )
+    for number, (family, draft) in enumerate(drafts):
+        options = arrange(draft, deck, rng, _shuffled)
         tasks.append(
-            Task(
+            draft.as_task(
+                options,
                 id=f"{plan.name}-{number:02d}",
                 video=video,
-                question=draft.question,
-                kind=draft.kind,
-                options=options,
-                answer=OPTION_LETTERS[options.index(draft.answer)] if options else draft.answer,
-                evidence=draft.evidence,
                 category=DRAFTERS[family][0],
                 source="atari",
                 family=family,
                 metadata=metadata,
             )
+        )
+    if len(tasks) < settings.questions:
+        raise TaskError(
+            f"atari: {plan.name} has {len(tasks)} different questions; ask fewer, of more "
+            "families, or record longer videos"
         )
     return tasks
 
@@ -89,35 +91,5 @@ def _programmes(shows: list[Aired]) -> list[dict[str, object]]:
     return listed
 
 
-def _new_draft(
-    families: tuple[str, ...],
-    turn: int,
-    shows: list[Aired],
-    rng: np.random.Generator,
-    seen: set[Hashable],
-    name: str,
-) -> tuple[str, Draft]:
-    """A question not asked yet, of the family whose turn it is or the next that has one."""
-    for offset in range(len(families)):
-        family = families[(turn + offset) % len(families)]
-        for _ in range(_DRAWS):
-            draft = DRAFTERS[family][1](shows, rng)
-            if draft and not seen & {draft.question, (family, *draft.evidence)}:
-                return family, draft
-    raise TaskError(
-        f"atari: {name} has {len(seen) // 2} different questions; ask fewer, of more families, or "
-        "record longer videos"
-    )
-
-
-def _arrange(draft: Draft, deck: list[int], rng: np.random.Generator) -> tuple[str, ...]:
-    """Options with the gold one where the deck says; none unless multiple choice."""
-    if draft.kind != "mcq":
-        return ()
-    if draft.ordered:
-        return tuple(sorted((draft.answer, *draft.wrong)))
-    if not deck:
-        deck += rng.permutation(1 + len(draft.wrong)).tolist()
-    options = pick(draft.wrong, len(draft.wrong), rng)
-    options.insert(deck.pop(), draft.answer)
-    return tuple(options)
+def _shuffled(options: Sequence[str], rng: np.random.Generator) -> list[str]:
+    return pick(options, len(options), rng)

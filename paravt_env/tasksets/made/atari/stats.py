@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from paravt_env.task import OPTION_LETTERS, Task
-from paravt_env.tasksets.made.stats import BUDGETS, by_family, family_table
+from paravt_env.tasksets.made.stats import FRAME_COUNTS, by_family, family_table
 from paravt_env.video.sampler import overview_times
 
 
@@ -50,7 +50,7 @@ def blind_guesses(tasks: Sequence[Task]) -> list[float]:
     return guesses
 
 
-def format_stats(tasks: Iterable[Task], split: str, budgets: Sequence[int] = BUDGETS) -> str:
+def format_stats(tasks: Iterable[Task], split: str, budgets: Sequence[int] = FRAME_COUNTS) -> str:
     """What there is, in a line or two, and a table with a column for each family.
 
     Args:

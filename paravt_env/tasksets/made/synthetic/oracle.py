@@ -2,7 +2,8 @@
 
 The rules here use what is on screen at the given times and nothing else: background colours, the
 sun's place, visible symbols. They serve the scripted oracle, the traces of the cold start and the
-statistics (`paravt data stats`). All functions are pure.
+statistics (`paravt data stats`). All functions are pure; run `pytest
+tests/tasksets/test_synthetic_oracle.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paravt_env.crop import Window
 from paravt_env.task import OPTION_LETTERS, Task
 from paravt_env.tasksets.made.synthetic.world import SYMBOLS, Event, Scene
 
@@ -39,7 +41,7 @@ class Cue:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Sighting:
     """One symbol seen in a crop: `first` and `last` frame that show it, in seconds.
 
     `start` and `end` are estimates: half-way to the neighbouring frames without it, or the crop's
@@ -108,7 +110,7 @@ def cue_windows(
     seconds: float = CROP_SECONDS,
     needed_only: bool = True,
     whole_seconds: bool = True,
-) -> list[tuple[float, float]]:
+) -> list[Window]:
     """The windows that a policy which has only seen the overview asks for, in asked order.
 
     For each asked scene it takes the frame closest to noon: sun on the left, the event is ahead,
@@ -139,7 +141,7 @@ def cue_windows(
     return windows
 
 
-def read_window(task: Task, timestamps: Times) -> tuple[Reading, ...]:
+def read_window(task: Task, timestamps: Times) -> tuple[Sighting, ...]:
     """Every symbol that the frames of one crop (or an overview) show, in order of appearance."""
     times = sorted(float(t) for t in timestamps)
     readings = []
@@ -152,7 +154,7 @@ def read_window(task: Task, timestamps: Times) -> tuple[Reading, ...]:
                 after = times[shown[-1] + 1] if shown[-1] + 1 < len(times) else last
                 start, end = (before + first) / 2, (last + after) / 2
                 readings.append(
-                    Reading(
+                    Sighting(
                         index, scene.colour, event.symbol, event.corner, first, last, start, end
                     )
                 )
@@ -160,7 +162,7 @@ def read_window(task: Task, timestamps: Times) -> tuple[Reading, ...]:
 
 
 def possible_answers(
-    task: Task, readings: Sequence[Reading], asked: Sequence[int | None] | None = None
+    task: Task, readings: Sequence[Sighting], asked: Sequence[int | None] | None = None
 ) -> tuple[str, ...]:
     """Answers that agree with what was read: letters, texts, or at most one span for grounding.
 
@@ -203,7 +205,7 @@ def possible_answers(
 
 
 def answer_from_readings(
-    task: Task, readings: Sequence[Reading], asked: Sequence[int | None] | None = None
+    task: Task, readings: Sequence[Sighting], asked: Sequence[int | None] | None = None
 ) -> str | None:
     """The answer if the readings leave exactly one, else `None`."""
     answers = possible_answers(task, readings, asked)

@@ -8,13 +8,15 @@ guessing. A family is one function and one table entry. `paravt data stats` meas
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 
-from paravt_env.task import OPTION_LETTERS, Task, TaskError, TaskKind
+from paravt_env.task import Task, TaskError
+from paravt_env.tasksets.made.drafts import Draft, Drafter, arrange, pick, take_turns
 from paravt_env.tasksets.made.synthetic.world import (
     CORNERS,
     SYMBOLS,
@@ -27,25 +29,7 @@ COUNTS = ("1", "2", "3", "4")
 _DRAWS = 200  # attempts at a question that this video does not have yet
 
 
-@dataclass(frozen=True)
-class Draft:
-    """A question before its options are put in order; `asked` scenes hold the evidence."""
-
-    question: str
-    answer: str
-    wrong: tuple[str, ...]
-    asked: tuple[int, ...]
-    colours: tuple[str, ...]  # as the question names them
-    kind: TaskKind = "mcq"
-    ordered: bool = False  # options in natural order, not shuffled
-
-
 Scenes = tuple[Scene, ...]
-Drafter = Callable[[Scenes, np.random.Generator], Draft | None]
-
-
-def _pick(items: list[int], count: int, rng: np.random.Generator) -> list[int]:
-    return [int(i) for i in rng.choice(items, count, replace=False)] if len(items) >= count else []
 
 
 def _coloured(scenes: Scenes) -> list[int]:
@@ -57,8 +41,15 @@ def _symbol(scene: Scene) -> str:
 
 
 def _other_symbols(count: int, rng: np.random.Generator, *taken: str) -> tuple[str, ...]:
-    rest = [s for s in SYMBOLS if s not in taken]
-    return tuple(rest[int(i)] for i in rng.choice(len(rest), count, replace=False))
+    return tuple(pick([s for s in SYMBOLS if s not in taken], count, rng))
+
+
+def _about(scenes: Scenes, asked: Sequence[int], *colours: str) -> dict[str, Any]:
+    """Where a draft's evidence lies: the scenes that are asked about, and how they are named."""
+    return {
+        "evidence": tuple(scenes[i].span for i in asked),
+        "metadata": {"asked": list(asked), "colours": list(colours)},
+    }
 
 
 def _phrase(rng: np.random.Generator, *phrasings: str) -> str:
@@ -66,39 +57,41 @@ def _phrase(rng: np.random.Generator, *phrasings: str) -> str:
 
 
 def _flash(scenes: Scenes, rng: np.random.Generator) -> Draft:
-    (i,) = _pick(_coloured(scenes), 1, rng)
+    (i,) = pick(_coloured(scenes), 1, rng)
     colour, symbol = scenes[i].colour, _symbol(scenes[i])
     text = _phrase(
         rng,
         f"Which symbol flashes in the {colour} scene?",
         f"In the {colour} scene, which symbol flashes?",
     )
-    return Draft(text, symbol, _other_symbols(3, rng, symbol), (i,), (colour,))
+    wrong = _other_symbols(3, rng, symbol)
+    return Draft(text, symbol, wrong=wrong, **_about(scenes, (i,), colour))
 
 
 def _open(scenes: Scenes, rng: np.random.Generator) -> Draft:
-    (i,) = _pick(_coloured(scenes), 1, rng)
+    (i,) = pick(_coloured(scenes), 1, rng)
     colour = scenes[i].colour
     text = _phrase(
         rng,
         f"Name the symbol that flashes in the {colour} scene.",
         f"What flashes in the {colour} scene?",
     )
-    return Draft(text, _symbol(scenes[i]), (), (i,), (colour,), kind="open")
+    return Draft(text, _symbol(scenes[i]), kind="open", **_about(scenes, (i,), colour))
 
 
 def _where(scenes: Scenes, rng: np.random.Generator) -> Draft | None:
-    single = _pick([i for i in _coloured(scenes) if len(scenes[i].events) == 1], 1, rng)
+    single = pick([i for i in _coloured(scenes) if len(scenes[i].events) == 1], 1, rng)
     if not single:
         return None
     colour, corner = scenes[single[0]].colour, scenes[single[0]].events[0].corner
     text = f"In which corner does a symbol flash in the {colour} scene?"
-    return Draft(text, corner, tuple(c for c in CORNERS if c != corner), tuple(single), (colour,))
+    wrong = tuple(c for c in CORNERS if c != corner)
+    return Draft(text, corner, wrong=wrong, **_about(scenes, single, colour))
 
 
 def _count(scenes: Scenes, rng: np.random.Generator) -> Draft | None:
     number = int(rng.integers(len(COUNTS)))  # drawn first, so that four is as likely as one
-    chosen = _pick([i for i in _coloured(scenes) if len(scenes[i].events) == number + 1], 1, rng)
+    chosen = pick([i for i in _coloured(scenes) if len(scenes[i].events) == number + 1], 1, rng)
     if not chosen:
         return None
     colour, answer = scenes[chosen[0]].colour, COUNTS[number]
@@ -107,26 +100,21 @@ def _count(scenes: Scenes, rng: np.random.Generator) -> Draft | None:
         f"How many symbols flash in the {colour} scene?",
         f"In the {colour} scene, how many symbols flash?",
     )
-    return Draft(
-        text,
-        answer,
-        tuple(c for c in COUNTS if c != answer),
-        tuple(chosen),
-        (colour,),
-        ordered=True,
-    )
+    wrong = tuple(c for c in COUNTS if c != answer)
+    return Draft(text, answer, wrong=wrong, ordered=True, **_about(scenes, chosen, colour))
 
 
 def _when(scenes: Scenes, rng: np.random.Generator) -> Draft:
-    (i,) = _pick(_coloured(scenes), 1, rng)
+    (i,) = pick(_coloured(scenes), 1, rng)
     start, end = scenes[i].span
     colour = scenes[i].colour
     text = f"When does a symbol flash in the {colour} scene? Answer start-end in seconds."
-    return Draft(text, f"{start:.1f}-{end:.1f}", (), (i,), (colour,), kind="grounding")
+    about = _about(scenes, (i,), colour)
+    return Draft(text, f"{start:.1f}-{end:.1f}", kind="grounding", **about)
 
 
 def _order(scenes: Scenes, rng: np.random.Generator) -> Draft:
-    i, j = sorted(_pick(_coloured(scenes), 2, rng))
+    i, j = sorted(pick(_coloured(scenes), 2, rng))
     first, second = _symbol(scenes[i]), _symbol(scenes[j])
     # Two candidates for each place: either scene alone leaves a coin to toss.
     (other_first,) = _other_symbols(1, rng, first, second)
@@ -134,16 +122,16 @@ def _order(scenes: Scenes, rng: np.random.Generator) -> Draft:
     wrong = ((first, other_second), (other_first, second), (other_first, other_second))
     one, two = scenes[i].colour, scenes[j].colour
     text = f"Which symbols flash in the {one} scene, then in the {two} scene?"
-    return Draft(
-        text, f"{first}, {second}", tuple(f"{a}, {b}" for a, b in wrong), (i, j), (one, two)
-    )
+    names = tuple(f"{a}, {b}" for a, b in wrong)
+    return Draft(text, f"{first}, {second}", wrong=names, **_about(scenes, (i, j), one, two))
 
 
 def _after(scenes: Scenes, rng: np.random.Generator) -> Draft:
-    (i,) = _pick([i for i in _coloured(scenes) if i + 1 < len(scenes)], 1, rng)
+    (i,) = pick([i for i in _coloured(scenes) if i + 1 < len(scenes)], 1, rng)
     colour, symbol = scenes[i].colour, _symbol(scenes[i + 1])
     text = f"Which symbol flashes in the scene right after the {colour} scene?"
-    return Draft(text, symbol, _other_symbols(3, rng, symbol), (i + 1,), (colour,))
+    wrong = _other_symbols(3, rng, symbol)
+    return Draft(text, symbol, wrong=wrong, **_about(scenes, (i + 1,), colour))
 
 
 def _goal(scenes: Scenes, rng: np.random.Generator) -> Draft | None:
@@ -167,10 +155,11 @@ def _goal(scenes: Scenes, rng: np.random.Generator) -> Draft | None:
         (False, False): "neither",
     }
     text = f"The goal is the symbol of the {goal} scene. Which scene reaches it, {one} or {two}?"
-    return Draft(text, outcomes.pop(hits), tuple(outcomes.values()), asked, (goal, one, two))
+    answer, wrong = outcomes.pop(hits), tuple(outcomes.values())
+    return Draft(text, answer, wrong=wrong, **_about(scenes, asked, goal, one, two))
 
 
-DRAFTERS: dict[str, tuple[str, Drafter]] = {
+DRAFTERS: dict[str, tuple[str, Drafter[Scenes]]] = {
     "flash": ("plot", _flash),
     "open": ("plot", _open),
     "where": ("spatial", _where),
@@ -192,7 +181,7 @@ def make_tasks(plan: VideoPlan, settings: WorldSettings, index: int, video: str)
         TaskError: The video cannot yield that many different questions.
     """
     rng = np.random.default_rng((*plan.seed, 2))
-    deck: list[int] = []  # places of the gold options: every four questions use each place once
+    deck: list[int] = []
     metadata = {
         "video": plan.name,
         "duration": plan.duration,
@@ -201,57 +190,31 @@ def make_tasks(plan: VideoPlan, settings: WorldSettings, index: int, video: str)
         "scenes": [asdict(scene) for scene in plan.scenes],
     }
     tasks: list[Task] = []
-    seen: set[tuple[str, tuple[int, ...]]] = set()
-    for number in range(settings.questions):
-        turn = index * settings.questions + number
-        family, draft = _new_draft(settings.families, turn, plan, rng, seen)
-        seen.add((family, draft.asked))
-        options = _arrange(draft, deck, rng)
+    first = index * settings.questions
+    turns = range(first, first + settings.questions)
+    drafts = take_turns(
+        settings.families, lambda family: DRAFTERS[family][1](plan.scenes, rng), turns, _DRAWS
+    )
+    for number, (family, draft) in enumerate(drafts):
+        options = arrange(draft, deck, rng, _shuffled)
         tasks.append(
-            Task(
+            draft.as_task(
+                options,
                 id=f"{plan.name}-{number:02d}",
                 video=video,
-                question=draft.question,
-                kind=draft.kind,
-                options=options,
-                answer=OPTION_LETTERS[options.index(draft.answer)] if options else draft.answer,
-                evidence=tuple(plan.scenes[i].span for i in draft.asked),
                 category=DRAFTERS[family][0],
                 source="synthetic",
                 family=family,
-                metadata={**metadata, "asked": list(draft.asked), "colours": list(draft.colours)},
+                metadata={**metadata, **draft.metadata},
             )
+        )
+    if len(tasks) < settings.questions:
+        raise TaskError(
+            f"synthetic: {plan.name} has {len(tasks)} different questions; ask fewer or use more "
+            "scenes"
         )
     return tasks
 
 
-def _new_draft(
-    families: tuple[str, ...],
-    turn: int,
-    plan: VideoPlan,
-    rng: np.random.Generator,
-    seen: set[tuple[str, tuple[int, ...]]],
-) -> tuple[str, Draft]:
-    """A question not asked yet, of the family whose turn it is or the next that has one."""
-    for offset in range(len(families)):
-        family = families[(turn + offset) % len(families)]
-        for _ in range(_DRAWS):
-            draft = DRAFTERS[family][1](plan.scenes, rng)
-            if draft is not None and (family, draft.asked) not in seen:
-                return family, draft
-    raise TaskError(
-        f"synthetic: {plan.name} has {len(seen)} different questions; ask fewer or use more scenes"
-    )
-
-
-def _arrange(draft: Draft, deck: list[int], rng: np.random.Generator) -> tuple[str, ...]:
-    """Options with the gold one where the deck says; none unless multiple choice."""
-    if draft.kind != "mcq":
-        return ()
-    if draft.ordered:
-        return tuple(sorted((draft.answer, *draft.wrong)))
-    if not deck:
-        deck += rng.permutation(1 + len(draft.wrong)).tolist()
-    options = [draft.wrong[int(i)] for i in rng.permutation(len(draft.wrong))]
-    options.insert(deck.pop(), draft.answer)
-    return tuple(options)
+def _shuffled(options: Sequence[str], rng: np.random.Generator) -> list[str]:
+    return [options[int(i)] for i in rng.permutation(len(options))]

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paravt_env.crop import Window
 from paravt_env.task import Task
 from paravt_env.tasksets.made.base import SPLITS
-from paravt_env.tasksets.made.stats import BUDGETS, by_family, family_table
+from paravt_env.tasksets.made.stats import FRAME_COUNTS, by_family, family_table
 from paravt_env.tasksets.made.synthetic.generate import plan_tasks
 from paravt_env.tasksets.made.synthetic.oracle import (
-    Reading,
+    Sighting,
     asked_scenes,
     cue_windows,
     guess_span,
@@ -34,11 +35,9 @@ from paravt_env.video.sampler import overview_times, window_times
 CROPS, CROP_LIMIT, CROP_FPS, CROP_FRAMES = 5, 45.0, 1.0, 16  # the environment's defaults
 _IOU_NEEDED = 0.5
 
-Window = tuple[float, float]
-
 
 @dataclass(frozen=True)
-class Row:
+class PolicyAccuracy:
     """Accuracy of one policy at one frame budget (0: no overview); crops are means per question."""
 
     policy: str
@@ -48,7 +47,7 @@ class Row:
     crops: float
 
 
-def stats(tasks: Iterable[Task], budgets: Sequence[int] = BUDGETS) -> list[Row]:
+def stats(tasks: Iterable[Task], budgets: Sequence[int] = FRAME_COUNTS) -> list[PolicyAccuracy]:
     """Expected accuracy of each policy, which guesses evenly among the answers still possible.
 
     A grounding answer counts where its temporal IoU with the gold span is at least 0.5.
@@ -82,7 +81,7 @@ def tile_windows(duration: float, crops: int = CROPS, seconds: float = CROP_LIMI
     ]
 
 
-def format_table(rows: Sequence[Row]) -> str:
+def format_table(rows: Sequence[PolicyAccuracy]) -> str:
     """The rows as a text table, accuracies in percent."""
     lines = []
     for row in rows:
@@ -96,7 +95,7 @@ def _play(task: Task, k: int, windows: Sequence[Window]) -> float:
     """Probability that a perfect reader of the overview's and the crops' frames answers right."""
     duration = task.metadata["duration"]
     overview = overview_times(duration, k)
-    crops: list[Reading] = []
+    crops: list[Sighting] = []
     for start, end in windows:
         start, end = max(0.0, start), min(end, duration)
         crops += read_window(task, window_times(start, end, CROP_FPS, CROP_FRAMES))
@@ -127,10 +126,10 @@ def _row(
     tasks: Sequence[Task],
     scores: Sequence[float],
     windows: Sequence[Sequence[Window]] = (),
-) -> Row:
+) -> PolicyAccuracy:
     means = {name: float(np.mean(some)) for name, some in by_family(tasks, scores).items()}
     crops = sum(map(len, windows)) / len(tasks)
-    return Row(policy, budget, float(np.mean(scores)), means, crops)
+    return PolicyAccuracy(policy, budget, float(np.mean(scores)), means, crops)
 
 
 def _iou(span: str | None, gold: str) -> float:

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from paravt_env.span import Span
 from paravt_env.task import TaskError
 from paravt_env.tasksets.made.base import SPLITS, Dials
 
@@ -147,7 +148,7 @@ class Scene:
         return self.colour in COLOURS
 
     @property
-    def span(self) -> tuple[float, float]:
+    def span(self) -> Span:
         """From the first symbol's appearance to the last one's end, seconds."""
         return min(e.start for e in self.events), max(e.end for e in self.events)
 

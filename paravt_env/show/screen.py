@@ -1,8 +1,9 @@
-"""The window of `render_mode="human"`: an image with lines of text under it, by pygame.
+"""The screen of `render_mode="human"`: an image with lines of text under it, by pygame.
 
 `LongVideoEnv` shows each observation in it by itself, after `reset` and after every `step`. pygame
 is optional: without it, making the environment in this mode fails and says what to install. On a
-machine without a display set `SDL_VIDEODRIVER=dummy`.
+machine without a display set `SDL_VIDEODRIVER=dummy`. Run the tests with `pytest
+tests/env/test_conformance.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ FONT = 16  # points
 COLUMNS, LINES = 110, 30  # characters of a line of text, and lines at most
 
 
-class Window:
+class Screen:
     """A window that opens on the first `show`; it survives pickling as a closed one.
 
     Args:
@@ -33,12 +34,12 @@ class Window:
     def __init__(self, fps: float, limit: tuple[int, int] = (1280, 720)) -> None:
         _pygame()
         self.fps, self.limit = fps, limit
-        self._screen: Any = None
+        self._surface: Any = None
         self._clock: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the screen, which belongs to this process."""
-        return {**self.__dict__, "_screen": None, "_clock": None}
+        """Everything but the surface, which belongs to this process."""
+        return {**self.__dict__, "_surface": None, "_clock": None}
 
     def show(self, image: np.ndarray, text: str) -> None:
         """Show a uint8 (H, W, 3) image and the text below it.
@@ -67,17 +68,17 @@ class Window:
 
     def close(self) -> None:
         """Close the window; a later `show` opens it again."""
-        if self._screen is not None:
-            self._screen = self._clock = None
+        if self._surface is not None:
+            self._surface = self._clock = None
             _pygame().display.quit()
 
     def _open(self, size: tuple[int, int]) -> Any:
         pygame = _pygame()
-        if self._screen is None or self._screen.get_size() != size:
+        if self._surface is None or self._surface.get_size() != size:
             try:
                 pygame.display.init()
                 pygame.font.init()
-                self._screen = pygame.display.set_mode(size)
+                self._surface = pygame.display.set_mode(size)
             except pygame.error as error:
                 raise RuntimeError(
                     f"no window can be opened ({error}): use render_mode='rgb_array' or 'ansi', or "
@@ -85,7 +86,7 @@ class Window:
                 ) from error
             pygame.display.set_caption("ParaVT")
             self._clock = self._clock or pygame.time.Clock()
-        return self._screen
+        return self._surface
 
 
 def _pygame() -> Any:
