@@ -236,7 +236,7 @@ class Simulation:
 
     def judge_totals(self) -> dict[str, float]:
         """Counters of the LLM judge so far, as metrics named `judge/...`; empty without one."""
-        scorer = self.preset.options.scorer
+        scorer = self.preset.scorer
         return scorer.totals() if isinstance(scorer, LLMJudge) else {}
 
     def observe(self, rows: Sequence[Episode | None]) -> dict[str, Any]:
