@@ -27,16 +27,15 @@ from agents.config import AgentConfig, Limits
 from agents.text.conversation import row_of
 from paravt_env.common.http.endpoint import EndpointError, Reply
 from paravt_env.common.images import data_uri
-from paravt_env.common.names import known_name
 from paravt_env.crop import CROP_STATUSES, CropStatus
 from paravt_env.protocol.parser import action_from_completion, parse
 from paravt_env.protocol.parts import (
-    PROMPTS,
     FrameRef,
     Part,
     evidence_parts,
     forced_answer_text,
     overview_parts,
+    prompt_style,
     subagent_parts,
     system_text,
 )
@@ -89,8 +88,7 @@ class OpenAIAgent:
         native = self.chat.calls == "native"
         self.config = config or AgentConfig(prompt_style="tool_calling" if native else "paravt")
         self.limits = limits or Limits()
-        known_name("prompt_style", self.config.prompt_style, PROMPTS)
-        self.style = PROMPTS[self.config.prompt_style]
+        self.style = prompt_style(self.config.prompt_style)
         if native and "{tools}" in self.style.system:
             raise ValueError(
                 f"the prompt style {self.style.name!r} lists the tool, and so does a server with "

@@ -32,12 +32,12 @@ from agents.text.context import (
 from paravt_env.crop import CROP_STATUSES, CropStatus
 from paravt_env.protocol.parser import action_from_completion
 from paravt_env.protocol.parts import (
-    PROMPTS,
     Part,
     PromptStyle,
     evidence_parts,
     forced_answer_text,
     overview_parts,
+    prompt_style,
     subagent_parts,
     system_text,
 )
@@ -97,13 +97,11 @@ class ConversationAgent(ABC):
     """
 
     def __init__(self, vlm: Any, config: AgentConfig, limits: Limits | None = None) -> None:
-        if config.prompt_style not in PROMPTS:
-            raise ValueError(f"prompt_style {config.prompt_style!r}: use one of {sorted(PROMPTS)}")
         self.vlm = vlm
         self.config = config
         self.limits = limits or Limits()
         self.evidence = config.evidence or self.limits.evidence
-        self.style = PROMPTS[config.prompt_style]
+        self.style = prompt_style(config.prompt_style)
         self.version = 0
         self.stop_id: int = vlm.tokenizer.eos_token_id
         self.longest: float = math.inf

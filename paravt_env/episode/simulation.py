@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from paravt_env.budget import make_budget
+from paravt_env.budget import draw_frames, make_budget
 from paravt_env.crop import CropRequest, CropResult
 from paravt_env.episode.actions import read_turn
 from paravt_env.episode.decode_crops import run_crops
@@ -155,7 +155,7 @@ class Simulation:
     ) -> Start:
         """Draw the task, then K; what is given replaces the draw, which is made all the same."""
         index = int(np_random.integers(len(self.tasks)))
-        drawn = self.budget.sample(np_random)
+        drawn = draw_frames(self.budget, np_random)
         task = self.tasks[index] if task_id is None else self.tasks.by_id(task_id)
         return Start(task, drawn if frame_budget is None else self._checked_budget(frame_budget))
 

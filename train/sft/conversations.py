@@ -39,7 +39,7 @@ from agents.text.context import (
 from agents.text.conversation import open_conversation, row_of
 from paravt_env.episode.simulation import Failure
 from paravt_env.protocol import render_completion
-from paravt_env.protocol.parts import PROMPTS, FrameRef, Part, crop_parts, overview_parts
+from paravt_env.protocol.parts import FrameRef, Part, crop_parts, overview_parts, prompt_style
 from paravt_env.protocol.tags import RESPONSE, THINK, Role, closing, opening
 from paravt_env.task import Task, TaskSet
 from paravt_env.tasksets.published.base import PublishedTasks
@@ -225,7 +225,7 @@ class PublishedConversations:
         self.vlm, self.config, self.parallel = vlm, config.published, parallel
         self.simulation = env.simulation
         self.settings = env.simulation.settings
-        self.style = PROMPTS[config.agent.prompt_style]
+        self.style = prompt_style(config.agent.prompt_style)
         self.limits = Limits.of(self.settings)
         self.tasks, self.messages = source_of(self.simulation.tasks)
         self.chunk = max(1, config.evaluation.num_envs)

@@ -30,7 +30,7 @@ from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext
 from paravt_env.common.files import flush
-from paravt_env.protocol.parts import PROMPTS, PromptStyle, subagent_parts
+from paravt_env.protocol.parts import PromptStyle, prompt_style, subagent_parts
 from paravt_env.protocol.tags import Role
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
@@ -56,7 +56,7 @@ def single_frames(
     vlm: VisionLanguageModel, config: SFTConfig, env: LongVideoVectorEnv, rng: np.random.Generator
 ) -> list[Trajectory]:
     """A description of each of `frames_per_video` frames: half of events, half of any moment."""
-    style = PROMPTS[config.agent.prompt_style]
+    style = prompt_style(config.agent.prompt_style)
     tasks = env.simulation.tasks
     first = {tasks[i].video: tasks[i] for i in range(len(tasks))}
     store = FrameStore(workers=config.env.video_workers)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from paravt_env.budget import make_budget
-from paravt_env.protocol.parts import PROMPTS, system_text
+from paravt_env.protocol.parts import prompt_style, system_text
 from train.common.errors import ConfigError
 from train.lab.plan.costs import SHAPES, Setting, Shape, group_flops, kv_bytes, trees, update_flops
 
@@ -254,7 +254,7 @@ def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
     from train.config.sft import SFTConfig
 
     env, agent, parallel = config.env, config.agent, config.parallel
-    style = PROMPTS[agent.prompt_style]
+    style = prompt_style(agent.prompt_style)
     system = system_text(style, env.max_crops, env.max_crop_seconds, env.max_turns)
     common = Setting(
         frames=make_budget(env.frame_budget).maximum,
