@@ -614,7 +614,7 @@ def test_tool_gain_does_not_guess_whether_the_answer_is_right():
         ({"terms": ["calm"]}, "must map names to entries"),
         ({"terms": {"calm": 3}}, "reward term 'calm' must map use, weight, options to values"),
         ({"terms": {"anwser": {"weight": 1}}}, "did you mean 'answer'"),
-        ({"terms": {"tool_gain": {"wieght": 1}}}, "did you mean 'weight'"),
+        ({"terms": {"tool_gain": {"weights": 1}}}, "did you mean 'weight'"),
         ({"terms": {"tool_gain": {"options": {"gian": "x"}}}}, "did you mean 'gain'"),
         ({"terms": {"tool_gain": {"options": ["gain"]}}}, "must map names to values"),
         ({"terms": {"tool_gain": {"options": {"rescale": True}}}}, "'tool_gain'.*'rescale' is not"),
