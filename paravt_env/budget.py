@@ -1,8 +1,9 @@
 """Frame budgets: how many overview frames K an episode starts with.
 
 First random choice of the journey: `env.reset` samples K from the environment's own generator, then
-the sampler spreads K frames over the video. A new budget is one class and one entry of `BUDGETS`.
-Run the examples with `python -m doctest paravt_env/budget.py`.
+the sampler spreads K frames over the video. A new budget is one class, chosen by a door such as
+`mine.py:Budget`, or with an entry of `BUDGETS`. Run the examples with `python -m doctest
+paravt_env/budget.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from paravt_env.common.doors import chosen
 from paravt_env.common.names import known_name
 
 DEFAULT_CHOICES = (4, 8, 16, 32, 64)
@@ -137,12 +139,12 @@ def make_budget(spec: int | Mapping[str, Any] | FrameBudget | None = None) -> Fr
 
     Args:
         spec: None (the default choice of 4, 8, 16, 32, 64), a whole number (fixed), a mapping with
-            the key `kind` (a name of `BUDGETS`) and that budget's arguments, or a budget, which is
-            returned as it is.
+            the key `kind` (a name of `BUDGETS` or a door to a class) and that budget's arguments,
+            or a budget, which is returned as it is.
 
     Raises:
-        ValueError: An unknown kind or argument (the nearest name is given), or a value out of
-            range.
+        ValueError: An unknown kind or argument (the nearest name is given), a value out of range,
+            or a door to something that makes no `FrameBudget`.
 
     >>> make_budget({"kind": "uniform", "low": 2, "high": 9}).maximum
     9
@@ -153,16 +155,41 @@ def make_budget(spec: int | Mapping[str, Any] | FrameBudget | None = None) -> Fr
         return Choice()
     if isinstance(spec, Mapping):
         arguments = dict(spec)
-        kind = known_name("frame budget: kind", arguments.pop("kind", None), tuple(BUDGETS))
-        names = tuple(inspect.signature(BUDGETS[kind]).parameters)
+        kind = arguments.pop("kind", None)
+        factory: Any = chosen("frame budget: kind", kind, BUDGETS)
+        if not callable(factory):
+            raise ValueError(f"frame budget: {kind!r} must be a class, not {factory!r}")
+        names = tuple(inspect.signature(factory).parameters)
         arguments = {
             known_name(f"frame budget: argument of {kind}", key, names): value
             for key, value in arguments.items()
         }
         try:
-            return BUDGETS[kind](**arguments)
+            return _checked(kind, factory(**arguments))
         except TypeError as error:
             raise ValueError(f"frame budget {kind!r} takes {', '.join(names)}: {error}") from error
     if callable(getattr(spec, "sample", None)):
-        return spec  # type: ignore[return-value]
+        return _checked(type(spec).__name__, spec)
     return Fixed(_frame_count("K", spec, 0))
+
+
+def draw_frames(budget: FrameBudget, np_random: np.random.Generator) -> int:
+    """K, drawn from a budget.
+
+    Raises:
+        ValueError: A budget of a user's own gave something else than a whole number of frames from
+            0 to its `maximum`.
+    """
+    frames = _frame_count("what sample() returns", budget.sample(np_random), 0)
+    if frames > budget.maximum:
+        raise ValueError(f"frame budget: sample() returned {frames}, above its {budget.maximum=}")
+    return frames
+
+
+def _checked(kind: str, budget: Any) -> FrameBudget:
+    if not callable(getattr(budget, "sample", None)) or not hasattr(budget, "maximum"):
+        raise ValueError(
+            f"frame budget: {kind!r} must have sample(np_random) and maximum; it gave {budget!r}"
+        )
+    _frame_count(f"maximum of {kind!r}", budget.maximum, 0)
+    return budget

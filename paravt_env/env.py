@@ -73,9 +73,9 @@ class LongVideoEnv(gym.Env[Observation, Action]):
 
     ## Rewards
 
-    0 until the episode ends, then the weighted sum of the preset's terms (`answer`,
-    `format_anchor`, `tool_gain`) over the whole transcript. `info["reward_terms"]` holds each
-    term's unweighted value and the `total`.
+    0 until the episode ends, then the weighted sum of the terms that the preset uses (of `paravt`:
+    `answer`, `format_anchor`, `tool_gain`) over the whole transcript. `info["reward_terms"]` holds
+    their unweighted values and the `total`; `answer` is among them whatever its weight.
 
     ## Starting State
 

@@ -1,8 +1,9 @@
 """The environment's keyword arguments, written once: the single and the vector one take them.
 
 Plain data (strings, numbers, lists, mappings), so that `spec.to_json()` works and a YAML recipe can
-hold them; only `tasks` and `scorer` may be objects when an environment is built in Python. Values
-are checked here, before any file is opened. Run the example with `python -m doctest
+hold them; only `tasks` and `scorer` may be objects when an environment is built in Python. A name
+may be a door (`file.py:name`, `module:name`) to code of the user's own. Values are checked here,
+before any video is opened. Run the example with `python -m doctest
 paravt_env/settings.py`.
 """
 
@@ -30,7 +31,8 @@ class EnvSettings:
     """What an environment is made of.
 
     Attributes:
-        tasks: Name of a task set, path of a `.jsonl` manifest, or a `TaskSet`.
+        tasks: Name of a task set, path of a `.jsonl` manifest, a door to a class or function that
+            makes a `TaskSet`, or a `TaskSet`.
         split: Split of the task set; ignored for a `TaskSet` object, which is one split already.
         tasks_kwargs: Further arguments of the task set's factory; a `split` among them wins.
         subtitles: Whether observations hold the task's subtitles of the times that they show.
@@ -47,8 +49,9 @@ class EnvSettings:
             and pass on text) or `frames` (the frames go into the context). Advice to the agent:
             observations and rewards do not depend on it.
         reward: Name of a preset, or a mapping with `preset` and what differs from it, an LLM
-            `judge` for example; see `rewards.make_preset`.
-        scorer: Supplies the answer term's value in place of the built-in comparison.
+            `judge` or `terms` for example; see `rewards.make_preset`.
+        scorer: Supplies the answer term's value in place of the built-in comparison: a function
+            scorer(task, answer), or a door to one.
         crop_timeout: Seconds that the crops of one step may take.
         reset_timeout: Seconds that decoding the overview may take.
         overview_sampling: `exact`, or `snap`: an overview frame moves to a key frame when one lies
@@ -82,7 +85,7 @@ class EnvSettings:
     force_answer: bool = True
     evidence: str = "subagent"
     reward: str | Mapping[str, Any] = "paravt"
-    scorer: Callable[..., float] | None = None
+    scorer: Callable[..., float] | str | None = None
     crop_timeout: float = 20.0
     reset_timeout: float = 120.0
     overview_sampling: str = "exact"
@@ -120,8 +123,8 @@ class EnvSettings:
         known_name("evidence", self.evidence, EVIDENCE)
         if not isinstance(self.tasks, str | TaskSet):
             raise ValueError(
-                "tasks must be the name of a task set, the path of a .jsonl manifest (text) or a "
-                f"TaskSet, not {self.tasks!r}"
+                "tasks must be the name of a task set, the path of a .jsonl manifest or a door "
+                f"(text), or a TaskSet, not {self.tasks!r}"
             )
         names = self.tasks_kwargs or {}
         if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names):

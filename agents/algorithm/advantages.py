@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from paravt_env.common.doors import chosen
-from paravt_env.rewards.options import RewardOptions
+from paravt_env.rewards.terms.tool_gain import ToolGain
 
 Credit = Literal["trajectory", "token"]
 
@@ -49,7 +49,7 @@ class Scores:
     terms: Mapping[str, np.ndarray] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
     called: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
-    right_from: float = RewardOptions.success_threshold
+    right_from: float = ToolGain.success_threshold
     shrinkage: float = 1.0
 
     def __post_init__(self) -> None:

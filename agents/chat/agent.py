@@ -28,7 +28,6 @@ from paravt_env.common.http.client import Usage
 from paravt_env.common.http.endpoint import EndpointError
 from paravt_env.common.http.replies import Reply
 from paravt_env.common.images import data_uri
-from paravt_env.common.names import known_name
 from paravt_env.crop import CROP_STATUSES, CropStatus
 from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.parts import (
@@ -41,7 +40,7 @@ from paravt_env.protocol.parts import (
     system_text,
 )
 from paravt_env.protocol.schema import tool_schema
-from paravt_env.protocol.styles import PROMPTS
+from paravt_env.protocol.styles import prompt_style
 from paravt_env.protocol.tags import RESPONSE, closing, opening
 from paravt_env.spaces import unbatch
 from paravt_env.subtitles import lines_of
@@ -93,8 +92,7 @@ class OpenAIAgent:
         native = self.chat.calls == "native"
         self.config = config or AgentConfig(prompt_style="tool_calling" if native else "paravt")
         self.limits = limits or Limits()
-        known_name("prompt_style", self.config.prompt_style, PROMPTS)
-        self.style = PROMPTS[self.config.prompt_style]
+        self.style = prompt_style(self.config.prompt_style)
         if native and "{tools}" in self.style.system:
             raise ValueError(
                 f"the prompt style {self.style.name!r} lists the tool, and so does a server with "

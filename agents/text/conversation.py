@@ -41,7 +41,7 @@ from paravt_env.protocol.parts import (
     subagent_parts,
     system_text,
 )
-from paravt_env.protocol.styles import PROMPTS, PromptStyle
+from paravt_env.protocol.styles import PromptStyle, prompt_style
 from paravt_env.protocol.tags import Role
 from paravt_env.spaces import unbatch
 from paravt_env.subtitles import lines_of
@@ -99,13 +99,11 @@ class ConversationAgent(ABC):
     """
 
     def __init__(self, vlm: Any, config: AgentConfig, limits: Limits | None = None) -> None:
-        if config.prompt_style not in PROMPTS:
-            raise ValueError(f"prompt_style {config.prompt_style!r}: use one of {sorted(PROMPTS)}")
         self.vlm = vlm
         self.config = config
         self.limits = limits or Limits()
         self.evidence = config.evidence or self.limits.evidence
-        self.style = PROMPTS[config.prompt_style]
+        self.style = prompt_style(config.prompt_style)
         self.version = 0
         self.stop_id: int = vlm.tokenizer.eos_token_id
         self.longest: float = math.inf

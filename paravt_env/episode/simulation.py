@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from paravt_env.budget import make_budget
+from paravt_env.budget import draw_frames, make_budget
 from paravt_env.crop import CropRequest
 from paravt_env.episode.actions import read_turn
 from paravt_env.episode.decoder import Decoder
@@ -124,7 +124,7 @@ class Simulation:
     ) -> Start:
         """Draw the task, then K; what is given replaces the draw, which is made all the same."""
         index = int(np_random.integers(len(self.tasks)))
-        drawn = self.budget.sample(np_random)
+        drawn = draw_frames(self.budget, np_random)
         task = self.tasks[index] if task_id is None else self.tasks.by_id(task_id)
         return Start(task, drawn if frame_budget is None else self._checked_budget(frame_budget))
 
@@ -179,7 +179,7 @@ class Simulation:
 
     def judge_totals(self) -> dict[str, float]:
         """Counters of the LLM judge so far, as metrics named `judge/...`; empty without one."""
-        scorer = self.preset.options.scorer
+        scorer = self.preset.scorer
         return scorer.totals() if isinstance(scorer, LLMJudge) else {}
 
     def observe(self, rows: Sequence[Episode | None]) -> dict[str, Any]:

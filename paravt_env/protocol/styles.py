@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from string import Formatter
 
+from paravt_env.common.doors import chosen
 from paravt_env.protocol.schema import END_KEYS, START_KEYS, TOOL_NAME
 from paravt_env.protocol.tags import ANSWER, CALL, RESPONSE, THINK, closing, opening
 
@@ -24,7 +26,7 @@ class PromptStyle:
     """Templates of one style, filled with `str.format`.
 
     Attributes:
-        name: Key in `PROMPTS`.
+        name: Key in `PROMPTS`, for a style that stands there.
         system: Fields tools, max_turns, max_crops, max_seconds.
         video: Before the overview; fields duration, fps, width, height, frames.
         on_demand: The same where there is no overview frame.
@@ -203,3 +205,47 @@ PROMPTS: dict[str, PromptStyle] = {
     style.name: style
     for style in (PARAVT, COMPACT, QWEN3VL, LONGVT, PYVISION, TOOL_CALLING, REASONING, DIRECT)
 }
+_FIELDS = {
+    "system": ("tools", "max_turns", "max_crops", "max_seconds"),
+    "video": ("duration", "fps", "width", "height", "frames"),
+    "on_demand": ("duration", "fps", "width", "height", "frames"),
+    "overview_frame": ("time", "number", "before", "after"),
+    "frame": ("time", "number", "before", "after"),
+    "question": ("question",),
+    "evidence": ("index", "start", "end", "evidence"),
+    "failure": ("index", "status"),
+    "feedback": ("feedback",),
+    "subagent": ("start", "end"),
+    "subagent_question": ("question",),
+    "subtitles": ("lines",),
+    "subtitle": ("start", "end", "text"),
+}
+
+
+def prompt_style(name: str) -> PromptStyle:
+    """The style of a name in `PROMPTS`, or of a door to a `PromptStyle`.
+
+    Raises:
+        ValueError: Unknown name (the nearest one is given), a door to something else, or a template
+            with a field that it is not filled with.
+
+    >>> prompt_style("compact").name
+    'compact'
+    """
+    style = chosen("prompt_style", name, PROMPTS)
+    if not isinstance(style, PromptStyle):
+        raise ValueError(f"prompt_style {name!r} must lead to a PromptStyle, not {style!r}")
+    for template, fields in _FIELDS.items():
+        try:
+            parts = list(Formatter().parse(getattr(style, template)))
+        except ValueError as error:
+            raise ValueError(f"prompt_style {name!r}: its {template}: {error}") from error
+        unknown = {field for _, field, *_ in parts if field is not None} - {*fields}
+        if unknown:
+            raise ValueError(
+                f"prompt_style {name!r}: its {template} is filled with {', '.join(fields)}, not "
+                f"with {sorted(unknown)}; write a brace of the text twice"
+            )
+    if style.evidence.count("{evidence}") != 1:
+        raise ValueError(f"prompt_style {name!r}: its evidence must hold {{evidence}} once")
+    return style

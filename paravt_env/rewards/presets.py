@@ -1,55 +1,82 @@
-"""The table of terms and the presets: weights and options named after what was published.
+"""The table of terms and the presets: weighted terms, named after what was published.
 
-The environment builds a preset from a recipe's `reward` entry and scores each finished transcript
-with it. A new term is one function and one entry of `TERMS`.
+The environment builds a preset from a recipe's `reward` entry (`from_recipe.py`) and scores each
+finished transcript with it (`scoring.py`). Tests: `pytest tests/rewards/test_rewards.py`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from paravt_env.common.names import known_name
-from paravt_env.rewards.judge.scorer import LLMJudge
-from paravt_env.rewards.judge.settings import make_judge_settings
-from paravt_env.rewards.options import RewardOptions, Scorer, ScorerError
-from paravt_env.rewards.terms.answer import answer
-from paravt_env.rewards.terms.format_anchor import format_anchor
-from paravt_env.rewards.terms.tool_gain import tool_gain
-from paravt_env.rewards.transcript import Transcript
+from paravt_env.rewards.terms.answer import Answer, Scorer
+from paravt_env.rewards.terms.base import Term
+from paravt_env.rewards.terms.format_anchor import FormatAnchor
+from paravt_env.rewards.terms.tool_gain import ToolGain
 
-Term = Callable[[Transcript, RewardOptions], float]
-
-TERMS: dict[str, Term] = {
-    "answer": answer,
-    "format_anchor": format_anchor,
-    "tool_gain": tool_gain,
+TERMS: dict[str, Callable[..., Term]] = {
+    "answer": Answer,
+    "format_anchor": FormatAnchor,
+    "tool_gain": ToolGain,
 }
-"""In order of evaluation: the terms after `answer` find its value in `Transcript.correct`."""
+TAKEN = ("total", "r", "l", "t")
+"""No names of terms: the sum, and what Gymnasium's statistics write beside the terms."""
+
+
+Weighted = tuple[float, Term]
+"""How much of a term's value goes into the reward, and the term."""
 
 
 @dataclass(frozen=True)
 class RewardPreset:
-    """Weights of the terms (0 where not named) and the options that all terms share."""
+    """A reward: the weighted sum of its terms.
 
-    weights: Mapping[str, float]
-    options: RewardOptions = field(default_factory=RewardOptions)
+    Attributes:
+        terms: Weight and term by name, in order of evaluation. `answer` is always there, if only
+            with weight 0, as accuracy is measured with it, and comes first. Another term of weight
+            0 is not computed; its options wait for a recipe that gives it weight.
+    """
+
+    terms: Mapping[str, Weighted]
 
     def __post_init__(self) -> None:
         """Check names and weights."""
-        for name, weight in self.weights.items():
-            known_name("reward term", name, TERMS)
+        object.__setattr__(self, "terms", {"answer": (0.0, Answer()), **self.terms})
+        if not isinstance(self.terms["answer"][1], Answer):
+            raise ValueError("the term answer is the built-in one: a scorer gives it its value")
+        for name, (weight, term) in self.terms.items():
+            if not name.isidentifier() or name.startswith("_") or name in TAKEN:
+                raise ValueError(
+                    f"{name!r} cannot be the name of a reward term: take letters, digits and "
+                    f"underscores, a letter first, and none of {', '.join(TAKEN)}"
+                )
             if isinstance(weight, bool) or not isinstance(weight, int | float):
                 raise ValueError(f"the weight of {name} must be a number, not {weight!r}")
             if not abs(weight) < float("inf"):
                 raise ValueError(f"the weight of {name} must be finite, not {weight!r}")
+            if not callable(term):
+                raise ValueError(
+                    f"reward term {name!r} must be a dataclass whose call, term(transcript), gives "
+                    f"its value; it is {term!r}"
+                )
 
+    @property
+    def used(self) -> dict[str, Term]:
+        """The terms that are computed: `answer`, and those with a weight."""
+        return {
+            name: term for name, (weight, term) in self.terms.items() if weight or name == "answer"
+        }
 
-def _weights(answer: float, form: float, tool: float) -> dict[str, float]:
-    return {"answer": answer, "format_anchor": form, "tool_gain": tool}
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of every term that is computed."""
+        return {name: self.terms[name][0] for name in self.used}
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """What supplies the value of `answer` in place of the built-in comparison."""
+        answer = self.terms["answer"][1]
+        return answer.scorer if isinstance(answer, Answer) else None
 
 
 PRESETS: dict[str, RewardPreset] = {
@@ -58,101 +85,46 @@ PRESETS: dict[str, RewardPreset] = {
     # is scored (defect 10), forged and repeated tags are not (11, 17), a call that did not run
     # earns nothing and success takes more than any overlap (12, 18). The cap at 1 is the published
     # one (15); `rescale` does without.
-    "paravt": RewardPreset(_weights(1.0, 1.0, 1.0)),
+    "paravt": RewardPreset(
+        {
+            "answer": (1.0, Answer()),
+            "format_anchor": (1.0, FormatAnchor()),
+            "tool_gain": (1.0, ToolGain()),
+        }
+    ),
     # Its GRPO baseline: the base format term and R_tool stay, the anchor goes.
-    "vanilla": RewardPreset(_weights(1.0, 1.0, 1.0), RewardOptions(anchor=False)),
+    "vanilla": RewardPreset(
+        {
+            "answer": (1.0, Answer()),
+            "format_anchor": (1.0, FormatAnchor(anchor=False)),
+            "tool_gain": (1.0, ToolGain()),
+        }
+    ),
     # LongVT, arXiv 2511.20785: R = R_acc + R_fmt + IoU of the last crop with the gold segment,
     # R_acc judged in {0, 0.5, 1}, R_fmt in {0, 1}. No judge, no open answers: never token F1 in
     # its place (defect 16).
     "longvt": RewardPreset(
-        _weights(1.0, 1.0, 1.0),
-        RewardOptions(form="binary", gain="evidence", evidence="iou", open_metric="judge"),
+        {
+            "answer": (1.0, Answer(open_metric="judge")),
+            "format_anchor": (1.0, FormatAnchor(form="binary")),
+            "tool_gain": (1.0, ToolGain(gain="evidence", evidence="iou")),
+        }
     ),
     # LongVILA-R1, arXiv 2507.07966: R = 0.9 acc + 0.1 format; no tool, so nothing for using it.
-    "longvila": RewardPreset(_weights(0.9, 0.1, 0.0), RewardOptions(form="binary")),
+    "longvila": RewardPreset(
+        {
+            "answer": (0.9, Answer()),
+            "format_anchor": (0.1, FormatAnchor(form="binary")),
+            "tool_gain": (0.0, ToolGain()),
+        }
+    ),
     # PyVision-RL, arXiv 2602.20739: R = R_acc + 0.1 n_calls 1[R_acc = 1]; only calls that ran
     # count (defect 18).
     "pyvision": RewardPreset(
-        _weights(1.0, 0.0, 1.0), RewardOptions(form="binary", gain="accumulative")
+        {
+            "answer": (1.0, Answer()),
+            "format_anchor": (0.0, FormatAnchor(form="binary")),
+            "tool_gain": (1.0, ToolGain(gain="accumulative")),
+        }
     ),
 }
-
-
-def make_preset(spec: str | Mapping[str, Any], scorer: Scorer | None = None) -> RewardPreset:
-    """Build a preset from a recipe.
-
-    Args:
-        spec: Name of a preset, or a mapping: `preset` (default "paravt"), `weights` that replace
-            single weights, `judge` (see `JudgeSettings`), and any field of `RewardOptions`.
-        scorer: Supplies the answer term; see `RewardOptions`.
-
-    Raises:
-        ValueError: An unknown name (the nearest one is given), a value out of range, or two
-            sources of the answer's value.
-
-    >>> make_preset({"weights": {"format_anchor": 0.5}, "rescale": True}).weights
-    {'answer': 1.0, 'format_anchor': 0.5, 'tool_gain': 1.0}
-    """
-    if not isinstance(spec, str | Mapping):
-        raise ValueError(f"reward must be a preset's name or a mapping, not {spec!r}")
-    entries: dict[str, Any] = {"preset": spec} if isinstance(spec, str) else dict(spec)
-    preset = PRESETS[known_name("reward preset", entries.pop("preset", "paravt"), PRESETS)]
-    weights = entries.pop("weights", None) or {}
-    if not isinstance(weights, Mapping):
-        raise ValueError(f"reward weights must map terms to numbers, not {weights!r}")
-    names = [option.name for option in fields(RewardOptions)]
-    for name in entries:
-        known_name("reward option", name, ["preset", "weights", "judge", *names])
-    judge = entries.pop("judge", None)
-    sources = [one for one in (scorer, judge, entries.get("scorer")) if one is not None]
-    if len(sources) > 1:
-        raise ValueError("the answer term has one source: give a scorer or a judge, not both")
-    if scorer is not None:
-        entries["scorer"] = scorer
-    if judge is not None:
-        entries["scorer"] = LLMJudge(make_judge_settings(judge))
-    return RewardPreset({**preset.weights, **weights}, replace(preset.options, **entries))
-
-
-class Scored(NamedTuple):
-    """The terms of an episode and `total`; all NaN with an `error` where no scorer could score."""
-
-    terms: dict[str, float]
-    error: str = ""
-
-
-def score(transcript: Transcript, preset: RewardPreset) -> dict[str, float]:
-    """Every term of a finished episode, unweighted, and `total`, their weighted sum.
-
-    Raises:
-        ScorerError: The injected scorer failed.
-        ValueError: The episode ended because its video could not be read: that is never scored.
-    """
-    if transcript.stop_reason == "video_error":
-        raise ValueError(f"task {transcript.task.id!r} ended as video_error: it is not scored")
-    values: dict[str, float] = {}
-    for name, term in TERMS.items():
-        values[name] = term(replace(transcript, correct=values.get("answer")), preset.options)
-    total = sum(preset.weights.get(name, 0.0) * value for name, value in values.items())
-    return {**values, "total": total}
-
-
-def score_all(transcripts: Sequence[Transcript], preset: RewardPreset) -> list[Scored]:
-    """`score` for the episodes that end together; a judge reads their answers at the same time.
-
-    Returns:
-        One result each, in order; a failed scorer is a result, not an exception.
-    """
-    scorer = preset.options.scorer
-    workers = scorer.settings.concurrency if isinstance(scorer, LLMJudge) else 1
-
-    def attempt(transcript: Transcript) -> Scored:
-        try:
-            return Scored(score(transcript, preset))
-        except ScorerError as error:
-            return Scored(dict.fromkeys((*TERMS, "total"), math.nan), str(error))
-
-    if workers == 1 or len(transcripts) < 2:
-        return [attempt(transcript) for transcript in transcripts]
-    with ThreadPoolExecutor(min(workers, len(transcripts)), "judge") as pool:
-        return list(pool.map(attempt, transcripts))

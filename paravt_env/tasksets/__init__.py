@@ -1,8 +1,10 @@
 """Task sets: where questions and videos come from.
 
-Start of the journey. A task set is one file here and one entry of `TASKSETS`; a path that ends in
-`.jsonl` is read as a manifest. Try `python -c "from paravt_env.tasksets import load_tasks;
-print(load_tasks('synthetic', split='val', videos=1)[0].prompt)"`.
+Start of the journey. A task set is one file, chosen by a door such as `mine.py:MyTasks`, or one
+here with an entry of `TASKSETS`; a path that ends in `.jsonl` is read as a manifest. Try
+
+    python -c "from paravt_env.tasksets import load_tasks
+    print(load_tasks('synthetic', split='val', videos=1)[0].prompt)"
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from paravt_env.common.names import known_name
+from paravt_env.common.doors import chosen
 from paravt_env.task import TaskError, TaskSet
 from paravt_env.tasksets.jsonl import JsonlTasks
 from paravt_env.tasksets.made.atari import AtariTasks
@@ -42,20 +44,27 @@ TASKSETS: dict[str, Callable[..., TaskSet]] = {
 
 
 def load_tasks(name: str, **kwargs: Any) -> TaskSet:
-    """Load a task set by name, or by the path of a `.jsonl` manifest.
+    """Load a task set by name, by the path of a `.jsonl` manifest, or by a door.
+
+    Args:
+        name: A key of `TASKSETS`, a path, or `module:name` or `file.py:name` of a class or function
+            that is called as the built-in ones are and gives a `TaskSet`.
+        kwargs: The set's arguments; the environment adds `split`.
 
     Raises:
-        TaskError: Unknown name (the nearest one is given), arguments that the set does not take, or
-            bad contents.
+        TaskError: Unknown name (the nearest one is given), arguments that the set does not take,
+            bad contents, or a door to something that makes no `TaskSet`.
     """
     if name.endswith(".jsonl"):
         name, kwargs = "jsonl", {"path": name, **kwargs}
     try:
-        factory = TASKSETS[known_name("task set", name, TASKSETS)]
+        factory: Any = chosen("task set", name, TASKSETS)
     except ValueError as error:
         raise TaskError(str(error)) from error
+    if not callable(factory):
+        raise TaskError(f"task set {name!r} must be a class or a function, not {factory!r}")
     try:
-        return factory(**kwargs)
+        tasks = factory(**kwargs)
     except TypeError as error:
         takes = ", ".join(
             parameter.name
@@ -63,3 +72,9 @@ def load_tasks(name: str, **kwargs: Any) -> TaskSet:
             if parameter.kind is not parameter.VAR_KEYWORD
         )
         raise TaskError(f"task set {name!r}: {error}; its arguments are {takes}") from error
+    if not isinstance(tasks, TaskSet):
+        raise TaskError(
+            f"task set {name!r} made a {type(tasks).__name__}, not a TaskSet: that has name, ids, "
+            "len, tasks by index, and by_id"
+        )
+    return tasks

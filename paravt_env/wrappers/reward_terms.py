@@ -15,7 +15,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from paravt_env.rewards.presets import TERMS
 from paravt_env.wrappers.unwrapped import simulation_of
 
 
@@ -58,9 +57,9 @@ class RecordRewardTerms(_RewardTerms, gym.wrappers.RecordEpisodeStatistics):
     """Gymnasium's `RecordEpisodeStatistics` with every reward term beside the return.
 
     Use it in its place. At the end of an episode `info["episode"]` holds, besides `r`, `l` and `t`,
-    the unweighted value of each term (`answer`, `format_anchor`, `tool_gain`; their weighted sum is
-    `r`). `term_queues` keeps the latest values by term, as `return_queue` does for returns.
-    `unscored` counts episodes that a judge could not score: they are in no term's queue.
+    the unweighted value of each term that the reward uses; their weighted sum is `r`. `term_queues`
+    keeps the latest values by term, as `return_queue` does for returns. `unscored` counts
+    episodes that a judge could not score: they are in no term's queue.
 
     Args:
         env: The environment.
@@ -92,6 +91,7 @@ class VectorRecordRewardTerms(_RewardTerms, gym.wrappers.vector.RecordEpisodeSta
         self, env: gym.vector.VectorEnv, buffer_length: int = 100, stats_key: str = "episode"
     ) -> None:
         super().__init__(env, buffer_length, stats_key)
+        self._names = list(simulation_of(env).preset.weights)
         self._terms = _TermQueues(buffer_length)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -100,10 +100,10 @@ class VectorRecordRewardTerms(_RewardTerms, gym.wrappers.vector.RecordEpisodeSta
         ended = np.flatnonzero(terminated | truncated)
         if len(ended):
             statistics = infos[self._stats_key]
-            statistics |= {name: np.full(self.num_envs, np.nan) for name in TERMS}
+            statistics |= {name: np.full(self.num_envs, np.nan) for name in self._names}
             for row in ended.tolist():
                 scored = infos.get("_reward_terms", np.zeros(self.num_envs, bool))[row]
-                terms = {name: infos["reward_terms"][name][row] for name in TERMS if scored}
+                terms = {name: infos["reward_terms"][name][row] for name in self._names if scored}
                 for name, value in self._terms.add(terms).items():
                     statistics[name][row] = value
         return observations, rewards, terminated, truncated, infos

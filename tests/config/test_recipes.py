@@ -265,6 +265,8 @@ def test_a_mini_recipe_takes_two_steps(method, tiny, varied):
         assert step["selection/groups_played"] >= 2 * config.selection.oversample
         assert ("kl" in step) == (config.algorithm.kl_coefficient > 0)
         assert ("reward/over_long" in step) == (method == "dapo")
+        assert ("reward/format_anchor" in step) == (method != "pyvision")
+        assert ("reward/tool_gain" in step) == (method != "longvila")
         assert ("selection/tasks_kept" in step) == (method == "longvila")
         assert (step["tokens/format_credit"] == 1.0) == (config.algorithm.credit == "trajectory")
     budgets = {name for step in steps for name in step if name.startswith("accuracy/K=")}

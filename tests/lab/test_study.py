@@ -13,7 +13,7 @@ from support.evaluations import report, row
 from support.recipes import MECHANISMS, SHAPE, differences
 from support.tiny_runs import tiny_settings, with_run
 
-from paravt_env.rewards.presets import make_preset
+from paravt_env.rewards import make_preset
 from train.common.errors import ConfigError
 from train.config import recipe
 from train.config.evaluation import EvalConfig
@@ -108,9 +108,10 @@ def test_an_arm_differs_from_its_control_by_what_it_is_named_after(tmp_path):
     assert found == ARMS
     presets = {name: make_preset(one.env.reward) for name, one in config.items()}
     whole = presets["paragrpo"]
-    assert presets["no_tool_gain"].weights == {**whole.weights, "tool_gain": 0.0} != whole.weights
-    assert whole.options.unclosed_penalty
-    assert not presets["no_unclosed_penalty"].options.unclosed_penalty
+    assert presets["no_tool_gain"].weights == {"answer": 1.0, "format_anchor": 1.0}
+    assert whole.weights == {**presets["no_tool_gain"].weights, "tool_gain": 1.0}
+    assert whole.terms["format_anchor"][1].unclosed_penalty
+    assert not presets["no_unclosed_penalty"].terms["format_anchor"][1].unclosed_penalty
     assert presets["no_unclosed_penalty"].weights == whole.weights
 
 

@@ -8,6 +8,7 @@ import math
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.rewards import every_term
 
 from paravt_env.crop import CropResult, CropStatus
 from paravt_env.protocol import TAG_NAMES, action_from_completion, parse, render_completion
@@ -24,7 +25,6 @@ from paravt_env.rewards import (
 )
 from paravt_env.rewards.terms.answer import token_f1
 from paravt_env.rewards.terms.choice import named_options
-from paravt_env.rewards.terms.format_anchor import format_anchor
 from paravt_env.span import parse_span, temporal_iou
 from paravt_env.task import Task
 
@@ -148,13 +148,14 @@ def test_parse_never_raises_and_everything_has_its_place(text, max_crops):
 )
 def test_scores_never_raise_and_stay_in_their_bounds(texts, task, name, forced, status):
     rollout, preset = transcript(texts, task, forced, [status]), REWARDS[name]
-    terms, options = score(rollout, preset), preset.options
+    scored, terms = score(rollout, preset), every_term(rollout, preset)
+    form, gain = (preset.terms[name][1] for name in ("format_anchor", "tool_gain"))
     assert 0.0 <= terms["answer"] <= 1.0
-    assert (-0.15 if options.form == "anchored" else 0.0) - 1e-12 <= terms["format_anchor"] <= 1.0
+    assert (-0.15 if form.form == "anchored" else 0.0) - 1e-12 <= terms["format_anchor"] <= 1.0
     highest = {"graduated": 0.8, "accumulative": 0.1 * rollout.executed, "evidence": 1.0}
-    assert 0.0 <= terms["tool_gain"] <= highest[options.gain] * bool(rollout.executed) + 1e-12
-    weighed = sum(weight * terms[term] for term, weight in preset.weights.items())
-    assert math.isclose(terms["total"], weighed, abs_tol=1e-12)
+    assert 0.0 <= terms["tool_gain"] <= highest[gain.gain] * bool(rollout.executed) + 1e-12
+    weighed = sum(weight * terms[term] for term, (weight, _) in preset.terms.items())
+    assert math.isclose(scored["total"], weighed, abs_tol=1e-12)
     if compliance(rollout):
         assert rollout.answer and not rollout.turns[-1].crops
 
@@ -197,12 +198,12 @@ def test_no_addition_of_nothing_raises_the_reward(turns, added, place, name, end
 
 @given(SOUP, JUNK, st.sampled_from(sorted(REWARDS)))
 def test_stray_tags_never_raise_the_form_of_a_full_turn(text, junk, name):
-    options = REWARDS[name].options
+    format_anchor = REWARDS[name].terms["format_anchor"][1]
     full = f"<think>\n{text.replace('<', '')} and some more\n</think><answer>B</answer>"
-    clean = format_anchor(transcript([full]), options)
-    assert format_anchor(transcript([full + junk]), options) <= clean + 1e-12
-    assert format_anchor(transcript([junk + full]), options) <= clean + 1e-12
-    assert format_anchor(transcript([junk, full]), options) <= clean + 1e-12
+    clean = format_anchor(transcript([full]))
+    assert format_anchor(transcript([full + junk])) <= clean + 1e-12
+    assert format_anchor(transcript([junk + full])) <= clean + 1e-12
+    assert format_anchor(transcript([junk, full])) <= clean + 1e-12
 
 
 # Parse and render

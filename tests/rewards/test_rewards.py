@@ -1,16 +1,20 @@
 """Reward terms: the published formulae with literal values, and the defects they must not have."""
 
 import math
+from dataclasses import replace
 
 import pytest
+from support.rewards import every_term
 
 from paravt_env.crop import CropResult, CropStatus
 from paravt_env.protocol import parse
 from paravt_env.rewards import (
     PRESETS,
-    TERMS,
-    RewardOptions,
+    Answer,
+    FormatAnchor,
     RewardPreset,
+    TermError,
+    ToolGain,
     Transcript,
     Turn,
     compliance,
@@ -57,12 +61,12 @@ def array_episode(*statuses, answer="", task=MCQ):
 
 def form(*texts, statuses=(), answer=None, **options):
     rollout = episode(*texts, statuses=statuses, answer=answer)
-    return TERMS["format_anchor"](rollout, RewardOptions(**options))
+    return FormatAnchor(**options)(rollout)
 
 
 def gain(*statuses, answer="B", task=MCQ, **options):
     rollout = array_episode(*statuses, answer=answer, task=task)
-    return TERMS["tool_gain"](rollout, RewardOptions(**options))
+    return ToolGain(**options)(replace(rollout, correct=Answer()(rollout)))
 
 
 # Answer: multiple choice
@@ -140,7 +144,7 @@ def test_defect_13_articles_many_options_and_letters_past_d():
     for text in ("J", "(J)", "J.", "Option J", "The answer is J", "item 9"):
         assert score_answer(ten, text) == 1.0
     last = episode(THINK + "<answer>A</answer><answer>B</answer>")
-    assert TERMS["answer"](last, RewardOptions()) == 1.0
+    assert Answer()(last) == 1.0
 
 
 def test_the_article_and_the_pronoun_are_not_letters():
@@ -240,8 +244,7 @@ def test_no_answer_is_zero_and_a_scorer_supplies_the_value():
         calls.append((task.id, text))
         return 0.5
 
-    options = RewardOptions(scorer=judge)
-    assert TERMS["answer"](array_episode(), options) == 0.0
+    assert Answer(scorer=judge)(array_episode()) == 0.0
     assert calls == []
     terms = score(array_episode("ok", answer="x"), make_preset("paravt", judge))
     assert calls == [("m", "x")]
@@ -250,14 +253,13 @@ def test_no_answer_is_zero_and_a_scorer_supplies_the_value():
 
 @pytest.mark.parametrize("value", [0.0, 0.04, 1.0])
 def test_a_scorer_may_use_the_whole_range(value):
-    options = RewardOptions(scorer=lambda task, text: value)
-    assert TERMS["answer"](array_episode(answer="B"), options) == value
+    assert Answer(scorer=lambda task, text: value)(array_episode(answer="B")) == value
 
 
 @pytest.mark.parametrize("value", [1.01, -0.01, math.nan])
 def test_defect_16_a_scorer_outside_its_range_raises(value):
     with pytest.raises(ValueError, match="must return a number in"):
-        TERMS["answer"](array_episode(answer="B"), RewardOptions(scorer=lambda task, text: value))
+        Answer(scorer=lambda task, text: value)(array_episode(answer="B"))
 
 
 # Format
@@ -378,9 +380,9 @@ def test_defect_15_rescaling_keeps_large_values_apart():
 
 
 def test_an_agent_without_completions_has_no_form():
-    assert TERMS["format_anchor"](array_episode("ok", answer="B"), RewardOptions()) == 0.0
+    assert FormatAnchor()(array_episode("ok", answer="B")) == 0.0
     half = Transcript(MCQ, (Turn(parse(THINK)), Turn(None)), "B")
-    assert TERMS["format_anchor"](half, RewardOptions()) == 0.0
+    assert FormatAnchor()(half) == 0.0
 
 
 # Tool gain
@@ -412,7 +414,7 @@ def looking(*turns, spans=((10.0, 20.0),), **options):
     task = Task("e", "/v.mp4", "Which?", "mcq", ("x", "y"), "A", evidence=spans)
     crops = [tuple(crop(status, (start, end)) for status, start, end in turn) for turn in turns]
     rollout = Transcript(task, (*(Turn(None, one) for one in crops), Turn(None)), "B")
-    return TERMS["tool_gain"](rollout, RewardOptions(gain="evidence", **options))
+    return ToolGain(gain="evidence", **options)(rollout)
 
 
 def test_the_published_evidence_gain_is_the_iou_of_the_last_crop():
@@ -477,9 +479,12 @@ SEEN = Task("s", "/v.mp4", "Which?", "mcq", ("x", "y"), "B", evidence=((1.5, 3.5
 
 
 def published(preset, *texts, statuses=(), answer="B", task=SEEN):
-    """Answer, format and tool term and their sum, in this order."""
+    """Answer, format and tool term and the weighted sum, in this order."""
     texts = [text.replace(">B<", f">{answer}<") for text in texts]
-    return list(score(episode(*texts, statuses=statuses, task=task), make_preset(preset)).values())
+    rollout, made = episode(*texts, statuses=statuses, task=task), make_preset(preset)
+    scored, every = score(rollout, made), every_term(rollout, made)
+    assert scored == {**{name: every[name] for name in made.weights}, "total": scored["total"]}
+    return [*every.values(), scored["total"]]
 
 
 @pytest.mark.parametrize(
@@ -524,11 +529,61 @@ def test_weights_and_options_of_a_recipe():
     preset = make_preset(
         {"preset": "vanilla", "weights": {"answer": 2, "tool_gain": -0.5}, "rescale": True}
     )
-    assert preset.options == RewardOptions(anchor=False, rescale=True)
+    assert preset.terms == {
+        "answer": (2, Answer()),
+        "format_anchor": (1.0, FormatAnchor(anchor=False, rescale=True)),
+        "tool_gain": (-0.5, ToolGain()),
+    }
     terms = score(episode(THINK + CALL, THINK + ANSWER, statuses=["ok"]), preset)
     assert terms["total"] == pytest.approx(2 * 1.0 + 1.0 * 1.0 - 0.5 * 0.8)
     assert PRESETS["vanilla"].weights["answer"] == 1.0
-    assert score(episode(THINK + ANSWER), RewardPreset({"answer": 1}))["total"] == 1.0
+    assert score(episode(THINK + ANSWER), RewardPreset({"answer": (1, Answer())}))["total"] == 1.0
+
+
+def test_an_option_goes_to_every_term_that_has_it():
+    terms = make_preset({"pay_attempts": True, "open_metric": "exact"}).terms
+    assert terms["answer"][1] == Answer(open_metric="exact")
+    assert terms["format_anchor"][1] == FormatAnchor(pay_attempts=True)
+    assert terms["tool_gain"][1] == ToolGain(pay_attempts=True)
+    alone = {"terms": {"tool_gain": {"weight": 0.5, "options": {"pay_attempts": True}}}}
+    preset = make_preset(alone)
+    assert preset.terms["format_anchor"][1] == FormatAnchor()
+    assert preset.terms["tool_gain"] == (0.5, ToolGain(pay_attempts=True))
+
+
+def test_a_term_may_be_there_twice_under_two_names():
+    seen = {"use": "tool_gain", "weight": 0.5, "options": {"gain": "evidence"}}
+    preset = make_preset({"terms": {"seen": seen}})
+    rollout = episode(THINK + CALL, THINK + ANSWER, statuses=["ok"], task=SEEN)
+    assert score(rollout, preset) == pytest.approx(
+        {"answer": 1.0, "format_anchor": 1.0, "tool_gain": 0.8, "seen": 0.2, "total": 2.9}
+    )
+
+
+def test_a_term_of_weight_0_is_not_computed_and_not_there(monkeypatch):
+    def never(self, transcript):
+        raise AssertionError("it was computed")
+
+    monkeypatch.setattr(ToolGain, "__call__", never)
+    monkeypatch.setattr(FormatAnchor, "__call__", never)
+    preset = make_preset({"weights": {"format_anchor": 0, "tool_gain": 0.0}})
+    assert score(episode(THINK + ANSWER), preset) == {"answer": 1.0, "total": 1.0}
+    assert preset.weights == {"answer": 1.0}
+    with pytest.raises(TermError, match="'m': reward term 'format_anchor' raised AssertionError"):
+        score(episode(THINK + ANSWER), PRESETS["longvila"])
+
+
+def test_the_answer_is_always_computed():
+    preset = make_preset({"weights": {"answer": 0.0, "tool_gain": 0.0}})
+    assert preset.weights == {"answer": 0.0, "format_anchor": 1.0}
+    scored = score(episode(THINK + ANSWER), preset)
+    assert scored == {"answer": 1.0, "format_anchor": 1.0, "total": 1.0}
+    assert RewardPreset({}).weights == {"answer": 0.0}
+
+
+def test_tool_gain_does_not_guess_whether_the_answer_is_right():
+    with pytest.raises(ValueError, match="not valued yet"):
+        ToolGain()(array_episode("ok", answer="B"))
 
 
 @pytest.mark.parametrize(
@@ -556,6 +611,24 @@ def test_weights_and_options_of_a_recipe():
         ({"success_threshold": "x"}, "must be a number"),
         ({"scorer": 3}, "must be callable"),
         (3, "a preset's name or a mapping"),
+        ({"terms": ["calm"]}, "must map names to entries"),
+        ({"terms": {"calm": 3}}, "reward term 'calm' must map use, weight, options to values"),
+        ({"terms": {"anwser": {"weight": 1}}}, "did you mean 'answer'"),
+        ({"terms": {"tool_gain": {"weights": 1}}}, "did you mean 'weight'"),
+        ({"terms": {"tool_gain": {"options": {"gian": "x"}}}}, "did you mean 'gain'"),
+        ({"terms": {"tool_gain": {"options": ["gain"]}}}, "must map names to values"),
+        ({"terms": {"tool_gain": {"options": {"rescale": True}}}}, "'tool_gain'.*'rescale' is not"),
+        ({"terms": {"answer": {"use": "tool_gain"}}}, "answer is the built-in one"),
+        ({"terms": {"calm": {"use": len}}}, "'calm' must be the class of a dataclass"),
+        ({"terms": {"total": {"use": "tool_gain"}}}, "'total' cannot be the name"),
+        ({"terms": {"_a": {"use": "tool_gain"}}}, "'_a' cannot be the name"),
+        ({"terms": {"a b": {"use": "tool_gain"}}}, "'a b' cannot be the name"),
+        ({"terms": {"tool_gain": {"weight": 1}}, "weights": {"tool_gain": 1}}, "given twice"),
+        (
+            {"terms": {"format_anchor": {"options": {"rescale": True}}}, "rescale": False},
+            "rescale of format_anchor is given twice",
+        ),
+        ({"scorer": "exact"}, "must be callable"),
     ],
 )
 def test_wrong_recipes_say_what_is_wrong(spec, message):

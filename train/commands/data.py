@@ -182,7 +182,8 @@ def _validate(source: str, args: argparse.Namespace) -> int:
     if source in MADE_HERE:
         raise ConfigError(f"{source} tasks are made, not read: there is nothing to validate")
     tasks = load_tasks(name, **options, strict=False)
-    assert isinstance(tasks, TaskList)
+    if not isinstance(tasks, TaskList):
+        raise ConfigError(f"{source} keeps no record of its problems: it is no TaskList")
     problems = [*tasks.problems, *absent_videos(tasks)]
     if args.open:
         problems += broken_videos(tasks)

@@ -20,7 +20,7 @@ class EnvConfig(EnvSettings):
     tasks_kwargs: dict[str, Any] | None = None
     frame_budget: int | dict[str, Any] | None = None
     reward: str | dict[str, Any] = "paravt"
-    scorer: None = None
+    scorer: str | None = None
 
     def make(
         self, num_envs: int, split: str | None = None, budgets: tuple[int, ...] = ()

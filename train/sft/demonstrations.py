@@ -17,7 +17,7 @@ from agents.config import Limits
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext
 from paravt_env.protocol.parts import subagent_parts
-from paravt_env.protocol.styles import PROMPTS, PromptStyle
+from paravt_env.protocol.styles import PromptStyle, prompt_style
 from paravt_env.protocol.tags import Role
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
@@ -35,7 +35,7 @@ def single_frames(
     vlm: VisionLanguageModel, config: SFTConfig, env: LongVideoVectorEnv, rng: np.random.Generator
 ) -> list[Trajectory]:
     """A description of each of `frames_per_video` frames: half of events, half of any moment."""
-    style = PROMPTS[config.agent.prompt_style]
+    style = prompt_style(config.agent.prompt_style)
     tasks = env.simulation.tasks
     first = {tasks[i].video: tasks[i] for i in range(len(tasks))}
     store = FrameStore(workers=config.env.video_workers)

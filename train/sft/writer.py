@@ -34,7 +34,7 @@ from agents.text.conversation import open_conversation
 from paravt_env.episode.simulation import Simulation
 from paravt_env.protocol.parser import parse
 from paravt_env.protocol.parts import FrameRef, Part, crop_parts, overview_parts
-from paravt_env.protocol.styles import PROMPTS
+from paravt_env.protocol.styles import prompt_style
 from paravt_env.protocol.tags import RESPONSE, Role, closing, opening
 from paravt_env.task import Task
 from paravt_env.tasksets.rows import FieldError
@@ -71,7 +71,7 @@ class ConversationWriter:
     def __init__(self, vlm: VisionLanguageModel, config: SFTConfig, simulation: Simulation) -> None:
         self.vlm, self.config = vlm, config.published
         self.settings, self.store = simulation.settings, simulation.video.store
-        self.style = PROMPTS[config.agent.prompt_style]
+        self.style = prompt_style(config.agent.prompt_style)
         self.limits = Limits.of(self.settings)
         self.tasks, self.messages = source_of(simulation.tasks)
         vision = vlm.tokenizer.convert_ids_to_tokens(vlm.forbidden_ids)

@@ -23,8 +23,8 @@ from paravt_env.common.http.client import RetryingClient, Usage
 from paravt_env.common.http.endpoint import EndpointError
 from paravt_env.rewards.judge.grading import Verdict, read_verdict, request
 from paravt_env.rewards.judge.settings import JudgeSettings
-from paravt_env.rewards.options import ScorerError
 from paravt_env.rewards.terms.answer import score_answer, tokens
+from paravt_env.rewards.terms.base import ScorerError
 from paravt_env.task import Task
 
 CACHED_VERDICTS = 10_000

@@ -9,38 +9,69 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from paravt_env.rewards.options import RewardOptions
+from paravt_env.common.names import known_name
+from paravt_env.rewards.terms.base import number
 from paravt_env.rewards.terms.choice import named_options
 from paravt_env.rewards.transcript import Transcript
 from paravt_env.span import parse_span, temporal_iou
 from paravt_env.task import Task, TaskError
 
+Scorer = Callable[[Task, str], float]
+"""Task and answer -> value of the answer term in [0, 1]; an LLM judge, for example."""
+
+OPEN_METRICS = ("f1", "exact", "judge")
 _PUNCTUATION = re.compile(r"(?!(?<=\d)[.:/-]\d)[^\w\s]")
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
-def answer(transcript: Transcript, options: RewardOptions) -> float:
+@dataclass(frozen=True)
+class Answer:
     """Value of the answer that counted, in [0, 1]; 0 without one.
 
-    Raises:
-        ScorerError: An injected scorer failed; nothing stands in for it.
-        ValueError: It returned something else than a number in [0, 1], or an open answer is to be
-            judged and there is no judge.
+    Attributes:
+        open_metric: How open answers are compared without a scorer: `f1` of tokens, `exact` match,
+            or `judge`, which means that a scorer must be there.
+        scorer: Supplies the value in place of the built-in comparison.
     """
-    if not transcript.answer:
-        return 0.0
-    if options.scorer is not None:
-        value = float(options.scorer(transcript.task, transcript.answer))
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"the answer scorer must return a number in [0, 1], not {value}")
-        return value
-    if transcript.task.kind == "open" and options.open_metric == "judge":
-        raise ValueError(
-            f"task {transcript.task.id!r} is open and this reward has its answers judged: give "
-            'reward={..., "judge": {"url": ..., "model": ...}}, or open_metric="f1"'
-        )
-    return score_answer(transcript.task, transcript.answer, options.open_metric == "exact")
+
+    open_metric: str = "f1"
+    scorer: Scorer | None = None
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        known_name("open_metric", self.open_metric, OPEN_METRICS)
+        if self.scorer is not None and not callable(self.scorer):
+            raise ValueError(
+                "scorer must be callable, scorer(task, answer) -> float, or lead to such a "
+                f"function, file.py:name or package.module:name; it is {self.scorer!r}"
+            )
+
+    def __call__(self, transcript: Transcript) -> float:
+        """R_acc.
+
+        Raises:
+            ScorerError: The scorer failed; nothing stands in for it.
+            ValueError: It returned something else than a number in [0, 1], or an open answer is to
+                be judged and there is no judge.
+        """
+        task, text = transcript.task, transcript.answer
+        if not text:
+            return 0.0
+        if self.scorer is not None:
+            given = self.scorer(task, text)
+            value = number(given)
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"the answer scorer must return a number in [0, 1], not {given!r}")
+            return value
+        if task.kind == "open" and self.open_metric == "judge":
+            raise ValueError(
+                "the task is open and this reward has its answers judged: give "
+                'reward={..., "judge": {"url": ..., "model": ...}}, or open_metric="f1"'
+            )
+        return score_answer(task, text, self.open_metric == "exact")
 
 
 def score_answer(task: Task, text: str, exact: bool = False) -> float:

@@ -8,7 +8,7 @@ length scores as published, and a further turn, tag or repeat adds nothing:
 - A thought counts if it is the turn's first block, closed, and at least `THOUGHT_CHARS` characters
   without tags and surplus white space. The forced prefix belongs to the text that is scored.
 - The call bonus needs a call that ran. The published one is for any parseable call, so that a call
-  of nothing pays (defects 12 and 18); `options.pay_attempts` pays for a readable, allowed one too.
+  of nothing pays (defects 12 and 18); `pay_attempts` pays for a readable, allowed one too.
 - An agent that writes no completion has no form: 0.
 
 `binary` is the format term of LongVT (arXiv 2511.20785) and LongVILA-R1 (arXiv 2507.07966).
@@ -17,11 +17,13 @@ length scores as published, and a further turn, tag or repeat adds nothing:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from paravt_env.common.names import known_name
 from paravt_env.protocol import ParsedCompletion
 from paravt_env.protocol.tags import THINK
 from paravt_env.rewards.compliance import compliance
-from paravt_env.rewards.options import RewardOptions
+from paravt_env.rewards.terms.base import check_switch
 from paravt_env.rewards.transcript import Transcript
 
 THOUGHT_CHARS = 10
@@ -31,12 +33,44 @@ THOUGHT_BEFORE_CALL = 0.3
 BALANCED = 0.1
 
 
-def format_anchor(transcript: Transcript, options: RewardOptions) -> float:
-    """Value of the format term, at most 1, in the form that `options.form` names."""
-    return FORMS[options.form](transcript, options)
+@dataclass(frozen=True)
+class FormatAnchor:
+    """The form of the completions, at most 1.
+
+    Attributes:
+        form: How it is computed: a key of `FORMS`.
+        anchor: Whether the anchored form includes the bonus and penalty on `<think>`.
+        unclosed_penalty: Whether the anchored form charges for a thought that is never closed.
+        rescale: Divide the anchored form by its largest value instead of capping it at 1, so that a
+            well-formed answer with a call ranks above one without.
+        answer_suffix: The published weights for prompts that ask for the `<answer>` tag.
+        pay_attempts: Let a readable call that did not run earn what the paper pays for a parseable
+            one: 0.3 of the anchored form, and a calling turn of the binary one. Off, only a call
+            that ran earns anything.
+    """
+
+    form: str = "anchored"
+    anchor: bool = True
+    unclosed_penalty: bool = True
+    rescale: bool = False
+    answer_suffix: bool = True
+    pay_attempts: bool = False
+
+    def __post_init__(self) -> None:
+        """Check names and types."""
+        known_name("form", self.form, FORMS)
+        check_switch("anchor", self.anchor)
+        check_switch("unclosed_penalty", self.unclosed_penalty)
+        check_switch("rescale", self.rescale)
+        check_switch("answer_suffix", self.answer_suffix)
+        check_switch("pay_attempts", self.pay_attempts)
+
+    def __call__(self, transcript: Transcript) -> float:
+        """R_fmt, in the form that `form` names."""
+        return FORMS[self.form](transcript, self)
 
 
-def binary(transcript: Transcript, options: RewardOptions) -> float:
+def binary(transcript: Transcript, options: FormatAnchor) -> float:
     """1 for a rollout of exactly the form that was asked for (`compliance`), else 0.
 
     Every turn before the answer must also hold a call that ran, or a call of nothing would make a
@@ -47,7 +81,7 @@ def binary(transcript: Transcript, options: RewardOptions) -> float:
     return float(looked and compliance(transcript))
 
 
-def anchored(transcript: Transcript, options: RewardOptions) -> float:
+def anchored(transcript: Transcript, options: FormatAnchor) -> float:
     """R_fmt + lambda * R_anchor, at most 1.
 
     Well-formed rollouts reach 1.15 without and 1.45 with a call before the cap; `options.rescale`
@@ -82,7 +116,7 @@ def thinks_first(completion: ParsedCompletion) -> bool:
 
 
 def _formula(
-    options: RewardOptions,
+    options: FormatAnchor,
     thinks: bool,
     unclosed: bool,
     answers: bool,
@@ -100,7 +134,7 @@ def _formula(
     return value + BALANCED * (value > 0 and balanced)
 
 
-FORMS: dict[str, Callable[[Transcript, RewardOptions], float]] = {
+FORMS: dict[str, Callable[[Transcript, FormatAnchor], float]] = {
     "anchored": anchored,
     "binary": binary,
 }

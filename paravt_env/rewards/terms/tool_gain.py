@@ -9,22 +9,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from paravt_env.rewards.options import RewardOptions
-from paravt_env.rewards.terms.answer import answer
+from paravt_env.common.names import known_name
+from paravt_env.rewards.terms.base import check_switch
 from paravt_env.rewards.terms.evidence import evidence_iou, transcript_recall
 from paravt_env.rewards.transcript import Transcript
 
 CALLED, EXECUTED, SUCCEEDED = 0.1, 0.3, 0.5
 EACH_CALL = 0.1
+MEASURES = ("iou", "recall")
 
 
-def tool_gain(transcript: Transcript, options: RewardOptions) -> float:
-    """Value of the tool term, computed as `options.gain` names."""
-    return GAINS[options.gain](transcript, options)
+@dataclass(frozen=True)
+class ToolGain:
+    """What the calls were worth.
+
+    Attributes:
+        gain: How it is computed: a key of `GAINS`.
+        evidence: What the evidence gain measures: `iou` or `recall`.
+        success_threshold: The answer value from which the graduated gain pays for success, in
+            (0, 1].
+        pay_attempts: Let a readable call that did not run earn what the paper pays for a parseable
+            one, 0.1 of the graduated gain. Off, only a call that ran earns anything.
+    """
+
+    gain: str = "graduated"
+    evidence: str = "iou"
+    success_threshold: float = 0.5
+    pay_attempts: bool = False
+
+    def __post_init__(self) -> None:
+        """Check names, types and ranges."""
+        known_name("gain", self.gain, GAINS)
+        known_name("evidence", self.evidence, MEASURES)
+        check_switch("pay_attempts", self.pay_attempts)
+        threshold = self.success_threshold
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+            raise ValueError(f"success_threshold must be a number, not {threshold!r}")
+        if not 0 < threshold <= 1:
+            raise ValueError(f"success_threshold must be in (0, 1], not {threshold}")
+
+    def __call__(self, transcript: Transcript) -> float:
+        """R_tool, computed as `gain` names."""
+        return GAINS[self.gain](transcript, self)
 
 
-def graduated(transcript: Transcript, options: RewardOptions) -> float:
+def graduated(transcript: Transcript, options: ToolGain) -> float:
     """ParaVT (arXiv 2605.20342): 0 without a call, 0.3 if one ran, 0.5 more for success.
 
     Two differences. The paper pays 0.1 for a parseable call; here a call that did not run earns
@@ -35,18 +66,18 @@ def graduated(transcript: Transcript, options: RewardOptions) -> float:
     """
     if not transcript.executed:
         return CALLED if options.pay_attempts and transcript.called else 0.0
-    return EXECUTED + SUCCEEDED * (_correct(transcript, options) >= options.success_threshold)
+    return EXECUTED + SUCCEEDED * (_correct(transcript) >= options.success_threshold)
 
 
-def accumulative(transcript: Transcript, options: RewardOptions) -> float:
+def accumulative(transcript: Transcript, options: ToolGain) -> float:
     """PyVision-RL (arXiv 2602.20739): 0.1 for each executed call of a fully right answer.
 
     The released code also pays for a call that raised an error; here it earns nothing (defect 18).
     """
-    return EACH_CALL * transcript.executed * (_correct(transcript, options) == 1.0)
+    return EACH_CALL * transcript.executed * (_correct(transcript) == 1.0)
 
 
-def evidence(transcript: Transcript, options: RewardOptions) -> float:
+def evidence(transcript: Transcript, options: ToolGain) -> float:
     """How the crops that ran overlap the task's gold spans, in [0, 1]; the answer plays no part.
 
     `iou` is LongVT's time reward (arXiv 2511.20785), the temporal IoU of the last crop with the
@@ -62,11 +93,13 @@ def evidence(transcript: Transcript, options: RewardOptions) -> float:
     return 0.0 if math.isnan(value) else min(1.0, value)
 
 
-def _correct(transcript: Transcript, options: RewardOptions) -> float:
-    return answer(transcript, options) if transcript.correct is None else transcript.correct
+def _correct(transcript: Transcript) -> float:
+    if transcript.correct is None:
+        raise ValueError("the answer is not valued yet: the term `answer` comes first")
+    return transcript.correct
 
 
-GAINS: dict[str, Callable[[Transcript, RewardOptions], float]] = {
+GAINS: dict[str, Callable[[Transcript, ToolGain], float]] = {
     "graduated": graduated,
     "accumulative": accumulative,
     "evidence": evidence,

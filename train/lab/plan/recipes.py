@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from paravt_env.budget import make_budget
 from paravt_env.protocol.parts import system_text
-from paravt_env.protocol.styles import PROMPTS
+from paravt_env.protocol.styles import prompt_style
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
 from train.lab.plan.costs import SHAPES, Setting
@@ -27,7 +27,7 @@ def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
     are not.
     """
     env, agent, parallel = config.env, config.agent, config.parallel
-    style = PROMPTS[agent.prompt_style]
+    style = prompt_style(agent.prompt_style)
     system = system_text(style, env.max_crops, env.max_crop_seconds, env.max_turns)
     common = Setting(
         frames=make_budget(env.frame_budget).maximum,
