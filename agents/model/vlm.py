@@ -320,7 +320,7 @@ class VisionLanguageModel:
         """Write the checkpoint (safetensors, tokenizer, image geometry) into ``folder``.
 
         This process writes it, whichever it is: transformers alone would let the first one of a
-        job do so, which in the split layout is not the one that saves.
+        job do so, which in the disaggregated layout is not the one that saves.
 
         Args:
             folder: Where.

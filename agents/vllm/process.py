@@ -1,7 +1,7 @@
 """A vLLM server as a process on this machine: its command, its variables, its start and its end.
 
 Behind `agents/vllm/server.py` where no address is given: each process that plays starts its own.
-Tests: `pytest tests/distributed/test_split.py`, and `make test-engines`.
+Tests: `pytest tests/distributed/test_disaggregated.py`, and `make test-engines`.
 """
 
 from __future__ import annotations

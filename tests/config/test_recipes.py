@@ -56,7 +56,7 @@ def test_the_published_division_of_eight_gpus_is_the_same_method():
     split = settings("paragrpo_8b_split")
     assert differences(split, settings("paragrpo_8b")) == {"agent.engine"}
     check(split, Processes(Group(0, 8)), None)
-    assert split.parallel.layout == "split" and split.parallel.servers == 1
+    assert split.parallel.layout == "disaggregated" and split.parallel.generator_ranks == 1
     assert split.run.asynchronous and split.run.staleness == 2
     assert split.algorithm.loss == "decoupled", "what is played ahead needs a correction"
 

@@ -267,7 +267,7 @@ def adapters_sent(folder):
 
 
 def four(folder):
-    """Two rows of two columns, and a split layout."""
+    """Two rows of two columns, and a disaggregated layout."""
     square = join(ParallelConfig(sequence=2, timeout=900))
 
     def single():
@@ -278,7 +278,7 @@ def four(folder):
         "square": compare(square, single, batch, micro_batch_tokens=300),
         "place": (square.data.rank, square.sequence.rank),
     }
-    divided = join(ParallelConfig(layout="split", servers=2, timeout=900))
+    divided = join(ParallelConfig(layout="disaggregated", generator_ranks=2, timeout=900))
     vlm = load(folder)
     learner = Learner(vlm, config(epochs=2), processes=divided)
     metrics = learner.update(make_batch(vlm, ONE_TURN))
@@ -410,7 +410,7 @@ def test_steps_smaller_than_bfloat16_can_hold_add_up_in_fp32(pair, processes):
 
 def _received(folder):
     """Frames that a player encodes anew once it has received other weights, as it counts them."""
-    parallel = join(ParallelConfig(layout="split", timeout=900))
+    parallel = join(ParallelConfig(layout="disaggregated", timeout=900))
     vlm = load(folder)
     learner = Learner(vlm, config(), processes=parallel)
     images = make_batch(vlm, ONE_TURN, frames=True).trajectories[0].prompt_images
@@ -483,11 +483,11 @@ def test_frames_are_split_evenly():
 
 def test_layouts_that_do_not_fit_the_processes_are_refused():
     assert layout(ParallelConfig(), 4) == [0, 1, 2, 3]
-    assert layout(ParallelConfig(layout="split", servers=3), 4) == [3]
+    assert layout(ParallelConfig(layout="disaggregated", generator_ranks=3), 4) == [3]
     with pytest.raises(ConfigError, match=r"sequence=3 does not divide the 4.*torchrun"):
         layout(ParallelConfig(sequence=3), 4)
     with pytest.raises(ConfigError, match="leaves none of 2 processes"):
-        layout(ParallelConfig(layout="split", servers=2), 2)
+        layout(ParallelConfig(layout="disaggregated", generator_ranks=2), 2)
     with pytest.raises(ConfigError, match="sequence=2 does not divide the 1"):
         join(ParallelConfig(sequence=2))
     with pytest.raises(ConfigError, match=r"one process shards nothing.*offload=false"):

@@ -32,7 +32,7 @@ from train.report.charts import recent_mean, seeds_chart
 from train.sft import sft
 
 
-def test_no_arm_of_the_search_has_a_mechanism_or_sees_the_test_split(tmp_path):
+def test_no_arm_of_the_search_has_a_mechanism_or_sees_the_test_disaggregated(tmp_path):
     regimes = load("regimes")
     cells = study.cells(regimes, tmp_path, regimes.main, [0], False)
     found = [cell.config for cell in cells]

@@ -351,7 +351,9 @@ def _pool(folder, processes=ALONE):
 def _of_several_nodes(folder, layout):
     """One of three processes, on nodes whose agents have counted restarts differently."""
     os.environ["TORCHELASTIC_RESTART_COUNT"] = os.environ["RANK"]
-    parallel = join(ParallelConfig(layout=layout, servers=2, timeout=900, long_timeout=1800))
+    parallel = join(
+        ParallelConfig(layout=layout, generator_ranks=2, timeout=900, long_timeout=1800)
+    )
     default, patient = (
         group._get_backend(torch.device("cpu")).options._timeout.total_seconds() - GRACE
         for group in (dist.group.WORLD, parallel.patient)
@@ -365,7 +367,8 @@ def _of_several_nodes(folder, layout):
 
 
 @pytest.mark.parametrize(
-    ("layout", "limits", "players"), [("colocated", (900, 1800), 3), ("split", (1800, 1800), 2)]
+    ("layout", "limits", "players"),
+    [("colocated", (900, 1800), 3), ("disaggregated", (1800, 1800), 2)],
 )
 def test_players_divide_the_tasks_and_tell_all_others(tmp_path, layout, limits, players):
     alone, asked = _pool(tmp_path)

@@ -460,8 +460,8 @@ def test_what_several_processes_cannot_do(root, monkeypatch):
     two = Processes(world=Group(0, 2))
     with pytest.raises(ConfigError, match="published conversations alone"):
         check(SFTConfig(), two)
-    split = SFTConfig(stages=(Stage(published=1),), parallel=ParallelConfig(layout="split"))
-    with pytest.raises(ConfigError, match="layout=split"):
+    split = SFTConfig(stages=(Stage(published=1),), parallel=ParallelConfig(layout="disaggregated"))
+    with pytest.raises(ConfigError, match="layout=disaggregated"):
         check(split, two)
 
 

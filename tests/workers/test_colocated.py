@@ -267,8 +267,8 @@ def test_a_card_that_an_engine_here_would_not_take_is_refused_before_anything_is
 @pytest.mark.parametrize(
     ("engine", "layout", "advice"),
     [
-        ("vllm", "split", r"parallel\.layout=colocated, or agent\.engine=vllm_server"),
-        ("vllm_server", "colocated", r"parallel\.layout=split, or agent\.engine=vllm for"),
+        ("vllm", "disaggregated", r"parallel\.layout=colocated, or agent\.engine=vllm_server"),
+        ("vllm_server", "colocated", r"parallel\.layout=disaggregated, or agent\.engine=vllm for"),
     ],
 )
 def test_an_engine_that_does_not_fit_the_layout_is_refused(engine, layout, advice) -> None:

@@ -1,4 +1,4 @@
-"""One batch ahead in the split layout: whose weights, whose turn, and where a run resumes."""
+"""One batch ahead, disaggregated: whose weights, whose turn, and where a run resumes."""
 
 from dataclasses import replace
 
@@ -104,9 +104,9 @@ def make(clip, other_clip, tmp_path):
     world = tiny_settings(tmp_path, (clip, other_clip), SHAPE)
     world.algorithm = replace(world.algorithm, groups=4, group_size=3, minibatches=1)
 
-    def settings(name, servers=1, **run):
+    def settings(name, ranks=1, **run):
         config = with_run(world, name, **{"steps": 3, "checkpoint_every": 0} | run)
-        config.parallel = ParallelConfig(layout="split", servers=servers, timeout=300)
+        config.parallel = ParallelConfig(layout="disaggregated", generator_ranks=ranks, timeout=300)
         return config
 
     return settings
@@ -122,7 +122,7 @@ def test_with_a_bound_of_zero_two_players_give_the_numbers_of_the_synchronous_ru
         run(process, 3, config)
     steps, expected = read_metrics(ahead.run.path), read_metrics(taking_turns.run.path)
     assert [s[name] for s in steps for name in SAME] == [s[name] for s in expected for name in SAME]
-    assert expected[0]["tokens_sampled"] > 0, "the leader logs what the players did"
+    assert expected[0]["tokens_sampled"] > 0, "the leader logs what the others played"
 
 
 def test_the_player_plays_while_the_trainer_updates(make):

@@ -6,7 +6,6 @@ Read by `train/distributed/processes.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from paravt_env.common.names import known_name
 from train.config.checks import at_least
@@ -18,10 +17,11 @@ class ParallelConfig:
 
     sequence: int = 1
     """Processes that share one packed sequence and its frames; the rest divides the groups."""
-    layout: Literal["colocated", "split"] = "colocated"
-    """colocated: all processes play and train; split: the first `servers` play, the rest train."""
-    servers: int = 1
-    """split: processes that only play."""
+    layout: str = "colocated"
+    """colocated: all processes play and train; disaggregated: the first `generator_ranks` play, the
+    rest train."""
+    generator_ranks: int = 1
+    """disaggregated: processes that only play."""
     reshard: bool = True
     """Free a block's gathered weights between forward and backward pass (ZeRO-3); else ZeRO-2."""
     recompute: bool = False
@@ -32,10 +32,12 @@ class ParallelConfig:
     """Seconds after which processes that wait for another one give up and say for whom."""
     long_timeout: float = 3600.0
     """The same where others have long work meanwhile: they play, one writes a checkpoint, pass
-    rates are measured; split: some update. Never less than `timeout`. In an asynchronous run of one
-    process: seconds after which rollouts that make no turn are given up."""
+    rates are measured; disaggregated: some update. Never less than `timeout`. In an asynchronous
+    run of one process: seconds after which rollouts that make no turn are given up."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        at_least(self, 1, "sequence", "servers", "timeout", "long_timeout")
-        known_name("ParallelConfig.layout", self.layout, ("colocated", "split"))
+        at_least(self, 1, "sequence", "generator_ranks", "timeout", "long_timeout")
+        if self.layout == "split":
+            raise ValueError("parallel.layout=split is parallel.layout=disaggregated now")
+        known_name("ParallelConfig.layout", self.layout, ("colocated", "disaggregated"))

@@ -26,9 +26,12 @@ from train.config.learner import OptimizerConfig, PackingConfig
 
 Config = TypeVar("Config")
 MOVED = {
-    f"algorithm.{field.name}": f"{group}.{field.name}"
-    for group, kind in (("optimizer", OptimizerConfig), ("packing", PackingConfig))
-    for field in dataclasses.fields(kind)
+    "parallel.servers": "parallel.generator_ranks",
+    **{
+        f"algorithm.{field.name}": f"{group}.{field.name}"
+        for group, kind in (("optimizer", OptimizerConfig), ("packing", PackingConfig))
+        for field in dataclasses.fields(kind)
+    },
 }
 """Keys of older recipes, and what they are called now."""
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -45,7 +45,8 @@ class RunConfig:
     eval_tasks: int = 32
     """Tasks of each of those evaluations."""
     asynchronous: bool = False
-    """Play the next batches during the updates; several processes need the layout `split`."""
+    """Play the next batches during the updates; several processes need `parallel.layout=
+    disaggregated`."""
     staleness: int = 1
     """asynchronous: updates by which the weights that play a batch may be older than those that it
     updates; with 0 playing and updating take turns. Several processes are ahead by 1 at most."""

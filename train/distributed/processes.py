@@ -80,7 +80,7 @@ class Processes:
 
     Attributes:
         world: All processes.
-        training: Those that update; all of them unless the layout is `split`.
+        training: Those that update; all of them unless the layout is `disaggregated`.
         data: The training processes that work on other groups than this one, in the same column.
         sequence: Those that share its packed sequences.
         mesh: Over the training processes, for FSDP; None on one process.
@@ -112,12 +112,16 @@ class Processes:
     @property
     def leader(self) -> int:
         """The rank of the process that leads."""
-        return self.config.servers if self.config.layout == "split" else 0
+        return self.config.generator_ranks if self.config.layout == "disaggregated" else 0
 
     @property
     def workers(self) -> Group:
         """The processes that collect rollouts, and the place of this one (0 where it does not)."""
-        size = self.config.servers if self.config.layout == "split" else self.world.size
+        size = (
+            self.config.generator_ranks
+            if self.config.layout == "disaggregated"
+            else self.world.size
+        )
         return Group(self.world.rank if self.plays else 0, size, self.playing)
 
     def local_device(self, device: str) -> str:
@@ -210,12 +214,12 @@ def join(config: ParallelConfig, device: str = "cpu") -> Processes:
             store=_store(limit),
             rank=int(os.environ["RANK"]),
             world_size=world,
-            timeout=patience if config.layout == "split" else limit,
+            timeout=patience if config.layout == "disaggregated" else limit,
         )
     patient = dist.new_group(backend="gloo", timeout=patience)
     playing = None
-    if config.layout == "split":
-        playing = dist.new_group(range(config.servers), backend="gloo", timeout=patience)
+    if config.layout == "disaggregated":
+        playing = dist.new_group(range(config.generator_ranks), backend="gloo", timeout=patience)
     kind, rank = "cuda" if cuda else "cpu", dist.get_rank()
     grid = torch.tensor(trainers).reshape(-1, config.sequence)
     square = DeviceMesh(kind, grid, mesh_dim_names=("data", "sequence"))
@@ -274,7 +278,7 @@ def layout(config: ParallelConfig, world: int) -> list[int]:
     Raises:
         ConfigError: The processes do not divide as asked for, or one is to do what takes several.
 
-    >>> layout(ParallelConfig(layout="split", servers=1, sequence=1), 4)
+    >>> layout(ParallelConfig(layout="disaggregated", generator_ranks=1, sequence=1), 4)
     [1, 2, 3]
     """
     if config.offload and world == 1:
@@ -283,11 +287,12 @@ def layout(config: ParallelConfig, world: int) -> list[int]:
             "nothing: start more (torchrun --nproc-per-node N -m train train ...) or set "
             "--parallel.offload=false"
         )
-    first = config.servers if config.layout == "split" else 0
+    first = config.generator_ranks if config.layout == "disaggregated" else 0
     trainers = list(range(first, world))
     if not trainers:
         raise ConfigError(
-            f"parallel.layout=split with servers={config.servers} leaves none of {world} processes "
+            f"parallel.layout=disaggregated with generator_ranks={config.generator_ranks} leaves "
+            f"none of {world} processes "
             "to train: start more of them (torchrun --nproc-per-node N -m train train ...)"
         )
     if len(trainers) % config.sequence:

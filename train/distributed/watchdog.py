@@ -143,8 +143,8 @@ class Watchdog:
     def _behind(self, states: dict[int, dict[str, Any]]) -> list[int]:
         """Processes that have not come as far as this one, the furthest behind."""
         mine, servers = self.progress.order, 0
-        if self.processes.config.layout == "split":
-            servers = self.processes.config.servers
+        if self.processes.config.layout == "disaggregated":
+            servers = self.processes.config.generator_ranks
         exact = self.processes.trains
         late = {
             rank: state["order"]

@@ -48,13 +48,13 @@ def staleness(
     if staleness_N.min() < 0:
         raise StalenessError(
             f"a rollout was drawn by version {drawn_N.max()} of the weights, and the policy is at "
-            f"version {now}: the players were told of weights that the learner does not have"
+            f"version {now}: the workers were told of weights that the learner does not have"
         )
     if staleness_N.max() > bound:
         raise StalenessError(
             f"a rollout was drawn by version {drawn_N.min()} of the weights, {staleness_N.max()} "
             f"updates before the policy's version {now}, and at most {bound} are allowed: tell the "
-            "players of every update, or play asynchronously with a larger run.staleness"
+            "workers of every update, or play asynchronously with a larger run.staleness"
         )
     return staleness_N
 

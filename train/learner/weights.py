@@ -195,13 +195,13 @@ class ShardedWeights(Weights):
 
     def publish(self) -> None:
         """Gather each tensor and write it into the policy, on the playing processes too."""
-        split = self._processes.config.layout == "split"
-        first = self._processes.config.servers if split else 0
+        apart = self._processes.config.layout == "disaggregated"
+        first = self._processes.config.generator_ranks if apart else 0
         with torch.no_grad():
             for name, target in trainable(self._played.model).items():
                 if self._processes.trains:
                     target.copy_(whole(self.parameters[name]))
-                if split:
+                if apart:
                     dist.broadcast(target, src=first)
                     # which torch does not count; features of older weights would pass for new ones
                     torch.autograd.graph.increment_version(target)

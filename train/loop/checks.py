@@ -70,10 +70,10 @@ def check(
             f"{config.algorithm.groups}, and a lane plays at least one: set run.lanes to at most "
             f"{groups}"
         )
-    if several and config.run.asynchronous and config.parallel.layout != "split":
+    if several and config.run.asynchronous and config.parallel.layout != "disaggregated":
         raise ConfigError(
             "run.asynchronous with several processes: some must play while the others update, so "
-            "give parallel.layout=split too"
+            "give parallel.layout=disaggregated too"
         )
     if config.agent.engine == "vllm":
         try:
@@ -96,18 +96,21 @@ def groups_of(config: TrainConfig, processes: Processes) -> int:
 def _check_servers(config: TrainConfig) -> None:
     """Refuse engines that several processes cannot have.
 
-    An engine in each process goes with `colocated`, a server beside those that train with `split`.
+    An engine in each process goes with `colocated`, a server beside those that train with
+    `disaggregated`.
     """
     engine, settings, layout = config.agent.engine, config.agent.vllm, config.parallel.layout
-    if engine == "vllm" and layout == "split":
+    if engine == "vllm" and layout == "disaggregated":
         raise ConfigError(
-            "agent.engine=vllm with parallel.layout=split: an engine of its own is for processes "
+            "agent.engine=vllm with parallel.layout=disaggregated: an engine of its own is for "
+            "processes "
             "that play and train, so give parallel.layout=colocated, or agent.engine=vllm_server"
         )
     if engine == "vllm_server" and layout == "colocated":
         raise ConfigError(
             "agent.engine=vllm_server with parallel.layout=colocated: servers play beside the "
-            "processes that train, so give parallel.layout=split, or agent.engine=vllm for an "
+            "processes that train, so give parallel.layout=disaggregated, or agent.engine=vllm "
+            "for an "
             "engine in each process"
         )
     if engine == "vllm":
@@ -116,17 +119,19 @@ def _check_servers(config: TrainConfig) -> None:
                 f"agent.vllm.tensor_parallel={settings.tensor_parallel} with "
                 "parallel.layout=colocated: each process has an engine of its own on its own card, "
                 "so set agent.vllm.tensor_parallel=1; a policy that needs several cards plays in a "
-                "server (parallel.layout=split, agent.engine=vllm_server and agent.vllm.url)"
+                "server (parallel.layout=disaggregated, agent.engine=vllm_server and "
+                "agent.vllm.url)"
             )
         return
-    if settings.url and config.parallel.servers > 1:
+    if settings.url and config.parallel.generator_ranks > 1:
         raise ConfigError(
-            f"parallel.servers={config.parallel.servers} would share the server at "
+            f"parallel.generator_ranks={config.parallel.generator_ranks} would share the server at "
             f"{settings.url}: leave agent.vllm.url empty, so that each starts its own, or set "
-            "parallel.servers=1"
+            "parallel.generator_ranks=1"
         )
     if not settings.url and (settings.tensor_parallel > 1 or settings.sync != "memory"):
         raise ConfigError(
-            "a server that a process of the split layout starts has the card of that process: "
+            "a server that a process of the disaggregated layout starts has the card of that "
+            "process: "
             "set agent.vllm.tensor_parallel=1 and agent.vllm.sync=memory"
         )

@@ -39,7 +39,9 @@ def check(config: SFTConfig, processes: Processes) -> None:
     if processes.world.size == 1:
         return
     if config.parallel.layout != "colocated":
-        raise ConfigError("parallel.layout=split: `paravt sft` has nothing to play; leave it out")
+        raise ConfigError(
+            "parallel.layout=disaggregated: `paravt sft` has nothing to play; leave it out"
+        )
     if any(stage.rollouts or stage.frames for stage in config.stages):
         raise ConfigError(
             "several processes train on published conversations alone: run stages with rollouts "

@@ -39,7 +39,7 @@ class Ahead(Generic[T]):
         staleness: Updates between the weights that play a batch and the update that uses it, at
             most.
         state: Everything that `play` changes besides its result, for checkpoints.
-        version: Updates that the weights have seen; the players hold the same ones.
+        version: Updates that the weights have seen; the workers hold the same ones.
         patience: Seconds without a turn of `play` after which `take` gives up.
         heartbeat: What `play` tells of its turns; it ends the batch when the run is closed.
     """
@@ -61,7 +61,7 @@ class Ahead(Generic[T]):
         self.waited = 0.0
         """Seconds that the caller waited for a batch: idle time of the learner."""
         self.idled = 0.0
-        """Seconds that the players waited for newer weights: idle time of the engine."""
+        """Seconds that the workers waited for newer weights: idle time of the engine."""
         self.patience = patience
         self._heartbeat = heartbeat or Heartbeat()
         self._playing_version = version

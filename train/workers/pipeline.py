@@ -1,10 +1,10 @@
-"""One batch ahead, in the split layout: its players play the next batch while the others update.
+"""One batch ahead, in the disaggregated layout: some play the next batch, the others update.
 
 The counterpart over several processes of `Ahead` (`train/workers/ahead.py`), which has a thread for
 it. Here nobody needs one: the processes that play have nothing else to do during an update. All
 processes meet twice a step, where a batch is handed over and where the new weights are. So a batch
 is one update older than the policy that it trains, or none (`staleness=0`, the first batch); to be
-further ahead would win nothing, as players wait at both places.
+further ahead would win nothing, as those that play wait at both places.
 
 Command: `pytest tests/workers/test_pipeline.py`.
 """
@@ -29,8 +29,8 @@ class Pipeline(Generic[T]):
         sync: Hands the weights of a version to the engine of this process.
         staleness: 0 to take turns; else the next batch is played during the update of this one.
         state: Everything that `play` changes besides its result, for checkpoints.
-        follow: Takes up a player's `state` where nothing is played.
-        processes: All of them, in the split layout.
+        follow: Takes up a worker's `state` where nothing is played.
+        processes: All of them, in the disaggregated layout.
         version: Updates that the weights have seen.
     """
 

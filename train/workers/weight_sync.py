@@ -37,7 +37,7 @@ class SyncError(RuntimeError):
 
 
 class WeightSync(Protocol):
-    """A way for weights to reach a player."""
+    """A way for weights to reach whoever plays."""
 
     def push(self, version: int) -> None:
         """Hand over the weights as they are now; completions are stamped with `version`.

@@ -35,7 +35,7 @@ def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
         size=env.frame_size,
         gpus=gpus,
         sequence=parallel.sequence,
-        servers=parallel.servers if parallel.layout == "split" else 0,
+        servers=parallel.generator_ranks if parallel.layout == "disaggregated" else 0,
         lora=config.lora.rank,
         recompute=parallel.recompute,
         offload=parallel.offload,

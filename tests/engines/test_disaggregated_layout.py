@@ -1,4 +1,4 @@
-"""The split layout as `paravt train` runs it: one process serves vLLM, the other one trains."""
+"""The disaggregated layout in `paravt train`: one process serves vLLM, the other one trains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_server_plays_what_the_other_process_trains(
 ) -> None:
     agent = settings(folder, engine="vllm_server", vllm=replace(SMALL, start_timeout=1000))
     config = training(agent, clip, tmp_path, steps=3)
-    config.parallel = ParallelConfig(layout="split", timeout=1200)
+    config.parallel = ParallelConfig(layout="disaggregated", timeout=1200)
     (player, saved), (trainer, _) = run(process, 2, config)
     assert player == ["VLLMAgent"] * 3 and trainer == []
     assert (saved / "model.safetensors").exists()

@@ -1,4 +1,4 @@
-"""The split layout as `paravt train` runs it: one process plays, the other one trains."""
+"""The disaggregated layout as `paravt train` runs it: one process plays, the other one trains."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def test_a_process_that_only_plays_loads_no_reference_policy(make, monkeypatch, 
     monkeypatch.setattr(
         VisionLanguageModel, "load", lambda *given: [loaded.append(given), load(*given)][1]
     )
-    alone = Processes(config=ParallelConfig(layout="split"))
+    alone = Processes(config=ParallelConfig(layout="disaggregated"))
     player = replace(alone, world=Group(0, 2), training=Group(0, 0), trains=False)
     learner = launch._learner(make("reference"), alone if trains else player, None)
     assert len(loaded) == 1 + trains and (learner.reference is not None) == trains
@@ -42,7 +42,7 @@ def make(clip, other_clip, tmp_path):
     world = tiny_settings(tmp_path, (clip, other_clip), SHAPE)
     world.algorithm = replace(world.algorithm, groups=2, group_size=3, minibatches=2)
 
-    def settings(name, layout="split", **agent):
+    def settings(name, layout="disaggregated", **agent):
         config = with_run(world, name, steps=3, checkpoint_every=0)
         config.agent = replace(world.agent, **agent)
         config.parallel = ParallelConfig(layout=layout, timeout=300)
@@ -79,13 +79,15 @@ def check(config, processes=ON_ITS_OWN):
 def test_engines_that_several_processes_cannot_have_are_refused(make):
     check(make("server", engine="vllm_server"))
     check(make("here", "colocated", engine="vllm"), ALONE)
-    for layout, engine in (("split", "vllm"), ("colocated", "vllm_server")):
-        with pytest.raises(ConfigError, match=f"engine={engine} with .*parallel.layout=split"):
+    for layout, engine in (("disaggregated", "vllm"), ("colocated", "vllm_server")):
+        with pytest.raises(
+            ConfigError, match=f"engine={engine} with .*parallel.layout=disaggregated"
+        ):
             check(make("no", layout, engine=engine))
     config = make("shared", engine="vllm_server", vllm=VLLMConfig(url="http://x", sync="nccl"))
     check(config)
-    config.parallel.servers = 2
-    with pytest.raises(ConfigError, match="servers=2 would share the server at http://x"):
+    config.parallel.generator_ranks = 2
+    with pytest.raises(ConfigError, match="generator_ranks=2 would share the server at http://x"):
         check(config)
     for changes in ({"tensor_parallel": 2}, {"sync": "nccl"}):
         with pytest.raises(ConfigError, match=r"tensor_parallel=1 and agent\.vllm\.sync=memory"):
@@ -93,7 +95,7 @@ def test_engines_that_several_processes_cannot_have_are_refused(make):
     ahead = make("ahead", "colocated")
     ahead.run.asynchronous = True
     check(ahead, ALONE)
-    with pytest.raises(ConfigError, match=r"run\.asynchronous .* parallel\.layout=split"):
+    with pytest.raises(ConfigError, match=r"run\.asynchronous .* parallel\.layout=disaggregated"):
         check(ahead)
 
 
