@@ -28,6 +28,7 @@ from agents.model.vlm import VisionLanguageModel
 from agents.vllm.local import InProcessEngine
 from agents.vllm.process import free_port
 from agents.vllm.server import ServerEngine
+from train.learner.lora import merged
 
 T = TypeVar("T")
 
@@ -98,8 +99,6 @@ class Weights:
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         if any("lora_" in name for name, _ in self.model.named_parameters()):
-            from train.learner.lora import merged
-
             yield from ((name, tensor.detach()) for name, tensor in merged(self.model).items())
             return
         for name, parameter in self.model.named_parameters():
