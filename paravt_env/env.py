@@ -50,7 +50,8 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     - `crop_mask`: int8 (P,), which rows of `crops` are calls.
     - `answer`: text, "" for none.
     - `completion`: the text that crops and answer were parsed from, "" for agents that write none.
-      It is parsed again, and an action that contradicts it raises `ValueError`.
+      The environment goes by its own parse of it, and an action that contradicts it raises
+      `ValueError`.
       `ParaVT-LongVideo-Text-v0` and `wrappers.CompletionAction` take such a text as the action.
 
     Libraries that act with arrays alone: `ArrayObservation(ArrayAction(env))` of `wrappers`.

@@ -89,7 +89,7 @@ class VectorRecordEpisodes(gym.vector.VectorWrapper):
         observations, infos = self.env.reset(seed=seed, options=options)
         for row in np.flatnonzero(infos["_task_id"]).tolist():
             info = unbatch(infos, row)
-            shown = None if "error" in info else self._row_of(observations, row)
+            shown = None if "error" in info else self._shown(observations, row)
             self.writer.start(row, self._env.task_of(row), info, shown)
         return observations, infos
 
@@ -102,7 +102,7 @@ class VectorRecordEpisodes(gym.vector.VectorWrapper):
             said = self._env.transcript_of(row).turns[-1]
             answers = {"answer": actions["answer"][row]} if isinstance(actions, Mapping) else None
             ended = bool(terminated[row] or truncated[row])
-            result = self._row_of(observations, row), float(rewards[row]), ended
+            result = self._shown(observations, row), float(rewards[row]), ended
             self.writer.turn(row, said, _answer(said, answers, info), result, info)
         return observations, rewards, terminated, truncated, infos
 
@@ -115,7 +115,7 @@ class VectorRecordEpisodes(gym.vector.VectorWrapper):
     def _env(self) -> LongVideoVectorEnv:
         return self.env.unwrapped  # type: ignore[return-value]
 
-    def _row_of(self, observations: Observation, row: int) -> Observation:
+    def _shown(self, observations: Observation, row: int) -> Observation:
         return unbatch(observations, row, self._env.single_observation_space)
 
 
