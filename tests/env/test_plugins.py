@@ -245,9 +245,7 @@ def test_the_plug_ins_of_the_pages_play(tmp_path, monkeypatch, clip):
     Path("films/lake.mp4").symlink_to(clip)
     skewed = {"kind": "budgets.py:Skewed", "high": 6}
     settings = {"tasks": "films.py:Films", "frame_budget": skewed, "max_crops": 3}
-    env = LongVideoVectorEnv(
-        1, **settings, scorer="mine.py:f", reward="mine.py:REWARD", max_crops=3
-    )
+    env = LongVideoVectorEnv(1, **settings, scorer="mine.py:f", reward="mine.py:REWARD")
     infos = env.reset(seed=0)[1]
     assert infos["task_id"][0] == "lake-1" and 1 <= infos["frame_budget"][0] <= 6
     env.step(batched((1, 2), (3, 4), (5, 6)))
