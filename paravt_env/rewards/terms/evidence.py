@@ -9,8 +9,7 @@ import math
 from collections.abc import Sequence
 
 from paravt_env.rewards.transcript import Transcript
-
-Span = tuple[float, float]
+from paravt_env.span import Span
 
 
 def evidence_recall(evidence: Sequence[Span], windows: Sequence[Span]) -> float:
