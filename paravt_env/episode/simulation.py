@@ -18,7 +18,7 @@ from paravt_env.episode.actions import read_turn
 from paravt_env.episode.decoder import Decoder
 from paravt_env.episode.episode import Episode, StopReason
 from paravt_env.episode.overview import TaskVideoError
-from paravt_env.rewards import Scored, compliance, make_preset, score_all, transcript_recall
+from paravt_env.rewards import Scored, compliance, lapses, make_preset, score_all, transcript_recall
 from paravt_env.rewards.judge.scorer import LLMJudge
 from paravt_env.settings import EnvSettings
 from paravt_env.spaces import action_space, empty_batch, observation_space, seal_batch
@@ -199,6 +199,8 @@ def _final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
         "answer": episode.answer,
         "correct": scored.terms["answer"],
         "compliant": compliance(episode.transcript),
+        "untagged": episode.untagged,
+        "lapses": lapses(episode.transcript),
         "evidence_recall": transcript_recall(episode.transcript),
     }
     if scored.error:
