@@ -51,7 +51,7 @@ class Transcript:
         correct: The answer term in [0, 1] once it is known, so that later terms do not ask a judge
             again; None before.
         overlap: Where `correct` is the overlap of an open answer's tokens with the gold ones, the
-            smaller of their precision and recall; None where it is anything else.
+            share of these that it says, 0 if it says more; None where it is anything else.
         untagged: Whether the answer that counted had no closed tag (`untagged_answers`).
     """
 

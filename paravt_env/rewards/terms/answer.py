@@ -92,13 +92,16 @@ class Answer:
         return score_answer(task, text, self.open_metric == "exact")
 
     def overlap(self, transcript: Transcript) -> float | None:
-        """Where the value is an overlap of tokens, the smaller of their precision and recall."""
+        """Where the value is an overlap of tokens, the share of the gold answer that it says.
+
+        0 where it says anything beside, as an answer that names alternatives does.
+        """
         task, text = transcript.task, transcript.answer
         if task.kind != "open" or self.scorer is not None or not self.open_metric.endswith("f1"):
             return None
         predicted, gold = tokens(text), tokens(task.answer)
-        common = sum((Counter(predicted) & Counter(gold)).values())
-        return common / max(len(predicted), len(gold), 1)
+        beside = Counter(predicted) - Counter(gold)
+        return 0.0 if beside or not gold else len(predicted) / len(gold)
 
 
 def score_answer(task: Task, text: str, exact: bool = False) -> float:

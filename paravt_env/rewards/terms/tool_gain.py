@@ -29,8 +29,8 @@ class ToolGain:
         gain: How it is computed: a key of `GAINS`.
         evidence: What the evidence gain measures: `iou` or `recall`.
         success_threshold: The answer value from which the graduated gain pays for success, in
-            (0, 1]. Where the value is an overlap of tokens, precision and recall must both be above
-            it.
+            (0, 1]. Where the value is an overlap of tokens, the answer must say more than this
+            share of the gold one, and nothing beside.
         pay_attempts: Let a readable call that did not run earn what the paper pays for a parseable
             one, 0.1 of the graduated gain. Off, only a call that ran earns anything.
     """
@@ -63,8 +63,9 @@ def graduated(transcript: Transcript, options: ToolGain) -> float:
     nothing unless `options.pay_attempts` (defects 12 and 18). The paper adds 0.5 whenever R_acc >
     0; here it takes an executed crop and an answer value of at least `options.success_threshold`:
     the same for values in {0, 0.5, 1}, and neither a tiny F1 nor the IoU of "the whole video"
-    unlocks it (defect 12). An overlap of tokens must say more than half of both answers: naming
-    three words of which one is right, or the word that all answers share, is no success.
+    unlocks it (defect 12). An open answer compared by tokens must say more than half of the gold
+    one and nothing else: naming three words of which one is right, or the one word that all answers
+    share, is no success.
     """
     if not transcript.executed:
         return CALLED if options.pay_attempts and transcript.called else 0.0
