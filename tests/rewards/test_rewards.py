@@ -320,6 +320,8 @@ def test_thoughts_need_ten_characters():
     assert form("<think>1" + " " * 20 + "2</think>" + ANSWER) == pytest.approx(0.6)
     assert form("<think>..........</think>" + ANSWER) == pytest.approx(0.6)
     assert form("<think>123456789.........</think>" + ANSWER) == pytest.approx(0.6)
+    assert form("<think>a . . . . . . . . .</think>" + ANSWER) == pytest.approx(0.6)
+    assert form("<think>it is red 4</think>" + ANSWER) == 1.0
     assert form("<think>我看了看这段视频的画面</think>" + ANSWER) == 1.0
 
 

@@ -5,8 +5,9 @@ text; over turns, each bonus for a thought must be earned by **every** turn, eac
 answer by the last one, and a penalty by any one turn is paid once. So a well-formed rollout of any
 length scores as published, and a further turn, tag or repeat adds nothing:
 
-- A thought counts if it is the turn's first block, closed, and holds at least `THOUGHT_CHARS`
-  letters or digits: ten dots are no thought. The forced prefix belongs to the text that is scored.
+- A thought counts if it is the turn's first block, closed, and its words (letters and digits, a
+  space between two) are at least `THOUGHT_CHARS` long: ten dots are no thought. The forced prefix
+  belongs to the text that is scored.
 - The call bonus needs a call that ran. The published one is for any parseable call, so that a call
   of nothing pays (defects 12 and 18); `pay_attempts` pays for a readable, allowed one too.
 - An agent that writes no completion has no form: 0. A turn in which a model wrote nothing is a turn
@@ -17,9 +18,9 @@ length scores as published, and a further turn, tag or repeat adds nothing:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 
 from paravt_env.common.names import known_name
 from paravt_env.protocol import ParsedCompletion, parse
@@ -29,6 +30,7 @@ from paravt_env.rewards.terms.base import check_switch
 from paravt_env.rewards.transcript import Transcript
 
 THOUGHT_CHARS = 10
+_WORD = re.compile(r"[^\W_]+")
 ANCHOR_SCALE = 0.5  # lambda
 CLOSED_THOUGHT, WHOLE_FLOW, UNCLOSED_THOUGHT = 0.4, 0.3, -0.3  # R_anchor
 THOUGHT_BEFORE_CALL = 0.3
@@ -124,8 +126,7 @@ def thinks_first(completion: ParsedCompletion) -> bool:
     first = completion.blocks[0] if completion.blocks else None
     if first is None or first.name != THINK or not first.closed:
         return False
-    said = islice(filter(str.isalnum, first.content), THOUGHT_CHARS)
-    return len(list(said)) == THOUGHT_CHARS
+    return len(" ".join(_WORD.findall(first.content))) >= THOUGHT_CHARS
 
 
 def _formula(
