@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from agents.algorithm.credit import Batch
-from agents.algorithm.losses import LossInputs, aggregation_named, k3, loss_named
+from agents.algorithm.losses import LossInputs, aggregation_named, k1, k3, loss_named
 from agents.base import Trajectory
 from agents.model.vlm import VisionLanguageModel
 from train.config.checks import check_trained_dtype
@@ -50,7 +50,7 @@ class Learner:
     Args:
         vlm: The policy. Where it has adapters (`train/learner/lora.py`), only these are trained.
         config: The method, the optimizer, the packing, and what is known of the rollouts.
-        reference: Frozen policy of the k3 term; needed if and only if there is a `kl_coefficient`,
+        reference: Frozen policy, for the divergence; needed if there is a `kl_coefficient`,
             this process trains, and the policy has no adapters: with these switched off it is its
             own reference.
         processes: Those that share the updates; each has a learner and the same batches.
@@ -278,7 +278,7 @@ class Learner:
             return self._scores(self.logprobs, packed, vision)
 
     def divergence(self, trajectories: Sequence[Trajectory]) -> np.ndarray:
-        """Sum over each trajectory's sampled tokens of k3(pi_behave || pi_ref), (N,) float64.
+        """Sum over each trajectory's sampled tokens of log pi_behave - log pi_ref, (N,) float64.
 
         For a divergence in the reward (`kl_in`): the policy's side is what the sampler recorded.
         """
@@ -291,7 +291,7 @@ class Learner:
             return sums_N
         for packed, vision in self._packed(samples):
             reference_T = self._reference(packed, vision).cpu()
-            divergence_T = k3(torch.from_numpy(packed.behaviour), reference_T)
+            divergence_T = k1(torch.from_numpy(packed.behaviour), reference_T)
             if self.processes.sequence.rank == 0:
                 np.add.at(sums_N, packed.sample, divergence_T.numpy().astype(np.float64))
         return self.processes.sum(sums_N)
