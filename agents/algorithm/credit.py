@@ -26,6 +26,9 @@ from agents.algorithm.config import PARAGRPOConfig
 from agents.base import Trajectory
 from paravt_env.protocol import Role
 
+KL_TERM = "kl"
+"""The divergence from the reference, in the log: no term of a reward may have its name."""
+
 
 class ScoredRollout(Protocol):
     """What credit needs of a rollout (`train/rollout/play.py` has the rest)."""
