@@ -51,6 +51,10 @@ class EnvSettings:
         max_crop_seconds: A longer crop is refused.
         frame_budget: See `budget.make_budget`; None is the default choice, 0 is on-demand context.
         force_answer: Whether the calling turns are followed by one turn that must answer.
+        lenient_calls: Whether calls that are malformed get a second reading (`"01:30"`, single
+            quotes, no closing tag: `protocol/lenient.py`). Off, well-formed calls alone run.
+        untagged_answers: Whether a turn without a call and without `<answer>` answers with its
+            text, as the published evaluators read it. Such an answer has no form.
         evidence: How agents are asked to take crops in: `subagent` (the same weights read each crop
             and pass on text) or `frames` (the frames go into the context). Advice to the agent:
             observations and rewards do not depend on it.
@@ -93,6 +97,8 @@ class EnvSettings:
     max_crop_seconds: float = 45.0
     frame_budget: int | Mapping[str, Any] | FrameBudget | None = None
     force_answer: bool = True
+    lenient_calls: bool = False
+    untagged_answers: bool = False
     evidence: str = "subagent"
     reward: str | Mapping[str, Any] = "paravt"
     scorer: Callable[..., float] | str | None = None
@@ -119,7 +125,7 @@ class EnvSettings:
             _check(name, getattr(self, name), float, 0.0)
         _check("max_turns", self.max_turns, int, 0)
         _check("subtitle_characters", self.subtitle_characters, int, 1)
-        for name in ("subtitles", "force_answer"):
+        for name in ("subtitles", "force_answer", "lenient_calls", "untagged_answers"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.max_turns == 0 and not self.force_answer:

@@ -60,11 +60,13 @@ class TurnPlan:
         parsed: The parsed completion; None for an agent that writes none.
         answer: The answer without surrounding space, "" where there is none.
         calls: In the order written: a request that will run, or the result of one that will not.
+        untagged: Whether the answer is the turn's text, without a closed tag.
     """
 
     parsed: ParsedCompletion | None
     answer: str
     calls: tuple[CropRequest | CropResult, ...]
+    untagged: bool = False
 
 
 @dataclass
@@ -81,6 +83,7 @@ class Episode:
         must_answer: Whether the next turn is the forced one.
         turns: What was said and executed so far.
         answer: The answer that counted, "" before the end and where there was none.
+        untagged: Whether that answer had no closed tag.
         stop_reason: None while the episode runs.
     """
 
@@ -93,6 +96,7 @@ class Episode:
     must_answer: bool = False
     turns: list[Turn] = field(default_factory=list)
     answer: str = ""
+    untagged: bool = False
     stop_reason: StopReason | None = None
     frames_seen: int = 0
 
@@ -106,7 +110,11 @@ class Episode:
         """Everything the reward terms may look at."""
         stop_reason = "" if self.stop_reason is None else str(self.stop_reason)
         return Transcript(
-            task=self.task, turns=tuple(self.turns), answer=self.answer, stop_reason=stop_reason
+            task=self.task,
+            turns=tuple(self.turns),
+            answer=self.answer,
+            stop_reason=stop_reason,
+            untagged=self.untagged,
         )
 
     @property
@@ -132,7 +140,7 @@ class Episode:
         )
         force_answer = self.settings.force_answer
         if plan.answer and (self.must_answer or not plan.calls):
-            self.answer = plan.answer
+            self.answer, self.untagged = plan.answer, plan.untagged
             self.stop_reason = StopReason.answered
         elif self.must_answer or not (plan.calls or force_answer):
             self.stop_reason = StopReason.unanswered

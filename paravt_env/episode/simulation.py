@@ -20,7 +20,7 @@ from paravt_env.episode.actions import read_turn
 from paravt_env.episode.decoder import Decoder
 from paravt_env.episode.episode import Episode, StopReason
 from paravt_env.episode.overview import TaskVideoError
-from paravt_env.rewards import Scored, compliance, make_preset, score_all, transcript_recall
+from paravt_env.rewards import Scored, compliance, lapses, make_preset, score_all, transcript_recall
 from paravt_env.rewards.judge.scorer import LLMJudge
 from paravt_env.rewards.terms.answer import Answer
 from paravt_env.settings import REDRAWS, EnvSettings
@@ -259,6 +259,12 @@ def _final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
         "answer": episode.answer,
         "correct": scored.terms["answer"],
         "compliant": compliance(episode.transcript),
+<<<<<<< HEAD
+=======
+        "untagged": episode.untagged,
+        "lapses": lapses(episode.transcript),
+        "evidence_recall": transcript_recall(episode.transcript),
+>>>>>>> graders
     }
     if not math.isnan(recall):
         info["evidence_recall"] = recall

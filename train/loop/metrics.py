@@ -32,7 +32,8 @@ def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
     Every rollout stays in the denominator of accuracy, compliance and calls: one whose video could
     not be read counts as wrong. Means of the reward and its terms leave those out, because nothing
     was scored there. `tng/K=k` is the Tool Necessity Gap of `necessity_gap`; it is absent where one
-    side is empty.
+    side is empty. `turns/cut` is the share of turns that their limit ended; `lapses/...` are calls
+    a rollout.
     """
     rows = list(rollouts)
     if not rows:
@@ -54,6 +55,15 @@ def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
             row.evidence_recall for row in scored if not math.isnan(row.evidence_recall)
         ),
     }
+    lengths = [length for row in rows for length in row.lengths]
+    if lengths:
+        metrics["completion_tokens"] = _mean(map(float, lengths))
+        metrics["completion_tokens/longest"] = float(max(lengths))
+        metrics["turns/cut"] = sum(row.cut for row in rows) / len(lengths)
+    for lapse in sorted({lapse for row in rows for lapse in row.lapses}):
+        metrics[f"lapses/{lapse}"] = _mean(float(row.lapses.get(lapse, 0)) for row in rows)
+    if any(row.untagged for row in rows):
+        metrics["untagged"] = _mean(float(row.untagged) for row in rows)
     for term in sorted({term for row in scored for term in row.terms} - {"total"}):
         metrics[f"reward/{term}"] = _mean(row.terms[term] for row in scored if term in row.terms)
     for reason in sorted({str(row.stop_reason) for row in rows}):
