@@ -259,12 +259,8 @@ def _final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
         "answer": episode.answer,
         "correct": scored.terms["answer"],
         "compliant": compliance(episode.transcript),
-<<<<<<< HEAD
-=======
         "untagged": episode.untagged,
         "lapses": lapses(episode.transcript),
-        "evidence_recall": transcript_recall(episode.transcript),
->>>>>>> graders
     }
     if not math.isnan(recall):
         info["evidence_recall"] = recall

@@ -27,15 +27,10 @@ class CompletionAction(
     """The action is a completion, the forced `<think>` prefix included."""
 
     def __init__(self, env: gym.Env[Observation, Action]) -> None:
-<<<<<<< HEAD
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ActionWrapper.__init__(self, env)
-        self._max_crops = simulation_of(env).settings.max_crops
-=======
-        super().__init__(env)
         settings = simulation_of(env).settings
         self._max_crops, self._lenient = settings.max_crops, settings.lenient_calls
->>>>>>> graders
         if env.action_space != simulation_of(env).action_space:
             raise ValueError("the action is not the environment's own: it may be a text already")
         self.action_space = UnicodeText()
