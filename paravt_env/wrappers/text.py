@@ -21,11 +21,14 @@ from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.wrappers.unwrapped import simulation_of
 
 
-class CompletionAction(gym.ActionWrapper[Observation, str, Action]):
+class CompletionAction(
+    gym.ActionWrapper[Observation, str, Action], gym.utils.RecordConstructorArgs
+):
     """The action is a completion, the forced `<think>` prefix included."""
 
     def __init__(self, env: gym.Env[Observation, Action]) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.ActionWrapper.__init__(self, env)
         settings = simulation_of(env).settings
         self._max_crops, self._lenient = settings.max_crops, settings.lenient_calls
         if env.action_space != simulation_of(env).action_space:

@@ -1,4 +1,4 @@
-"""Hedging does not pay: an answer that knows nothing never beats the honest guess and its call.
+"""Hedging does not pay: no answer that knows nothing beats the honest guess, called or not.
 
 A search writes completions without knowing the gold answers: it draws the words of the task set,
 connectives, letters, spans, tags and repeats, and climbs from the best. Its bound is the best that
