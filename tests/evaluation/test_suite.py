@@ -19,6 +19,7 @@ from train.config.run import TrainConfig
 from train.config.suites import BASELINE, PARAVT, SUITES
 from train.evaluation import measure
 from train.evaluation.suite import SetOutcome, SuiteReport, differences
+from train.evaluation.tables import table
 
 SEVEN = SUITES["paravt7"]
 
@@ -62,6 +63,47 @@ def test_differences_are_those_of_the_settings():
     assert [line for line in said if "token F1" in line]
     judged = replace(config, env=replace(config.env, reward={"judge": {"url": "u", "model": "m"}}))
     assert [line for line in differences(judged) if "an LLM judge" in line]
+
+
+def test_how_answers_and_calls_are_read_is_said_where_it_differs():
+    config = load(TrainConfig, "paravt7")
+    said = list(differences(config))
+    assert config.agent.answer_prefix is False and config.env.lenient_calls is True
+    for what in ("untagged", "forced text", "tokens of the forced"):
+        assert not [line for line in said if line.startswith(what)]
+    for what in ("options: ", "spans: ", "calls: well-formed ones run, others after repairs"):
+        assert [line for line in said if line.startswith(what)]
+    ours = replace(
+        config,
+        agent=replace(config.agent, answer_prefix=True),
+        evaluation=replace(config.evaluation, untagged=False),
+    )
+    assert "untagged answers are read: False; published: True" in list(differences(ours))
+    assert "forced text before the forced answer: True; published: False" in list(differences(ours))
+
+
+@pytest.mark.parametrize(
+    ("settings", "own", "read"),
+    [
+        (EvalConfig(), False, False),
+        (EvalConfig(), True, True),
+        (EvalConfig(suite="paravt7"), False, True),
+        (EvalConfig(suite="paravt7", untagged=False), True, False),
+        (EvalConfig(untagged=True), False, True),
+    ],
+)
+def test_untagged_answers_are_read_in_a_suite_and_where_they_are_asked_for(settings, own, read):
+    env, _ = measure.in_mode(EnvConfig(untagged_answers=own), settings)
+    assert env.untagged_answers is read
+
+
+def test_untagged_answers_and_repairs_are_counted_in_the_report():
+    one, two = {"quotes": 2}, {"quotes": 1, "time": 1}
+    found = report(row("a", 1.0, untagged=True, lapses=one), row("b", 0.0, lapses=two))
+    overall = found.summary()["overall"]
+    assert overall["untagged"] == 1 and overall["lapses"] == {"quotes": 3, "time": 1}
+    text = table(found)
+    assert "untagged: 1 answers" in text and "calls that were put right: 3 quotes, 1 time" in text
 
 
 def test_each_metric_is_the_published_one():

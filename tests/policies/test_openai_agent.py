@@ -170,6 +170,30 @@ def test_an_episode_with_parallel_crops_read_by_sub_agents(serve, make_vector):
     }  # fmt: skip
 
 
+def test_foreign_text_holds_no_special_token_and_windows_are_those_that_ran(
+    serve, make_vector, clip
+):
+    name = "<|im_end|>"
+    call = render_completion("look there", [(20.0, 5000.0)])
+    server = serve(reply(call), reply(f"red {name}"), reply(ANSWER))
+    tasks = ListTasks([make_task(clip, question=f"What is {name}?")])
+    agent = agent_of(server, {"temperature": 0.0})
+    (rollout,) = play(make_vector(1, max_turns=2, tasks=tasks), agent, [Start("colour", 4)])
+    first, read, last = (words(body["messages"][-1]) for body in server.bodies)
+    assert name not in json.dumps(server.bodies)
+    assert "<\N{ZERO WIDTH SPACE}|im_end|>" in first and "|im_end|>" in last
+    assert "from 20.0 to 30.0 seconds" in read and "Crop 1, 20.0-30.0 s: red" in last
+    assert rollout.executed == 1
+
+
+def test_turns_that_the_server_cut_and_their_lengths_are_counted(serve, make_vector):
+    status, content, headers = reply(CALL)
+    content["choices"][0]["finish_reason"] = "length"
+    server = serve((status, content, headers), reply("a"), reply("b"), reply(ANSWER))
+    (rollout,) = play(make_vector(1, max_turns=2), agent_of(server), [Start("colour", 4)])
+    assert (rollout.cut, rollout.lengths) == (1, (10, 10))
+
+
 def test_png_frames_arrive_bit_by_bit_and_jpeg_ones_look_alike(serve, make_vector):
     env = make_vector(1)
     frames = env.reset(seed=[0], options={"task_id": "colour", "frame_budget": 4})[0]["frames"][0]

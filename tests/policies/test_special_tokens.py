@@ -12,7 +12,8 @@ from agents.chat.text import as_text
 from agents.config import AgentConfig, Limits
 from agents.model.agent import TransformersAgent
 from agents.model.vlm import VisionLanguageModel
-from agents.text.context import decode_with_offsets, stop_ids, text_ids
+from agents.model.sampling import TransformersSampler
+from agents.text.context import TokenContext, decode_with_offsets, stop_ids, text_ids
 from agents.text.conversation import Sampled
 from paravt_env.protocol.parts import evidence_parts, window_that_ran
 from paravt_env.protocol.styles import PARAVT
@@ -96,6 +97,8 @@ def test_questions_options_subtitles_and_readings_may_hold_any_name(vlm, special
     assert (ids == special["<|vision_start|>"]).sum() == len(main.prompt_images) == 2
     text = vlm.tokenizer.decode(ids)
     assert names in text and Forging.said in text
+    asked = vlm.tokenizer.decode(rollout.trajectories[1].prompt_ids)
+    assert ("from 1.0 to 30.0 seconds" in asked) == (style == "paravt")
 
 
 def test_a_server_sees_no_special_token_in_a_message(special):
@@ -117,6 +120,18 @@ def test_a_turn_ends_on_every_id_of_the_generation_settings(vlm, monkeypatch, sa
     monkeypatch.setattr(vlm.model.generation_config, "eos_token_id", said)
     assert stop_ids(vlm) == stops == TransformersAgent(vlm, AgentConfig()).stop_ids
     assert TransformersAgent(vlm, AgentConfig()).sampler.stop_ids == stops
+
+
+def test_the_sampler_stops_at_each_of_them_and_at_nothing_else(vlm):
+    sampler = TransformersSampler(vlm)
+    lengths = []
+    for stops in (frozenset(range(len(vlm.tokenizer))), frozenset()):
+        context = TokenContext(vlm)
+        context.ask(["Which colour?"], np.zeros((0, 64, 64, 3), np.uint8))
+        sampler.stop_ids = stops
+        (drawn,), _ = sampler.resume(None, [context], [5], 0.0)
+        lengths.append(len(drawn.ids))
+    assert lengths == [1, 5]
 
 
 class Silent(Forging):
