@@ -11,8 +11,8 @@ from support.builders import ListTasks, make_task
 from agents.chat.text import as_text
 from agents.config import AgentConfig, Limits
 from agents.model.agent import TransformersAgent
-from agents.model.vlm import VisionLanguageModel
 from agents.model.sampling import TransformersSampler
+from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext, decode_with_offsets, stop_ids, text_ids
 from agents.text.conversation import Sampled
 from paravt_env.protocol.parts import evidence_parts, window_that_ran
