@@ -222,21 +222,11 @@ def kl_penalty(divergence_N: np.ndarray, groups_N: np.ndarray) -> np.ndarray:
 
 
 def _counts(groups: Groups, members: Sequence[tuple[int, ScoredRollout]]) -> dict[str, float]:
-    """How many groups there are, and which share of the readable ones has equal rewards.
-
-    `groups/acted/TERM` is the share in which a term differs between rollouts: it says nothing about
-    the others, as where a cap hides every lapse.
-    """
+    """How many groups there are, and which share of the readable ones has equal rewards."""
     groups_N = np.array([group for group, _ in members], dtype=np.int64)
     flat_N = zero_variance(np.array([rollout.reward for _, rollout in members]), groups_N)
     readable = len(set(groups_N.tolist()))
-    acted = {}
-    for name in dict.fromkeys(name for _, rollout in members for name in rollout.terms):
-        values = [rollout.terms.get(name, 0.0) for _, rollout in members]
-        moved_N = ~zero_variance(np.array(values, dtype=np.float64), groups_N)
-        acted[f"groups/acted/{name}"] = len(set(groups_N[moved_N].tolist())) / max(readable, 1)
-    acted.pop("groups/acted/total", None)
-    return acted | {
+    return {
         "groups/collected": float(len(groups)),
         "groups/unreadable": float(len(groups) - readable),
         "groups/zero_variance": len(set(groups_N[flat_N].tolist())) / max(readable, 1),
