@@ -82,6 +82,10 @@ COMMANDS = {
         "Predict memory and time of a run on GPUs, and the largest setting that fits.",
         at("train.commands.plan:run"),
     ),
+    "serve": Command(
+        "Serve the environment to other people's trainers, over OpenEnv's protocol.",
+        at("train.commands.serve:run"),
+    ),
     "demo": Command(
         "The whole journey in minutes: videos, cold start, PARA-GRPO, evaluation, report.",
         at("train.commands.demo:run"),

@@ -14,8 +14,8 @@ HOUSE = {
         < protocol < rewards < tasksets, show < settings < episode < env < vector < wrappers""",
     "agents": """__init__ < base, config < algorithm, text < scripted, model, chat < vllm, sb3
         < paragrpo""",
-    "train": """__init__ < common < packing < config < distributed < rollout < learner, evaluation
-        < workers, sft, report < loop < lab, adapters < commands < cli < __main__""",
+    "train": """__init__ < common < packing, adapters < config < distributed < rollout
+        < learner, evaluation < workers, sft, report < loop < lab < commands < cli < __main__""",
 }
 """Rooms by floor, from the ground up. A room is a sub-package or a file of its package; it imports
 rooms of lower floors and packages that stand before its own, and nobody on its own floor."""
