@@ -68,11 +68,11 @@ $(ENGINES_STAMP): pyproject.toml constraints.txt
 	$(ENGINES_VENV)/bin/python -m agents.vllm.cpu_torchvision
 	touch $@
 
-# The versions of tests/adapters/*.txt. torch goes first; its CPU build needs help with torchvision's wheel.
+# The versions of tests/adapters/*.txt, which need nothing beside. torch goes first; its CPU build needs help with torchvision's wheel.
 .venv-adapters-%/.installed: tests/adapters/%.txt pyproject.toml
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(if $(shell grep '^torch==' $<),$(@D)/bin/python -m pip install $(PIP_FLAGS) $(shell grep '^torch==' $<))
-	$(@D)/bin/python -m pip install $(PIP_FLAGS) -r $<
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
 	$(if $(shell grep '^torch==' $<),$(@D)/bin/python -m agents.vllm.cpu_torchvision)
 	touch $@
