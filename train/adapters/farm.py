@@ -94,7 +94,11 @@ class RemoteSimulation(Simulation):
 
     def start(self, starts: Sequence[Start]) -> list[Episode | Failure]:
         """Start an episode each, in sessions that are free, or new ones on the emptiest servers."""
-        return self._together([self._start(start) for start in starts])
+        rows = self._together([self._start(start) for start in starts])
+        for row in rows:
+            if isinstance(row, Failure) and not isinstance(row, Lost):
+                self.video_errors[row.start.task.id] += 1
+        return rows
 
     def step(
         self, rows: Mapping[int, Episode], actions: Mapping[int, Mapping[str, Any]]

@@ -26,7 +26,7 @@ from paravt_env.common.images import ENCODERS
 from paravt_env.common.infos import plain
 from paravt_env.common.names import known_name
 from paravt_env.episode.episode import Episode
-from paravt_env.episode.simulation import Failure, Simulation
+from paravt_env.episode.simulation import Failure, Simulation, redrawn
 from paravt_env.protocol.parser import action_of, parse
 from paravt_env.settings import EnvSettings
 from paravt_env.spaces import PADDING, Action, empty_action, unbatch
@@ -44,6 +44,7 @@ CLIENT_LIMIT = 100 * 2**20
 NOT_COMPARED = {
     *("tasks", "split", "tasks_kwargs", "scorer", "frame_budget", "video_workers", "backend"),
     *("video_isolation", "disk_cache_bytes", "crop_timeout", "reset_timeout", "evidence"),
+    "on_video_error",
 }
 """Settings in which a server may differ from whoever plays on it."""
 
@@ -170,9 +171,9 @@ class CropEnvironment(Environment[CropAction, CropObservation, CropState]):
         if seed is not None:
             self._random = seeding.np_random(seed)[0]
         self._episode_id = episode_id or uuid.uuid4().hex
-        start = self._simulation.draw(self._random, task_id, frame_budget)
-        (self._row,) = self._simulation.start([start])
-        return self._observation(0.0, {} if isinstance(self._row, Episode) else self._failure())
+        ((self._row, passed),) = self._simulation.begin([self._random], [task_id], [frame_budget])
+        info = self._row.info() if isinstance(self._row, Episode) else self._failure()
+        return self._observation(0.0, info | redrawn(passed))
 
     def step(
         self, action: CropAction, timeout_s: float | None = None, **unknown: Any
@@ -275,7 +276,6 @@ class CropEnvironment(Environment[CropAction, CropObservation, CropState]):
             seen |= {name: str(view[name]) for name in ("question", "feedback", "subtitles")}
             seen |= {"video": {name: float(value) for name, value in view["video"].items()}}
             seen |= {"turn": int(view["turn"]), "must_answer": bool(view["must_answer"])}
-            info = info or row.info()
         done = done or isinstance(row, Failure)
         return CropObservation(done=done, reward=float(reward), metadata=plain(info), **seen)
 
