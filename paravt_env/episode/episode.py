@@ -43,6 +43,7 @@ class StopReason(StrEnum):
     )
     video_error = "video_error"  # the video could not be read at reset: never scored
     judge_error = "judge_error"  # the scorer gave no verdict on the answer: never scored
+    server_error = "server_error"  # the server that played the row was lost: never scored
 
 
 class Outcome(NamedTuple):

@@ -227,7 +227,7 @@ class Simulation:
             reward, info = 0.0, episode.info()
             if row in scored:
                 reward = 0.0 if scored[row].error else scored[row].terms["total"]
-                info |= _final_info(episode, scored[row])
+                info |= final_info(episode, scored[row])
             steps[row] = Step(reward, *outcomes[row], info)
         return steps
 
@@ -250,7 +250,7 @@ def redrawn(passed: Sequence[str]) -> dict[str, Any]:
     return {"redrawn": list(passed)} if passed else {}
 
 
-def _final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
+def final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
     """What the info says in addition at the end; `error` is there where nothing was scored."""
     recall = transcript_recall(episode.transcript)
     info = {

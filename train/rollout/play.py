@@ -27,6 +27,9 @@ from train.rollout.starts import Start
 AGENT_ERROR = "agent_error"
 """Stop reason of a row whose agent could not decide; the environment never ends a row so."""
 
+UNPLAYED = (StopReason.video_error, StopReason.server_error, AGENT_ERROR)
+"""Stop reasons of episodes that have no whole transcript."""
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -208,7 +211,7 @@ def _rollout(
     duration: float,
 ) -> Rollout:
     task = env.task_of(row)
-    failed = info["stop_reason"] in (StopReason.video_error, AGENT_ERROR)
+    failed = info["stop_reason"] in UNPLAYED
     error = str(info.get("error", ""))
     statuses = [[crop["status"] for crop in turn["crops"]] for turn in turns]
     return Rollout(
