@@ -22,6 +22,7 @@ from agents.config import AgentConfig, Limits
 from agents.model.agent import agent_factory
 from agents.model.vlm import VisionLanguageModel
 from paravt_env.common.files import write_whole
+from paravt_env.tasksets.base import left_out, say_left_out
 from paravt_env.vector import LongVideoVectorEnv
 from train.common.errors import ConfigError
 from train.config import recipe
@@ -47,9 +48,6 @@ from train.workers.lanes import divide
 from train.workers.pipeline import Pipeline
 from train.workers.rollout_workers import RolloutWorkers, make_workers
 from train.workers.source import InTurn, Source
-
-VALIDATION = "val"
-"""Split that is evaluated during training; every task set calls it so."""
 
 
 def train(config: TrainConfig, observers: Sequence[Observer] = ()) -> Path:
@@ -84,11 +82,16 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
             "train(config, observers=train.lab.diagnose.observer.observers_of(config))"
         )
     saved, resume = _admitted(config, processes)
+    if config.run.eval_every:
+        check_validation(config)
     learner = _learner(config, processes, saved)
     with ExitStack() as resources:
         workers = _workers(config, processes, learner.vlm, resources)
         if config.run.eval_every:
             observers = (validation(config, learner.vlm, resources), *observers)
+        missing = say_left_out(left_out(workers.lanes[0].env.simulation.tasks))
+        if missing and processes.leads:
+            print(f"paravt: {missing}", flush=True)
         pool = _pool(config, processes, workers, saved, resume)
         collector = Collector(
             workers,
@@ -207,11 +210,39 @@ def make_env(
         raise ConfigError(str(error)) from error
 
 
+def check_validation(config: TrainConfig) -> None:
+    """Refuse to validate on a split that is not there, or that holds tasks that are trained on.
+
+    Raises:
+        ConfigError: What is wrong, and what to do.
+    """
+    split = config.run.eval_split
+    remedy = (
+        "name a split of tasks that are not trained on in run.eval_split, or set run.eval_every=0"
+    )
+    try:
+        trained = config.env.load_tasks()
+        held = replace(config.env, split=split).load_tasks()
+    except ValueError as error:
+        said = f"run.eval_every validates on the split {split!r}: {error}; {remedy}"
+        raise ConfigError(said) from error
+    asked, validated = (
+        [(one.video, one.prompt) for one in map(tasks.__getitem__, range(len(tasks)))]
+        for tasks in (trained, held)
+    )
+    both = sum(map(set(asked).__contains__, validated))
+    if both:
+        raise ConfigError(
+            f"run.eval_every validates on the split {split!r}, and {both} of its {len(held)} tasks "
+            f"are trained on (lines of a manifest that name no split are in all of them): {remedy}"
+        )
+
+
 def validation(config: TrainConfig, vlm: VisionLanguageModel, resources: ExitStack) -> Validation:
     """Measures the learner's weights on the validation split."""
-    settings = replace(config.evaluation, split=VALIDATION, tasks=config.run.eval_tasks)
+    settings = replace(config.evaluation, split=config.run.eval_split, tasks=config.run.eval_tasks)
     rows = min(settings.num_envs, config.run.eval_tasks)
-    env = make_env(config, rows, VALIDATION, settings.frame_budgets)
+    env = make_env(config, rows, config.run.eval_split, settings.frame_budgets)
     resources.callback(env.close)
     playing: AgentConfig = replace(config.agent, temperature=settings.temperature)
     limits = Limits.of(env.simulation.settings)
