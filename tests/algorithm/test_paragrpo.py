@@ -119,9 +119,6 @@ def test_rollouts_whose_video_failed_are_never_scored():
         "groups/unreadable": 1.0,
         "groups/zero_variance": 0.0,
         "groups/no_advantage": 0.0,
-        "groups/acted/answer": 1.0,
-        "groups/acted/format_anchor": 0.0,
-        "groups/acted/tool_gain": 0.0,
         "tokens/structural": 1 / 3,
         "tokens/format_credit": 1.0,
     }
