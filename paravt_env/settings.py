@@ -54,6 +54,8 @@ class EnvSettings:
         overview_sampling: `exact`, or `snap`: an overview frame moves to a key frame when one lies
             within a tenth of the distance between two of them; many times as fast. Timestamps are
             those of the frames delivered, either way. Crops are always exact.
+        square_pixels: Whether a video's `width` is told as players show it, in square pixels, where
+            the stored ones are not. Frames have `frame_size` either way.
         video_workers: Decoding threads, shared by all rows.
         video_isolation: `thread`; `process`, where a decoder that hangs or crashes is killed and
             costs one window; `auto`, a process for the back ends that need it (decord).
@@ -86,6 +88,7 @@ class EnvSettings:
     crop_timeout: float = 20.0
     reset_timeout: float = 120.0
     overview_sampling: str = "exact"
+    square_pixels: bool = False
     video_workers: int = 2
     video_isolation: str = "auto"
     backend: str = "pyav"
@@ -105,7 +108,7 @@ class EnvSettings:
             _check(name, getattr(self, name), float, 0.0)
         _check("max_turns", self.max_turns, int, 0)
         _check("subtitle_characters", self.subtitle_characters, int, 1)
-        for name in ("subtitles", "force_answer"):
+        for name in ("subtitles", "force_answer", "square_pixels"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.max_turns == 0 and not self.force_answer:

@@ -48,9 +48,10 @@ class _Opening:
         size: Size,
         timeout: float,
         snap: bool,
+        square: bool,
     ) -> None:
         self.store, self.path, self.frame_budget, self.size = store, path, frame_budget, size
-        self.timeout, self.snap = timeout, snap
+        self.timeout, self.snap, self.square = timeout, snap, square
         self.future: Future[Overview] = Future()
 
     def run(self, deadline: float | None) -> None:
@@ -61,7 +62,8 @@ class _Opening:
             if self.snap and len(times):
                 within = SNAP * video.duration / len(times)
                 times = self.store.snap(self.path, times, within, deadline)
-            self._settle(Overview(video, self.store.frames(self.path, times, self.size, deadline)))
+            frames = self.store.frames(self.path, times, self.size, deadline)
+            self._settle(Overview(video.square() if self.square else video, frames))
         except VideoTimeoutError:
             self.give_up()
         except Exception as error:  # raised again by whoever waits
@@ -90,6 +92,7 @@ def open_overviews(
     size: Size,
     timeout: float,
     snap: bool = False,
+    square: bool = False,
 ) -> list[Overview | VideoError]:
     """Open videos and decode their overviews.
 
@@ -100,11 +103,14 @@ def open_overviews(
         size: Height and width of the frames in pixels.
         timeout: Seconds that one overview may take, counted from when its own opening starts.
         snap: Whether a frame moves to a key frame close to it: `sampler.snap_times`.
+        square: Whether the video's width is told in square pixels: `VideoInfo.square`.
 
     Returns:
         One outcome a request, in order; equal requests share one object.
     """
-    openings = {key: _Opening(store, *key, size, timeout, snap) for key in dict.fromkeys(requests)}
+    openings = {
+        key: _Opening(store, *key, size, timeout, snap, square) for key in dict.fromkeys(requests)
+    }
     for opening in openings.values():
         pool.submit(Job(opening.run, opening.give_up, timeout=timeout))
     waiting = {opening.future for opening in openings.values()}

@@ -52,6 +52,7 @@ class Failure(NamedTuple):
             "frame_budget": self.start.frame_budget,
             "crops": [],
             "frames_seen": 0,
+            "slow_frames": 0,
             "turn": 0,
             "stop_reason": StopReason.video_error,
             "error": str(self.error),
@@ -172,6 +173,7 @@ class Simulation:
             size=settings.frame_size,
             timeout=settings.reset_timeout,
             snap=settings.overview_sampling == "snap",
+            square=settings.square_pixels,
         )
         self.video_seconds += time.perf_counter() - began
         decoded = iter(opened)

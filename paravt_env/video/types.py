@@ -59,6 +59,11 @@ class Frames:
         """The images in one array, uint8 (N, H, W, 3); copied on each call where they are N."""
         return self.images if isinstance(self.images, np.ndarray) else np.stack(self.images)
 
+    @property
+    def slow_count(self) -> int:
+        """How many of them are `slow`."""
+        return 0 if self.slow is None else int(self.slow.sum())
+
     def __len__(self) -> int:
         """Number of frames, repeated ones included."""
         return len(self.timestamps)

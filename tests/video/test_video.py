@@ -430,9 +430,9 @@ def test_kept_frames_are_handed_out_as_they_are_and_cannot_be_written_to(cfr):
     store.frames(str(cfr), times, SIZE)
     claims, own = store.claim(str(cfr), times, SIZE)
     again = store.frames(str(cfr), times, SIZE)
-    assert not own and again.timestamps.tolist() == [stamp for stamp, _ in claims]
-    for image, (_, kept) in zip(again.images, claims, strict=True):
-        assert image is kept  # nothing is copied before an observation is filled
+    assert not own and again.timestamps.tolist() == [claim.stamp for claim in claims]
+    for image, claim in zip(again.images, claims, strict=True):
+        assert image is claim.pixels  # nothing is copied before an observation is filled
         with pytest.raises(ValueError, match="read-only"):
             image[:] = 0
     store.close()

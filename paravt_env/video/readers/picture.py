@@ -7,7 +7,7 @@ a phone or a front camera stores beside the picture. Run its tests:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -50,10 +50,11 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     The matrix (ISO/IEC 14496-12, 6.2.2) maps a stored pixel (x, y) to the shown
     (a x + c y, b x + d y), y downwards.
     """
-    if SideData.DISPLAYMATRIX not in frame.side_data:
+    sides: Any = frame.side_data  # its stub types the values as texts
+    side = sides.get(SideData.DISPLAYMATRIX)
+    if side is None:
         return UPRIGHT
-    side = frame.side_data[SideData.DISPLAYMATRIX]
-    a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(side, np.int32)[:5].tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return Orientation(False, a < 0, d < 0)
     return Orientation(True, c < 0, b < 0)

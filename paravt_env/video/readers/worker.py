@@ -93,7 +93,9 @@ class Worker:
         if isinstance(result, Frames):
             shape = list(result.pixels.shape)
             raw = np.ascontiguousarray(result.pixels).data.cast("B") if len(result) else b""
-            return {"result": {"shape": shape, "timestamps": result.timestamps.tolist()}}, raw
+            slow = None if result.slow is None else result.slow.tolist()
+            about = {"shape": shape, "timestamps": result.timestamps.tolist(), "slow": slow}
+            return {"result": about}, raw
         return {"result": result}, b""
 
     def open(self, name: str, target: str, path: str) -> None:

@@ -299,7 +299,9 @@ class PendingFrames:
         if not self._claims:
             return Frames.empty(self._size)
         shown = [one.result() if isinstance(one, Future) else one for one in self._claims]
-        return Frames([pixels for _, pixels in shown], np.array([t for t, _ in shown], float))
+        slow = np.array([one.slow for one in shown])
+        stamps = np.array([one.stamp for one in shown], float)
+        return Frames([one.pixels for one in shown], stamps, slow if slow.any() else None)
 
     def _claim(self, times: np.ndarray) -> tuple[list[Claim], set[Future[Shown]]]:
         return self._store.claim(self._path, times, self._size, self._deadline, self._timeout)
