@@ -16,7 +16,7 @@ from paravt_env.budget import FrameBudget, make_budget
 from paravt_env.common.names import known_name
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
-from paravt_env.video.readers.backends import ISOLATION, check_backend
+from paravt_env.video.readers.backends import ISOLATION, check_backend, check_device
 
 OVERVIEW_SAMPLING = ("exact", "snap")
 """How overview frames are chosen: the frame on screen, or a key frame near it."""
@@ -60,6 +60,7 @@ class EnvSettings:
         video_isolation: `thread`; `process`, where a decoder that hangs or crashes is killed and
             costs one window; `auto`, a process for the back ends that need it (decord).
         backend: Video back end: `pyav`, `decord`, `torchcodec` or `auto`.
+        video_device: Where the back end decodes: `cpu`; `cuda` or `cuda:N` with `torchcodec` only.
         disk_cache_bytes: The most that decoded frames may take under `$PARAVT_CACHE`, shared by all
             processes of the machine; 0 keeps them in memory only.
 
@@ -92,6 +93,7 @@ class EnvSettings:
     video_workers: int = 2
     video_isolation: str = "auto"
     backend: str = "pyav"
+    video_device: str = "cpu"
     disk_cache_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -117,6 +119,7 @@ class EnvSettings:
             )
         make_budget(self.frame_budget)
         check_backend(self.backend)
+        check_device(self.backend, self.video_device)
         known_name("video_isolation", self.video_isolation, ISOLATION)
         known_name("overview_sampling", self.overview_sampling, OVERVIEW_SAMPLING)
         _check("disk_cache_bytes", self.disk_cache_bytes, int, 0)

@@ -125,6 +125,7 @@ class Simulation:
                     workers=self.settings.video_workers,
                     isolation=self.settings.video_isolation,
                     disk_bytes=self.settings.disk_cache_bytes,
+                    device=self.settings.video_device,
                 ),
                 DecodePool(self.settings.video_workers),
                 os.getpid(),

@@ -18,6 +18,9 @@ HEVC_IDR = (19, 20)
 LENGTH_AT = {"h264": 4, "hevc": 21}
 """Where a configuration (avcC, hvcC) holds the bytes of a length, less one."""
 MARK = re.compile(rb"\x00\x00\x01")
+X264 = re.compile(rb"x264 - core (\d{1,6})")
+FIRST_444 = 151
+"""The first build of x264 whose 4:4:4 is the standard's."""
 HEAD = 1024
 """Bytes of a NAL unit that are looked at."""
 SHAPES = "IPBS"
@@ -97,6 +100,16 @@ def _recovery_count(messages: bytes) -> int | None:
             return int(bits[zeros : 2 * zeros + 1] or "1", 2) - 1
         at += size
     return None
+
+
+def x264_build(data: bytes) -> int | None:
+    """The build of x264 that the note in a file's first packet names.
+
+    >>> x264_build(b"...x264 - core 120 r2120")
+    120
+    """
+    note = X264.search(data)
+    return int(note[1]) if note else None
 
 
 def starts_anew(codec: str, data: bytes, length: int) -> bool:

@@ -217,6 +217,7 @@ class IsolatedReader:
         self._worker = worker = self._pool.borrow()
         backend = self._pool.backend
         where = {"name": backend.name, "target": backend.target, "path": self.path}
+        where["device"] = backend.device
         worker.ask({"do": "open", "with": where}, self.path, deadline)
         return worker
 

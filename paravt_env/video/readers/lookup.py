@@ -150,7 +150,7 @@ def _read_packets(
                 continue
             if packet.pts is None:
                 timeless = True
-                if not keys:
+                if len(starts) < 2:  # nothing, or what leads into a cut: it is never shown
                     continue
                 reason = "holds packets without presentation times: give them times with "
                 raise VideoError(path, f"{reason}{REMUX}")

@@ -29,8 +29,7 @@ def open_video(path: str) -> tuple[av.container.InputContainer, av.VideoStream]:
         why = getattr(error, "strerror", None) or str(error)
         reason = f"is not a video that FFmpeg can open, or is truncated ({why}): "
         raise VideoError(path, f"{reason}copy or download it again") from error
-    cover = av.stream.Disposition.attached_pic
-    videos = [stream for stream in container.streams.video if not stream.disposition & cover]
+    videos = moving_tracks(container)
     name = container.format.name
     if not videos or name in NOT_VIDEO or name.endswith("_pipe"):  # png_pipe, ppm_pipe, ...
         has = "only audio" if container.streams.audio else "no video"
@@ -42,6 +41,12 @@ def open_video(path: str) -> tuple[av.container.InputContainer, av.VideoStream]:
         raise VideoError(path, "the video track has no picture size: the file is damaged")
     stream.codec_context.thread_count = 1
     return container, stream
+
+
+def moving_tracks(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """The video tracks that are no cover picture."""
+    cover = av.stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def main_track(videos: Sequence[av.VideoStream]) -> av.VideoStream:

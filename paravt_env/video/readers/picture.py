@@ -60,6 +60,11 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     return Orientation(True, c < 0, b < 0)
 
 
+def is_untagged_hd(frame: av.VideoFrame) -> bool:
+    """Whether a frame names no colour matrix and is large enough to be BT.709."""
+    return frame.colorspace == UNNAMED and frame.height >= HD_LINES
+
+
 class Converter:
     """Converts frames to RGB; keeps the scaler, so one a thread."""
 
@@ -70,8 +75,7 @@ class Converter:
         """The upright picture, uint8 (*size, 3), a copy."""
         turn = orientation(frame)
         height, width = reversed(size) if turn.transposed else size
-        untagged = frame.colorspace == UNNAMED and frame.height >= HD_LINES
-        colour = {"src_colorspace": Colorspace.ITU709} if untagged else {}
+        colour = {"src_colorspace": Colorspace.ITU709} if is_untagged_hd(frame) else {}
         rgb = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation="BILINEAR", threads=1, **colour
         )

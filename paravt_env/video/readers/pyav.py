@@ -22,9 +22,16 @@ from collections.abc import Iterator
 import av
 import numpy as np
 
+from paravt_env.video.readers.bitstream import FIRST_444, x264_build
 from paravt_env.video.readers.counted import CountedRuns
 from paravt_env.video.readers.lookup import last_end
-from paravt_env.video.readers.picture import UPRIGHT, Orientation, orientation
+from paravt_env.video.readers.opening import moving_tracks
+from paravt_env.video.readers.picture import (
+    UPRIGHT,
+    Orientation,
+    is_untagged_hd,
+    orientation,
+)
 from paravt_env.video.readers.runs import TimedRuns
 from paravt_env.video.readers.table import FrameTable, read_frame_table
 from paravt_env.video.readers.track import Found
@@ -69,6 +76,24 @@ class PyAVReader(TimedRuns, CountedRuns):
     def is_mirrored(self) -> bool:
         """Whether turning alone does not put the picture upright."""
         return self._turn.transposed ^ self._turn.left_right ^ self._turn.up_down
+
+    @property
+    def tracks(self) -> int:
+        """How many tracks of moving pictures the file holds."""
+        return len(moving_tracks(self._container))
+
+    @property
+    def needs_note(self) -> bool:
+        """Whether only a decoder that has read the first packet shows the right pictures."""
+        packet = self._first_packet() if self._may_need_note() else None
+        build = None if packet is None else x264_build(bytes(packet))
+        return build is not None and build < FIRST_444
+
+    @property
+    def is_untagged_hd(self) -> bool:
+        """Whether the picture names no colour matrix and is taken as BT.709."""
+        frame = self._first_shown
+        return frame is not None and is_untagged_hd(frame)
 
     @property
     def has_times(self) -> bool:
@@ -149,10 +174,10 @@ class PyAVReader(TimedRuns, CountedRuns):
 
     @functools.cached_property
     def _turn(self) -> Orientation:
-        frame = self._first_frame()
-        return UPRIGHT if frame is None else orientation(frame)
+        return UPRIGHT if self._first_shown is None else orientation(self._first_shown)
 
-    def _first_frame(self) -> av.VideoFrame | None:
+    @functools.cached_property
+    def _first_shown(self) -> av.VideoFrame | None:
         context = self._stream.codec_context
         context.skip_frame = "DEFAULT"
         packets: Iterator[av.Packet]

@@ -88,18 +88,23 @@ class Track:
         x264 before its build 151 coded 4:4:4 in a way of its own: a decoder that has not read the
         build decodes other pictures.
         """
-        context = self._stream.codec_context
-        if self._primed or context.name != "h264" or "444" not in (context.pix_fmt or ""):
+        if self._primed or not self._may_need_note():
             return
+        first = self._first_packet()
         self._primed = True
-        if self._keys.needs_reopening:
-            self._reopen()
-            self._primed = True
-        else:
-            self._container.seek(self._keys.first, stream=self._stream, backward=True)
-        first = next(self._container.demux(self._stream), None)
         if first is not None and first.size:
             first.decode()  # what it returns, if anything, is flushed by the next seek
+
+    def _may_need_note(self) -> bool:
+        context = self._stream.codec_context
+        return context.name == "h264" and "444" in (context.pix_fmt or "")
+
+    def _first_packet(self) -> av.Packet | None:
+        if self._order is not None or self._keys.needs_reopening:
+            self._reopen()
+        else:
+            self._container.seek(self._keys.first, stream=self._stream, backward=True)
+        return next(self._container.demux(self._stream), None)
 
     def _ticks(self, times: np.ndarray) -> list[int]:
         """Instants in the stream's time base; a timestamp that was returned maps to its frame."""

@@ -98,10 +98,10 @@ class Worker:
             return {"result": about}, raw
         return {"result": result}, b""
 
-    def open(self, name: str, target: str, path: str) -> None:
+    def open(self, name: str, target: str, path: str, device: str) -> None:
         """Open a file with the back end at `target`."""
         self.close()
-        self._reader = Backend(name, target, "").load()(path)
+        self._reader = Backend(name, target, "", device).load()(path)
 
     def info(self) -> Message:
         """The fields of `VideoInfo`."""
