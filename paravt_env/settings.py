@@ -118,8 +118,8 @@ class EnvSettings:
                 "max_turns=0 leaves no turn at all: set force_answer=True or max_turns >= 1"
             )
         make_budget(self.frame_budget)
-        check_backend(self.backend)
         check_device(self.backend, self.video_device)
+        check_backend(self.backend)
         known_name("video_isolation", self.video_isolation, ISOLATION)
         known_name("overview_sampling", self.overview_sampling, OVERVIEW_SAMPLING)
         _check("disk_cache_bytes", self.disk_cache_bytes, int, 0)

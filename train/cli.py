@@ -145,7 +145,14 @@ def data(argv: Sequence[str]) -> int:
     parser.add_argument("--tasks", default="synthetic", help="task set or JSONL manifest")
     parser.add_argument("--root", help="folder of the videos")
     parser.add_argument("--output", help="materialize: folder of the new files")
-    parser.add_argument("--open", action="store_true", help="validate: open every video, too")
+    parser.add_argument(
+        "--open",
+        action="store_true",
+        help="validate: read each video, too: its ends, an overview, a crop in the middle",
+    )
+    parser.add_argument(
+        "--thorough", action="store_true", help="validate: --open, and 20 random windows of each"
+    )
     parser.add_argument(
         "--option",
         action="append",

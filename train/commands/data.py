@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paravt_env.span import parse_span
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
 from paravt_env.tasksets.base import TaskList, missing_videos
@@ -25,9 +23,7 @@ from paravt_env.tasksets.made.synthetic.generate import plan_tasks
 from paravt_env.tasksets.made.synthetic.stats import format_table, stats
 from paravt_env.tasksets.made.synthetic.world import WorldSettings
 from paravt_env.tasksets.published.materialize import materialize
-from paravt_env.tasksets.rows import Problem
-from paravt_env.video.store.store import FrameStore
-from paravt_env.video.types import VideoError
+from train.commands.validation import absent_videos, broken_videos
 from train.common.console import printable
 from train.common.errors import ConfigError
 
@@ -158,50 +154,13 @@ def _validate(source: str, args: argparse.Namespace) -> int:
     tasks = load_tasks(name, **options, strict=False)
     assert isinstance(tasks, TaskList)
     problems = [*tasks.problems, *absent_videos(tasks)]
-    if args.open:
-        problems += broken_videos(tasks)
+    if args.open or args.thorough:
+        problems += broken_videos(tasks, thorough=args.thorough)
     for problem in problems:
         print(printable(str(problem)))
     print(described(args.split or source, tasks))
     print(f"  {len(problems)} problems")
     return 1 if problems else 0
-
-
-def absent_videos(tasks: TaskList) -> Iterator[Problem]:
-    """One problem for each video that is not there, at the first row that names it."""
-    missing = missing_videos(tasks)
-    for task in tasks:
-        if count := missing.pop(task.video, 0):
-            message = f"no such file: {task.video} ({count} tasks)"
-            yield Problem(tasks.place_of(task.id), "video", message)
-
-
-def broken_videos(tasks: TaskList) -> Iterator[Problem]:
-    """Open every video that is there: those that cannot be read, evidence past the end."""
-    store = FrameStore()
-    durations: dict[str, float] = {}
-    missing = missing_videos(tasks)
-    try:
-        for task in tasks:
-            if task.video in missing:
-                continue
-            place = tasks.place_of(task.id)
-            if task.video not in durations:
-                try:
-                    durations[task.video] = store.info(task.video).duration
-                except VideoError as error:
-                    durations[task.video] = 0.0
-                    yield Problem(place, "video", str(error))
-            duration = durations[task.video]
-            gold = parse_span(task.answer) if task.kind == "grounding" else None
-            spans = {"evidence": task.evidence, "answer": (gold,) if gold else ()}
-            for field, values in spans.items():
-                if duration and any(end > duration for _, end in values):
-                    end = max(end for _, end in values)
-                    message = f"ends at {end:g} s, the video at {duration:g} s"
-                    yield Problem(place, field, message)
-    finally:
-        store.close()
 
 
 def _materialize(args: argparse.Namespace) -> int:
