@@ -113,6 +113,25 @@ def test_validate_reads_what_a_run_would_read(
     assert asked == [2, 8, 16, 64, *[16] * 21]
 
 
+def test_validate_counts_the_cues_that_are_left_out(
+    clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(clip, tmp_path / "v.mp4")
+    (tmp_path / "a.srt").write_text("1\n0:05 --> 0:02\nx\n\n2\n0:06 --> 0:07\ny\n")
+    (tmp_path / "b.srt").write_text("no times")
+    path = write_rows(
+        tmp_path / "t.jsonl",
+        {**ROW, "subtitles": "a.srt"},
+        {**ROW, "id": "b", "subtitles": "b.srt"},
+        {**ROW, "id": "c", "subtitles": "b.srt"},
+    )
+    assert data(capsys, "validate", path)[0] == 0
+    status, lines = data(capsys, "validate", path, "--open")
+    assert status == 1 and lines[-1] == "  2 problems"
+    assert "line 1: field 'subtitles'" in lines[0] and "1 cues left out, 1 read" in lines[0]
+    assert "line 2: field 'subtitles'" in lines[1] and "not SubRip" in lines[1]
+
+
 def test_validate_says_what_a_file_lacks_and_not_that_it_is_damaged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

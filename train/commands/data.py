@@ -23,7 +23,7 @@ from paravt_env.tasksets.made.synthetic.generate import plan_tasks
 from paravt_env.tasksets.made.synthetic.stats import format_table, stats
 from paravt_env.tasksets.made.synthetic.world import WorldSettings
 from paravt_env.tasksets.published.materialize import materialize
-from train.commands.validation import absent_videos, broken_videos
+from train.commands.validation import absent_videos, broken_subtitles, broken_videos
 from train.common.console import printable
 from train.common.errors import ConfigError
 
@@ -155,7 +155,7 @@ def _validate(source: str, args: argparse.Namespace) -> int:
     assert isinstance(tasks, TaskList)
     problems = [*tasks.problems, *absent_videos(tasks)]
     if args.open or args.thorough:
-        problems += broken_videos(tasks, thorough=args.thorough)
+        problems += [*broken_videos(tasks, thorough=args.thorough), *broken_subtitles(tasks)]
     for problem in problems:
         print(printable(str(problem)))
     print(described(args.split or source, tasks))

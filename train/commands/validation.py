@@ -12,8 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from paravt_env.span import parse_span
+from paravt_env.task import TaskError
 from paravt_env.tasksets.base import TaskList, missing_videos
 from paravt_env.tasksets.rows import Problem
+from paravt_env.tasksets.subtitle_files import SubtitleFile
 from paravt_env.video.sampler import overview_times, window_times
 from paravt_env.video.store.store import FrameStore
 from paravt_env.video.types import VideoError
@@ -31,6 +33,23 @@ def absent_videos(tasks: TaskList) -> Iterator[Problem]:
         if count := missing.pop(task.video, 0):
             message = f"no such file: {task.video} ({count} tasks)"
             yield Problem(tasks.place_of(task.id), "video", message)
+
+
+def broken_subtitles(tasks: TaskList) -> Iterator[Problem]:
+    """One problem for each subtitle file that cannot be read, or whose cues are left out."""
+    seen: set[str] = set()
+    for task in tasks:
+        lines = task.subtitles
+        if not isinstance(lines, SubtitleFile) or lines.path in seen:
+            continue
+        seen.add(lines.path)
+        place = tasks.place_of(task.id)
+        try:
+            if lines.skipped:
+                message = f"{lines.path}: {lines.skipped} cues left out, {len(lines)} read: times "
+                yield Problem(place, "subtitles", f"{message}reversed, negative or unreadable")
+        except TaskError as error:
+            yield Problem(place, "subtitles", str(error))
 
 
 def broken_videos(tasks: TaskList, thorough: bool = False) -> Iterator[Problem]:
