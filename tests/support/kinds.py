@@ -53,6 +53,20 @@ def write_intra_refresh(path: Path) -> Path:
     return write_x264(path, "intra-refresh=1:keyint=25:scenecut=0:bframes=3:crf=20")
 
 
+def write_mpeg2(path: Path, frames: int = 100) -> Path:
+    """MPEG-2 with B pictures, as discs and broadcasts hold it."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg2video", rate=FPS)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream.codec_context.gop_size, stream.codec_context.max_b_frames = 24, 2
+        for i in range(frames):
+            frame = av.VideoFrame.from_ndarray(burn(i), "rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, FPS)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
 def write_old_444(path: Path) -> Path:
     """Lossless 4:4:4 whose note says that x264 of 2011 wrote it, so that decoders predict as it."""
     params = "qp=0:cabac=0:8x8dct=1:keyint=12:min-keyint=12:scenecut=0:bframes=2"

@@ -18,6 +18,7 @@ from support.kinds import (
     write_colour,
     write_intra_refresh,
     write_late_decode_times,
+    write_mpeg2,
     write_old_444,
     write_oriented,
     write_packed,
@@ -84,6 +85,10 @@ def made(folder: Path, kind: str) -> tuple[Path, np.ndarray]:
         return write_packed(path, write_video(folder / "one_b.avi", b_frames=1, **asp)), plain
     if kind == "divx.avi":
         return write_video(path, b_frames=2, **asp), plain
+    if kind.startswith("mpeg2"):
+        return write_mpeg2(path), plain
+    if kind == "h264_no_b.avi":
+        return write_video(path, frames=100, fps=FPS, b_frames=0), plain
     if kind.startswith("h264."):
         return write_video(path, frames=100, fps=FPS), plain
     if kind == "h264_open.avi":
@@ -105,6 +110,7 @@ def made(folder: Path, kind: str) -> tuple[Path, np.ndarray]:
 KINDS = ["refresh.mp4", "refresh.mkv", "refresh.ts", "old_444.mp4", "plain_i.mp4", "packed.avi"]
 KINDS += ["divx.avi", "h264.avi", "h264.asf", "h264.mxf", "h264_open.avi", "no_table.mp4"]
 KINDS += ["no_table_hevc.mp4", "late.ts", "late_hevc.ts", "rare_end.mp4", "theora"]
+KINDS += ["h264_no_b.avi", "mpeg2.mpg", "mpeg2.ts"]
 LENGTHS = {"rare_end.mp4": 29.958 + 4.0, "old_444.mp4": 2.4}
 
 
@@ -167,6 +173,19 @@ def test_a_decoder_is_started_further_back_only_where_it_must(folder, monkeypatc
     np.testing.assert_array_equal([frame.pixels[0] for frame in again], frames.pixels)
     assert 10 < sum(frame.slow is not None and frame.slow.all() for frame in again) < 60
     assert set(attempts) == {0, 1}
+
+
+def test_a_seek_that_makes_times_up_is_not_believed(folder):
+    """In MPEG program streams the packets after a seek have other times than in a pass."""
+    path, _ = made(folder, "mpeg2.mpg")
+    reader = PyAVReader(str(path))
+    frames = reader.frames_at(np.arange(100) / FPS + 0.01, SIZE)
+    assert frames.slow is not None and 10 < frames.slow_count < 90
+    reader.close()
+    store = FrameStore(isolation="process")
+    again = store.frames(str(path), np.arange(100) / FPS + 0.01, SIZE)
+    assert again.slow_count > 10 and store.frames(str(path), np.array([0.01]), SIZE).slow is None
+    store.close()
 
 
 def test_times_that_packets_do_not_hold_are_those_of_the_decoders_order(folder):

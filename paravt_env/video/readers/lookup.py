@@ -97,7 +97,7 @@ def _look(
 ) -> PassKeyFrames | DisplayOrder | None:
     context = stream.codec_context
     reorders = context.name in REORDERED and context.reorder_depth > 0
-    if reorders and container.format.name == "avi":
+    if context.name in REORDERED and container.format.name == "avi":
         return read_order(path)
     if "mp4" not in container.format.name or not _covers(stream):
         return _read_packets(container, stream, path, reorders)

@@ -41,6 +41,9 @@ class KeyFrames(Protocol):
     def missing(self, tick: int) -> bool:
         """Whether data that is gone from the file may be the frame on screen at `tick`."""
 
+    def knows(self, pts: int) -> bool:
+        """Whether a key frame is shown at `pts`: after a seek, some demuxers make times up."""
+
 
 class IndexKeyFrames:
     """Key frames by the index of an mp4, whose entries hold decode times."""
@@ -89,6 +92,10 @@ class IndexKeyFrames:
         j = self._entries.search_timestamp(after + 1, backward=False)
         return tick, (after + self._entries[j].timestamp) // 2 if j >= 0 else self.end_pts
 
+    def knows(self, pts: int) -> bool:
+        """Always: an mp4's times come from its tables."""
+        return True
+
     def missing(self, tick: int) -> bool:
         """See `KeyFrames.missing`."""
         # a lost packet with a decode time up to `tick` may be the frame shown then
@@ -121,6 +128,10 @@ class PassKeyFrames:
         i = bisect.bisect_right(self.keys, tick)
         near = self.keys[max(0, i - 1)], self.keys[min(i, len(self.keys) - 1)]
         return self.targets[near[0]], self.targets[near[1]]
+
+    def knows(self, pts: int) -> bool:
+        """See `KeyFrames.knows`."""
+        return pts in self.targets
 
     def missing(self, tick: int) -> bool:
         """Never known: the pass saw the packets that there are."""

@@ -28,8 +28,14 @@ FURTHER_BACK = (0, 1, 2, 4)
 """Key frames before the nearest at which a decoder starts, by attempt; then the file's start."""
 
 
+PATIENCE = 3
+"""Seeks that end at key frames of unknown times before the file is read from its start."""
+
+
 class TimedRuns(Track):
     """Decodes the frames on screen at given ticks by the presentation times of their packets."""
+
+    _lost_track = False  # whether a seek ended where the pass over the packets saw no key frame
 
     def _decode(self, ticks: set[int], size: Size, deadline: float | None, slow: set[int]) -> Found:
         """Frames by their own times; those that only a later attempt gives are added to `slow`."""
@@ -41,11 +47,12 @@ class TimedRuns(Track):
             left = {tick for tick in ticks - found.keys() if not self._keys.missing(tick)}
             if not left:
                 break
+            self._lost_track = False
             try:
                 self._run(left, back, size, deadline, found)
             except av.FFmpegError as failed:
                 error = failed
-            if attempt:
+            if attempt or self._lost_track:
                 slow |= left & found.keys()
         lost = sorted(ticks - found.keys())
         if not lost:
@@ -106,6 +113,7 @@ class TimedRuns(Track):
         self._prime()
         at = tick
         left = back
+        strangers = 0
         while True:
             key = self._keys.before(at)
             at_start = key <= self._keys.first or left is None
@@ -128,6 +136,11 @@ class TimedRuns(Track):
                 if key_pts is None:
                     if not packet.is_keyframe:
                         continue
+                    if not at_start and not self._keys.knows(packet.pts):
+                        self._lost_track = True
+                        strangers += 1
+                        left = left if strangers < PATIENCE else None
+                        break
                     if not at_start and (packet.pts > tick or left or not self._is_entry(packet)):
                         left = left and left - (packet.pts <= tick)
                         break
