@@ -134,41 +134,44 @@ def _read_packets(
     # mkv is searched by when frames are shown, everything else by when they are decoded
     by_dts = "matroska" not in container.format.name
     base = stream.time_base or 1
-    still = one_frame(stream)
+    still, seam = one_frame(stream), float(SEAM / base)
     keys: dict[int, int] = {}
     starts: list[int] = []
     delays: set[int] = set()
-    first_key = end = 0
+    first_key = latest = end = 0
     stored: int | None = None
     delay: int | None = None
     timeless = False
     try:
-        for packet in container.demux(stream):
+        for packet in container.demux(stream):  # hundreds of thousands: each look costs
+            pts = packet.pts
             if packet.size == 0:
-                if packet.pts is not None:  # Theora's "once more the last picture"
-                    end = max(end, packet.pts + lasts(packet, still))
+                if pts is not None:  # Theora's "once more the last picture"
+                    end = max(end, pts + lasts(packet, still))
                 continue
-            if packet.pts is None:
+            if pts is None:
                 timeless = True
                 if len(starts) < 2:  # nothing, or what leads into a cut: it is never shown
                     continue
                 reason = "holds packets without presentation times: give them times with "
                 raise VideoError(path, f"{reason}{REMUX}")
-            if packet.dts is not None:
+            dts = packet.dts
+            if dts is not None:
                 if delay is not None and len(delays) < 2:
                     delays.add(delay)
-                delay = packet.pts - packet.dts  # the last one is made up by some demuxers
-                if stored is not None and packet.dts < stored - SEAM / base:
+                delay = pts - dts  # the last one is made up by some demuxers
+                if stored is not None and dts < stored - seam:
                     at = float((end - min(starts, default=end)) * base)
                     reason = f"is two recordings joined at {at:.2f} s, where its times step back"
                     raise VideoError(path, f"{reason}: make them one with {REMUX}")
-                stored = packet.dts
+                stored = dts
             if packet.is_keyframe:
-                first_key = packet.pts if not keys else first_key
-                keys[packet.pts] = packet.dts if by_dts and packet.dts is not None else packet.pts
-            if keys and packet.pts >= first_key:  # what precedes it cannot be decoded
-                starts.append(packet.pts)
-                end = max(end, packet.pts + lasts(packet, still))
+                first_key = pts if not keys else first_key
+                keys[pts] = dts if by_dts and dts is not None else pts
+            if keys and pts >= first_key:  # what precedes it cannot be decoded
+                starts.append(pts)
+                if pts >= latest:
+                    latest, end = pts, max(end, pts + lasts(packet, still))
     except av.FFmpegError as error:
         raise VideoError(path, f"cannot be read ({error.strerror}): the file is damaged") from error
     if not keys:

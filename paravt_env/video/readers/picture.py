@@ -66,14 +66,17 @@ def is_untagged_hd(frame: av.VideoFrame) -> bool:
 
 
 class Converter:
-    """Converts frames to RGB; keeps the scaler, so one a thread."""
+    """Converts frames of one file to RGB; keeps the scaler, so one a thread."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
+        self._turn: Orientation | None = None
 
     def convert(self, frame: av.VideoFrame, size: Size) -> np.ndarray:
         """The upright picture, uint8 (*size, 3), a copy."""
-        turn = orientation(frame)
+        if self._turn is None:  # of the file; and PyAV keeps a frame alive that was asked for it
+            self._turn = orientation(frame)
+        turn = self._turn
         height, width = reversed(size) if turn.transposed else size
         colour = {"src_colorspace": Colorspace.ITU709} if is_untagged_hd(frame) else {}
         rgb = self._reformatter.reformat(
