@@ -53,6 +53,20 @@ def write_intra_refresh(path: Path) -> Path:
     return write_x264(path, "intra-refresh=1:keyint=25:scenecut=0:bframes=3:crf=20")
 
 
+def write_plain_i(path: Path, source: Path) -> Path:
+    """An mp4 of an open-GOP one whose key frames no longer say that a decoder may start there."""
+
+    def forget(packet: av.Packet) -> None:
+        data, at = bytearray(bytes(packet)), 0
+        while at < len(data):
+            if data[at + 4] & 0x1F == 6:  # supplemental information becomes filler
+                data[at + 4] = 12
+            at += 4 + int.from_bytes(data[at : at + 4], "big")
+        packet.update(bytes(data))
+
+    return remux(source, path, forget)
+
+
 def write_mpeg2(path: Path, frames: int = 100) -> Path:
     """MPEG-2 with B pictures, as discs and broadcasts hold it."""
     with av.open(str(path), "w") as out:

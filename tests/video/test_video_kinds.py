@@ -8,11 +8,13 @@ and frames must come at the times at which the file's writer put them.
 from __future__ import annotations
 
 import functools
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from support.builders import ListTasks, make_task
 from support.kinds import (
     FPS,
     write_colour,
@@ -22,6 +24,7 @@ from support.kinds import (
     write_old_444,
     write_oriented,
     write_packed,
+    write_plain_i,
     write_rare_end,
     write_tracks,
     write_without_reorder_table,
@@ -29,6 +32,7 @@ from support.kinds import (
 )
 from support.videos import HEIGHT, WIDTH, burn, read_index, write_cut, write_video
 
+from paravt_env.env import LongVideoEnv
 from paravt_env.video import FrameStore, VideoError, overview_times, window_times
 from paravt_env.video.readers.lookup import _known
 from paravt_env.video.readers.order import DisplayOrder
@@ -80,7 +84,8 @@ def made(folder: Path, kind: str) -> tuple[Path, np.ndarray]:
     if kind == "old_444.mp4":
         return write_old_444(path), plain[:60]
     if kind == "plain_i.mp4":
-        return write_x264(path, "keyint=20:open-gop=1:bframes=3:scenecut=0:crf=20"), plain
+        params = "keyint=20:open-gop=1:bframes=3:scenecut=0:crf=20"
+        return write_plain_i(path, write_x264(folder / "open_gop.mp4", params)), plain
     if kind == "packed.avi":
         return write_packed(path, write_video(folder / "one_b.avi", b_frames=1, **asp)), plain
     if kind == "divx.avi":
@@ -173,6 +178,18 @@ def test_a_decoder_is_started_further_back_only_where_it_must(folder, monkeypatc
     np.testing.assert_array_equal([frame.pixels[0] for frame in again], frames.pixels)
     assert 10 < sum(frame.slow is not None and frame.slow.all() for frame in again) < 60
     assert set(attempts) == {0, 1}
+
+
+def test_key_frames_that_promise_nothing_are_no_place_to_start(folder):
+    path, _ = made(folder, "plain_i.mp4")
+    reader = PyAVReader(str(path))
+    assert len(reader.split(np.arange(100) / FPS)) == 1, "one run, not one from the start for each"
+    late, early = (reader.frames_at(np.array([time]), SIZE) for time in (3.0, 0.1))
+    reader.close()
+    assert late.slow_count == 1 and early.slow is None
+    reader = PyAVReader(str(folder / "open_gop.mp4"))
+    assert len(reader.split(np.arange(100) / FPS)) == 5
+    reader.close()
 
 
 def test_a_seek_that_makes_times_up_is_not_believed(folder):
@@ -291,3 +308,42 @@ def test_of_several_tracks_the_default_one_or_the_largest(folder, sizes, marked,
     assert (reader.info.height, reader.info.width, reader.track) == (*sizes[chosen], chosen)
     assert read_index(reader.frames_at(np.array([0.2]), SIZE).pixels[0]) == 100 * chosen + 5
     reader.close()
+
+
+# --- what an environment tells ------------------------------------------------------------------
+
+
+def test_an_environment_counts_the_slow_frames_of_overview_and_crops(folder):
+    path, _ = made(folder, "mpeg2.mpg")
+    for isolation in ("thread", "process"):
+        env = LongVideoEnv(
+            ListTasks([make_task(str(path))]),
+            frame_size=(32, 64),
+            frame_budget=8,
+            crop_fps=4.0,
+            video_isolation=isolation,
+        )
+        slow = env.reset(seed=0)[1]["slow_frames"]
+        assert 0 < slow <= 8
+        action = env.action_space.sample() | {"completion": "", "answer": ""}
+        crops = np.zeros_like(action["crops"])
+        crops[0] = 2.5, 3.5
+        mask = np.zeros_like(action["crop_mask"])
+        mask[0] = 1
+        info = env.step(action | {"crops": crops, "crop_mask": mask})[4]
+        assert (info["frames_seen"], info["slow_frames"]) == (12, slow + 4)
+        env.close()
+
+
+@pytest.mark.parametrize("square, width", [(False, WIDTH), (True, 2 * WIDTH)])
+def test_the_width_of_pixels_that_are_not_square(folder, square, width):
+    path = write_video(folder / f"wide{square}.mp4", frames=8, pixel_aspect=Fraction(2))
+    reader = PyAVReader(str(path))
+    assert (reader.info.width, reader.info.pixel_aspect) == (WIDTH, 2.0)
+    reader.close()
+    env = LongVideoEnv(
+        ListTasks([make_task(str(path))]), frame_size=SIZE, frame_budget=1, square_pixels=square
+    )
+    video = env.reset(seed=0)[0]["video"]
+    assert (int(video["width"].item()), int(video["height"].item())) == (width, HEIGHT)
+    env.close()

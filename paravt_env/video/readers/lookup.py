@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 import av
 
@@ -39,6 +40,7 @@ SEAM = 0.5
 _known: OrderedDict[FileId, PassKeyFrames | DisplayOrder | None] = OrderedDict()
 """What a look at the packets told; None: the index of an mp4 tells all."""
 _damaged: OrderedDict[FileId, None] = OrderedDict()
+_entries: OrderedDict[FileId, bool] = OrderedDict()
 _known_lock = threading.Lock()
 
 
@@ -60,6 +62,19 @@ def describe_packets(
             while len(_known) > KEPT_PASSES:
                 _known.popitem(last=False)
     return IndexKeyFrames(stream, file[1]) if known is None else known
+
+
+def has_entries(file: FileId, look: Callable[[], bool]) -> bool:
+    """Whether the key frames of a file are such that a decoder may start there, asked once."""
+    with _known_lock:
+        known = _entries.get(file)
+    if known is None:
+        known = look()
+        with _known_lock:
+            _entries[file] = known
+            while len(_entries) > KEPT_PASSES:
+                _entries.popitem(last=False)
+    return known
 
 
 def note_damage(file: FileId) -> None:

@@ -159,7 +159,7 @@ class PyAVReader(TimedRuns, CountedRuns):
         """What the frame on screen at `tick` depends on: two of one start are decoded together."""
         if self._order is not None:
             return self._order.restart(self._order.at(tick)[0]).tick
-        return self._keys.before(tick)
+        return self._keys.before(tick) if self._has_entries() else self._keys.first
 
     def _key_at(self, target: int) -> int | None:
         """When the key frame that a seek to `target` finds appears; None if it never does."""

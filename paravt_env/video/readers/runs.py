@@ -13,7 +13,7 @@ import numpy as np
 
 from paravt_env.video.deadline import check_deadline
 from paravt_env.video.readers.bitstream import h264_recovery
-from paravt_env.video.readers.lookup import REORDERED, is_damaged, note_damage
+from paravt_env.video.readers.lookup import REORDERED, has_entries, is_damaged, note_damage
 from paravt_env.video.readers.track import Found, Track
 from paravt_env.video.sampler import mark_wanted
 from paravt_env.video.types import Size, VideoError
@@ -112,7 +112,8 @@ class TimedRuns(Track):
         """
         self._prime()
         at = tick
-        left = back
+        left = back if tick <= self._keys.first_pts or self._has_entries() else None
+        self._lost_track |= left is None and self._keys.before(tick) > self._keys.first
         strangers = 0
         while True:
             key = self._keys.before(at)
@@ -156,6 +157,28 @@ class TimedRuns(Track):
         if self._stream.codec_context.name != "h264":
             return True
         return h264_recovery(bytes(packet), self._unit_length) == 0
+
+    def _has_entries(self) -> bool:
+        """Whether a decoder may start at the key frames of an mp4's index, asked once a file.
+
+        H.264 of some writers has I pictures there of which nothing says that later pictures do not
+        refer to earlier ones; FFmpeg does not call them key frames. All wanted frames are one run
+        from the start then.
+        """
+        if self._keys.needs_reopening or self._stream.codec_context.name != "h264":
+            return True
+        return has_entries(self._file, self._see_entries)
+
+    def _see_entries(self) -> bool:
+        for tick in ((self._keys.first_pts + self._keys.end_pts) // 2, self._keys.end_pts):
+            try:
+                self._container.seek(self._keys.target(tick), stream=self._stream, backward=True)
+                key = next((p for p in self._container.demux(self._stream) if p.size), None)
+            except av.FFmpegError:  # data is gone there: decoding says where
+                continue
+            if key is not None and not key.is_keyframe and not key.is_corrupt:
+                return False
+        return True
 
     def _keep(
         self, decoded: list, wanted: set[int], size: Size, frames: dict[int, np.ndarray]
