@@ -15,7 +15,7 @@ from paravt_env.video.readers.bitstream import (
     nal_units,
     starts_anew,
 )
-from paravt_env.video.readers.order import DisplayOrder, Restart, Shown
+from paravt_env.video.readers.order import DisplayOrder, Restart, Shown, places
 
 
 def packets(path):
@@ -83,6 +83,15 @@ def test_places_of_pictures_that_are_packed_or_not_coded():
     assert order("I", "P", "-", "-", "P") == [0, 1, 1, 1, 2]  # the same picture three times
     assert order("-", "I", "P") == [0, 0, 1]
     assert order("I", "PB") == [0, 1, 2]  # one more picture than packets
+
+
+def test_packed_pictures_have_places_or_are_refused():
+    four = np.arange(4)
+    assert places([0, 10, 20, 30], four, True, 10)[0].tolist() == [0, 10, 20, 30]
+    assert places([0, 20, 30], four, True, 10)[0].tolist() == [0, 10, 20, 30]  # 10 is absent
+    assert places([0, 10, 20], four, True, 10)[0].tolist() == [0, 10, 20, 30]  # the last is packed
+    assert places([0, 20, 40], four, True, 10) is None  # which two of five repeat?
+    assert places([0, 20, 40], four[:3], False, 10)[0].tolist() == [0, 20, 40]
 
 
 def test_restarts_count_what_is_shown_before_them():

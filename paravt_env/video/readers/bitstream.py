@@ -145,7 +145,7 @@ class Mpeg4:
         found = ""
         for match in MARK.finditer(data):
             at = match.end()
-            if data[at : at + 1] != b"\xb6" or len(data) < at + 4:
+            if data[at : at + 1] != b"\xb6" or len(data) < at + 3:
                 continue
             bits = "".join(f"{byte:08b}" for byte in data[at + 1 : at + 24])
             seconds = bits.find("0", 2)  # ones, a zero, a marker, the time, a marker

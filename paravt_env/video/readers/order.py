@@ -110,10 +110,39 @@ def _pass(
     if not ticks or not len(frames):
         raise VideoError(path, f"holds no picture that can be shown: {REENCODE}")
     still = one_frame(stream)
-    beyond = np.arange(1, len(frames) - len(ticks) + 1)  # packed pictures without a place
-    starts = np.concatenate([np.array(ticks), ticks[-1] + still * beyond])[: len(frames)]
+    placed = places(ticks, frames, shown.is_packed, still)
+    if placed is None:
+        reason = f"packs its pictures so that nothing tells their times: {REENCODE}"
+        raise VideoError(path, reason)
+    starts, frames = placed
     restarts = (Restart(0, ticks[0]), *(r for r in shown.restarts if r.frame))
     return DisplayOrder(starts, frames, restarts, int(starts[-1]) + still)
+
+
+def places(
+    ticks: list[int], frames: np.ndarray, is_packed: bool, still: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """When each place in the order of showing begins, and the frame there; None: nothing tells.
+
+    Mostly each packet gives a place. Where pictures are packed, a packet may also be absent in
+    the place of one that came with another: then there is a frame for each of the places from the
+    first to the last.
+
+    >>> places([0, 1, 2, 3], np.arange(4), True, 1)
+    (array([0, 1, 2, 3]), array([0, 1, 2, 3]))
+    >>> places([0, 2, 3], np.array([0, 1, 2, 3, 3]), True, 1)  # the packet of 1 is absent
+    (array([0, 1, 2, 3]), array([0, 1, 2, 3]))
+    """
+    more = len(frames) - len(ticks)
+    if is_packed:
+        every = np.arange(ticks[0], ticks[-1] + 1, still)
+        if len(every) == int(frames[-1]) + 1:
+            return every, np.arange(len(every))
+        steps = np.diff(ticks)
+        if not 0 <= more <= 1 or (len(steps) and steps.max() > 1.5 * steps.min()):
+            return None
+    beyond = ticks[-1] + still * np.arange(1, more + 1)  # a packed picture without a place
+    return np.concatenate([np.array(ticks), beyond])[: len(frames)], frames
 
 
 def one_frame(stream: av.VideoStream) -> int:
@@ -151,6 +180,7 @@ class Shown:
 
     def __init__(self) -> None:
         self.restarts: list[Restart] = []
+        self.is_packed = False  # whether a packet held more than one picture
         self._order: list[bool] = []  # of each picture as shown: whether a decoder returns it
         self._count = 0  # frames a decoder has returned so far, the waiting one left out
         self._waiting: bool | None = None
@@ -163,6 +193,7 @@ class Shown:
             self._release()
             self.restarts.append(Restart(self._count, tick))
         self._packed += max(0, len(pictures) - 1)
+        self.is_packed |= len(pictures) > 1
         if pictures == "-" and self._packed:
             self._packed -= 1
             return
