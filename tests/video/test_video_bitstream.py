@@ -90,7 +90,7 @@ def test_packed_pictures_have_places_or_are_refused():
     assert places([0, 10, 20, 30], four, True, 10)[0].tolist() == [0, 10, 20, 30]
     assert places([0, 20, 30], four, True, 10)[0].tolist() == [0, 10, 20, 30]  # 10 is absent
     assert places([0, 10, 20], four, True, 10)[0].tolist() == [0, 10, 20, 30]  # the last is packed
-    assert places([0, 20, 50], four, True, 10) is None  # which two of six repeat?
+    assert places([0, 20, 60], four, True, 10) is None  # which of seven repeat?
     assert places([0, 20, 40], four[:3], False, 10)[0].tolist() == [0, 20, 40]
 
 
