@@ -100,10 +100,12 @@ class Episode:
     untagged: bool = False
     stop_reason: StopReason | None = None
     frames_seen: int = 0
+    slow_frames: int = 0
 
     def __post_init__(self) -> None:
         """Count the overview; without a calling turn the first turn is the forced one."""
         self.frames_seen = len(self.overview.timestamps)
+        self.slow_frames = self.overview.slow_count
         self.must_answer = self.settings.max_turns == 0
 
     @property
@@ -136,9 +138,9 @@ class Episode:
             )
         self.turns.append(Turn(parsed=plan.parsed, crops=tuple(crops)))
         self.turn += 1
-        self.frames_seen += sum(
-            len(crop.frames.timestamps) for crop in crops if crop.frames is not None
-        )
+        decoded = [crop.frames for crop in crops if crop.frames is not None]
+        self.frames_seen += sum(len(frames.timestamps) for frames in decoded)
+        self.slow_frames += sum(frames.slow_count for frames in decoded)
         force_answer = self.settings.force_answer
         if plan.answer and (self.must_answer or not plan.calls):
             self.answer, self.untagged = plan.answer, plan.untagged
@@ -197,6 +199,7 @@ class Episode:
             "frame_budget": self.frame_budget,
             "crops": [_crop_info(crop) for crop in self.crops],
             "frames_seen": self.frames_seen,
+            "slow_frames": self.slow_frames,
             "turn": self.turn,
         }
 
