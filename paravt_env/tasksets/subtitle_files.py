@@ -8,6 +8,7 @@ tests/tasksets/test_tasksets_subtitles.py`.
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
 import math
@@ -71,7 +72,7 @@ def load_subtitles(path: str, offset: float = 0.0) -> tuple[Subtitle, ...]:
     try:
         if Path(path).stat().st_size > MAX_SUBTITLE_BYTES:
             raise TaskError(f"{path}: subtitles larger than {MAX_SUBTITLE_BYTES} bytes")
-        text = Path(path).read_bytes().decode("utf-8-sig", errors="replace")
+        text = _decoded(Path(path).read_bytes())
         lines = parse_json(text) if path.lower().endswith(".json") else parse_srt(text)
     except OSError as error:
         raise TaskError(f"{path}: cannot read the subtitles: {error}") from error
@@ -79,6 +80,12 @@ def load_subtitles(path: str, offset: float = 0.0) -> tuple[Subtitle, ...]:
         raise TaskError(f"{path}: {error}") from error
     shifted = (Subtitle(max(s - offset, 0.0), e - offset, text) for s, e, text in lines)
     return tuple(sorted((s for s in shifted if s.end > 0 and s.text), key=lambda s: s.start))
+
+
+def _decoded(data: bytes) -> str:
+    """Text in UTF-8, or in UTF-16 with a byte order mark."""
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
 
 
 def parse_srt(text: str) -> list[tuple[float, float, str]]:

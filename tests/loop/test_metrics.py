@@ -10,7 +10,7 @@ import pytest
 
 from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
-from train.loop.metrics import MetricsLogger, aggregate_rollouts, start_wandb
+from train.loop.metrics import MetricsLogger, acted, aggregate_rollouts, start_wandb, written
 
 
 def rollout(**changes):
@@ -58,6 +58,35 @@ def test_means_by_hand():
     assert metrics["accuracy"] == 0.75
     assert metrics["evidence_recall"] == 0.5
     assert "reward/total" not in metrics
+
+
+def test_how_turns_were_written_is_counted_turn_by_turn():
+    one = {"lengths": (10, 30), "cut": 1, "lapses": {"quotes": 2}, "untagged": True}
+    other = {"lengths": (20,), "cut": 0, "lapses": {}, "untagged": False}
+    assert written([rollout(**one), rollout(**other)]) == {
+        "completion_tokens": 20.0,
+        "completion_tokens/longest": 30.0,
+        "turns/cut": pytest.approx(1 / 3),
+        "lapses/quotes": 1.0,
+        "untagged": 0.5,
+    }
+    assert written([rollout(lengths=(), cut=0, lapses={}, untagged=False)]) == {}
+
+
+def test_a_term_acts_in_the_groups_in_which_it_differs():
+    def of(form, **changes):
+        return rollout(terms={"answer": 1.0, "format_anchor": form, "total": 9.0}, **changes)
+
+    groups = [
+        [of(1.0), of(1.0)],
+        [of(1.0), of(0.9), of(1.0)],
+        [of(1.0), unreadable()],
+        [unreadable(), unreadable()],
+    ]
+    assert acted(groups) == {
+        "groups/acted/answer": 0.0,
+        "groups/acted/format_anchor": pytest.approx(1 / 3),
+    }
 
 
 def test_tool_necessity_gap_of_each_budget():

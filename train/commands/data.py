@@ -24,7 +24,7 @@ from paravt_env.tasksets.made.synthetic.generate import plan_tasks
 from paravt_env.tasksets.made.synthetic.stats import format_table, stats
 from paravt_env.tasksets.made.synthetic.world import WorldSettings
 from paravt_env.tasksets.published.materialize import materialize
-from train.commands.data_checks import absent_videos, broken_videos
+from train.commands.data_checks import absent_videos, broken_subtitles, broken_videos
 from train.commands.options import whole
 from train.common.console import printable
 from train.common.errors import ConfigError
@@ -45,7 +45,9 @@ def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     parser.add_argument("--tasks", default="synthetic", help="task set or JSONL manifest")
     parser.add_argument("--root", help="folder of the videos")
     parser.add_argument("--output", help="materialize: folder of the new files")
-    parser.add_argument("--open", action="store_true", help="validate: open every video, too")
+    parser.add_argument(
+        "--open", action="store_true", help="validate: open every video and its subtitles, too"
+    )
     parser.add_argument(
         "--option",
         action="append",
@@ -186,7 +188,7 @@ def _validate(source: str, args: argparse.Namespace) -> int:
         raise ConfigError(f"{source} keeps no record of its problems: it is no TaskList")
     problems = [*tasks.problems, *absent_videos(tasks)]
     if args.open:
-        problems += broken_videos(tasks)
+        problems += [*broken_subtitles(tasks), *broken_videos(tasks)]
     for problem in problems:
         print(printable(str(problem)))
     print(described(args.split or source, tasks))

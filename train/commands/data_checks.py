@@ -1,6 +1,6 @@
-"""What `paravt data validate` finds beside the problems of the rows: videos absent, broken, short.
+"""What `paravt data validate` finds beside the rows' problems: files absent, broken or short.
 
-Before the journey. A pure walk over the tasks, which opens videos and prints nothing. Tests:
+Before the journey. A pure walk over the tasks, which opens files and prints nothing. Tests:
 `pytest tests/tasksets/test_tasksets_cli.py`.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from paravt_env.span import parse_span
-from paravt_env.tasksets.base import TaskList, missing_videos
+from paravt_env.tasksets.base import TaskList, missing_videos, unreadable_subtitles
 from paravt_env.tasksets.rows import Problem
 from paravt_env.video.store.store import FrameStore
 from paravt_env.video.types import VideoError
@@ -22,6 +22,18 @@ def absent_videos(tasks: TaskList) -> Iterator[Problem]:
         if count := missing.pop(task.video, 0):
             message = f"no such file: {task.video} ({count} tasks)"
             yield Problem(tasks.place_of(task.id), "video", message)
+
+
+def broken_subtitles(tasks: TaskList) -> Iterator[Problem]:
+    """Read every file of subtitles that is there, once: one problem for each that cannot be."""
+    looked: set[str] = set(tasks.missing_subtitles)
+    for task in tasks:
+        path = getattr(task.subtitles, "path", "")
+        if path in looked:
+            continue
+        looked.add(path)
+        if (error := unreadable_subtitles(task)) is not None:
+            yield Problem(tasks.place_of(task.id), "subtitles", str(error))
 
 
 def broken_videos(tasks: TaskList) -> Iterator[Problem]:

@@ -21,6 +21,8 @@ class EnvConfig(EnvSettings):
     frame_budget: int | dict[str, Any] | None = None
     reward: str | dict[str, Any] = "paravt"
     scorer: str | None = None
+    servers: tuple[str, ...] = ()
+    """Addresses of OpenEnv servers (`paravt serve --openenv`) that play the rows; none: here."""
 
     def make(
         self, num_envs: int, split: str | None = None, budgets: tuple[int, ...] = ()
@@ -33,9 +35,13 @@ class EnvConfig(EnvSettings):
             budgets: Frame budgets that will be asked for by reset options; the observation has room
                 for them.
         """
-        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        settings = {field.name: getattr(self, field.name) for field in fields(EnvSettings)}
         if split:
             settings["split"] = split
         if budgets:
             settings["frame_budget"] = {"kind": "choice", "values": list(budgets)}
+        if self.servers:
+            from train.adapters.farm import RemoteVectorEnv
+
+            return RemoteVectorEnv(num_envs, self.servers, **settings)
         return LongVideoVectorEnv(num_envs, **settings)

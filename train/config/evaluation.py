@@ -30,6 +30,10 @@ class EvalConfig:
     mode: EvalMode = "tools"
     """``tools``; ``sequential``: one crop a turn; ``direct``: one turn without tools; ``blind``:
     the same without any frame."""
+    untagged: bool | None = None
+    """Whether a turn without a call and without `<answer>` answers with its text, as the published
+    evaluators read it; None: in a suite of published sets, yes; elsewhere as the environment says
+    (`env.untagged_answers`). Such rows are counted."""
     split: str = "test"
     """Part of the task set."""
     suite: str = ""

@@ -41,7 +41,9 @@ class RunConfig:
     checkpoint_every: int = 10
     """Steps between checkpoints; 0 keeps only the last."""
     eval_every: int = 0
-    """Steps between evaluations on the validation split; 0 for none."""
+    """Steps between evaluations on the split `eval_split`; 0 for none."""
+    eval_split: str = "val"
+    """Split of those evaluations; it may hold no task that is trained on."""
     eval_tasks: int = 32
     """Tasks of each of those evaluations."""
     asynchronous: bool = False

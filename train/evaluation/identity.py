@@ -33,6 +33,7 @@ FREE = {
         "disk_cache_bytes",
         "crop_timeout",
         "reset_timeout",
+        "on_video_error",  # an evaluation asks for its tasks by id
     ),
     "agent": (
         *("device", "feature_cache_gib", "vllm.url", "vllm.max_sequences", "vllm.max_requests"),

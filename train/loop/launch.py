@@ -9,7 +9,7 @@ Command: `paravt train paragrpo_mini`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,10 +17,12 @@ from pathlib import Path
 
 import torch
 
+from agents.algorithm.credit import KL_TERM
 from agents.config import AgentConfig, Limits
 from agents.model.agent import agent_factory
 from agents.model.vlm import VisionLanguageModel
 from paravt_env.common.files import write_whole
+from paravt_env.tasksets.base import left_out, say_left_out
 from paravt_env.vector import LongVideoVectorEnv
 from train.common.errors import ConfigError
 from train.config import recipe
@@ -38,7 +40,7 @@ from train.loop.observers import Observer, Validation
 from train.loop.state import RunState
 from train.loop.trainer import Trainer
 from train.rollout.difficulty import FILE, Pool, task_pool
-from train.rollout.selection import Selected, reward_weights
+from train.rollout.selection import OVER_LONG, Selected, reward_weights
 from train.rollout.starts import Starts
 from train.workers.ahead import Ahead
 from train.workers.collector import Collector
@@ -46,9 +48,6 @@ from train.workers.lanes import divide
 from train.workers.pipeline import Pipeline
 from train.workers.rollout_workers import RolloutWorkers, make_workers
 from train.workers.source import InTurn, Source
-
-VALIDATION = "val"
-"""Split that is evaluated during training; every task set calls it so."""
 
 
 def train(config: TrainConfig, observers: Sequence[Observer] = ()) -> Path:
@@ -83,11 +82,16 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
             "train(config, observers=train.lab.diagnose.observer.observers_of(config))"
         )
     saved, resume = _admitted(config, processes)
+    if config.run.eval_every:
+        check_validation(config)
     learner = _learner(config, processes, saved)
     with ExitStack() as resources:
         workers = _workers(config, processes, learner.vlm, resources)
         if config.run.eval_every:
             observers = (validation(config, learner.vlm, resources), *observers)
+        missing = say_left_out(left_out(workers.lanes[0].env.simulation.tasks))
+        if missing and processes.leads:
+            print(f"paravt: {missing}", flush=True)
         pool = _pool(config, processes, workers, saved, resume)
         collector = Collector(
             workers,
@@ -102,11 +106,11 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
         if saved is not None:
             version = state.restore(saved)
             workers.weights_changed(version)
-        preset = workers.lanes[0].env.simulation.preset
+        terms = workers.lanes[0].env.simulation.preset.weights
         trainer = Trainer(
             config.run,
             config.algorithm,
-            {**preset.weights, **reward_weights(config.selection)},
+            all_weights(terms, config),
             _source(config, processes, collector, version),
             workers,
             learner,
@@ -167,7 +171,6 @@ def _learner(config: TrainConfig, processes: Processes, saved: Path | None) -> L
         temperature=config.agent.temperature,
         seed=config.run.seed,
         staleness=config.run.staleness if config.run.asynchronous else 0,
-        own_numbers=config.agent.engine == "transformers",
         folder=config.run.path,
     )
     return Learner(vlm, settings, reference, processes)
@@ -207,11 +210,39 @@ def make_env(
         raise ConfigError(str(error)) from error
 
 
+def check_validation(config: TrainConfig) -> None:
+    """Refuse to validate on a split that is not there, or that holds tasks that are trained on.
+
+    Raises:
+        ConfigError: What is wrong, and what to do.
+    """
+    split = config.run.eval_split
+    remedy = (
+        "name a split of tasks that are not trained on in run.eval_split, or set run.eval_every=0"
+    )
+    try:
+        trained = config.env.load_tasks()
+        held = replace(config.env, split=split).load_tasks()
+    except ValueError as error:
+        said = f"run.eval_every validates on the split {split!r}: {error}; {remedy}"
+        raise ConfigError(said) from error
+    asked, validated = (
+        [(one.video, one.prompt) for one in map(tasks.__getitem__, range(len(tasks)))]
+        for tasks in (trained, held)
+    )
+    both = sum(map(set(asked).__contains__, validated))
+    if both:
+        raise ConfigError(
+            f"run.eval_every validates on the split {split!r}, and {both} of its {len(held)} tasks "
+            f"are trained on (lines of a manifest that name no split are in all of them): {remedy}"
+        )
+
+
 def validation(config: TrainConfig, vlm: VisionLanguageModel, resources: ExitStack) -> Validation:
     """Measures the learner's weights on the validation split."""
-    settings = replace(config.evaluation, split=VALIDATION, tasks=config.run.eval_tasks)
+    settings = replace(config.evaluation, split=config.run.eval_split, tasks=config.run.eval_tasks)
     rows = min(settings.num_envs, config.run.eval_tasks)
-    env = make_env(config, rows, VALIDATION, settings.frame_budgets)
+    env = make_env(config, rows, config.run.eval_split, settings.frame_budgets)
     resources.callback(env.close)
     playing: AgentConfig = replace(config.agent, temperature=settings.temperature)
     limits = Limits.of(env.simulation.settings)
@@ -263,3 +294,18 @@ def _logger(
         config=asdict(config),
     )
     return resources.enter_context(logger)
+
+
+def all_weights(terms: Mapping[str, float], config: TrainConfig) -> dict[str, float]:
+    """The weights of the preset's terms, and of those that selection adds.
+
+    Raises:
+        ConfigError: A term of the preset has the name of one that training adds.
+    """
+    added = reward_weights(config.selection)
+    taken = {OVER_LONG, KL_TERM} & terms.keys()
+    if taken:
+        raise ConfigError(
+            f"env.reward: training adds a term {min(taken)!r} of its own: call yours otherwise"
+        )
+    return {**terms, **added}

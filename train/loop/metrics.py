@@ -25,6 +25,9 @@ from train.common.metrics_file import FILE, read_metrics
 from train.distributed.processes import Processes
 from train.rollout.play import Rollout
 
+ACTED = 1e-9
+"""A smaller difference between a term's values in a group is rounding."""
+
 
 def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """Metrics of a batch of rollouts.
@@ -65,6 +68,43 @@ def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
         sides = [necessity_sums(row.calls, row.correct, row.error) for row in here]
         metrics[f"tng/K={budget}"] = float(necessity_gap(np.sum(sides, axis=0)))
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def written(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """How a batch was written: lengths in tokens, turns that their limit cut, lapses.
+
+    `completion_tokens` is a turn's mean, where the agent says; `lapses/...` are calls a rollout by
+    what had to be put right; `untagged` is the share of answers that were read without their tag.
+    What did not occur is absent.
+    """
+    lengths = [length for row in rollouts for length in row.lengths]
+    metrics = {}
+    if lengths:
+        metrics["completion_tokens"] = _mean(map(float, lengths))
+        metrics["completion_tokens/longest"] = float(max(lengths))
+        metrics["turns/cut"] = sum(row.cut for row in rollouts) / len(lengths)
+    for lapse in sorted({lapse for row in rollouts for lapse in row.lapses}):
+        metrics[f"lapses/{lapse}"] = _mean(float(row.lapses.get(lapse, 0)) for row in rollouts)
+    if any(row.untagged for row in rollouts):
+        metrics["untagged"] = _mean(float(row.untagged) for row in rollouts)
+    return metrics
+
+
+def acted(groups: Sequence[Sequence[Rollout]]) -> dict[str, float]:
+    """Share of the groups in which each reward term differs between rollouts.
+
+    A term that is equal in a group moves no advantage there, as where a cap hides every lapse.
+    Rollouts that were not scored belong to no group.
+    """
+    scored = [[row.terms for row in group if not row.error] for group in groups]
+    scored = [terms for terms in scored if terms]
+    return {
+        f"groups/acted/{name}": _mean(
+            float(np.ptp([terms.get(name, 0.0) for terms in group]) > ACTED) for group in scored
+        )
+        for name in sorted({name for group in scored for terms in group for name in terms})
+        if name != "total"
+    }
 
 
 def merged(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The training loop: collect, credit, update, log; save, stop, go on.
 
 `Trainer.step` is PARA-GRPO from top to bottom. A run that was stopped and resumed gives the same
-numbers as one that was not (`train/loop/state.py`). Ctrl-C saves and says how to go on.
+numbers as one that was not, but for what `train/loop/state.py` names. Ctrl-C saves and says how to
+go on.
 
 Several processes (`train/distributed/processes.py`) run this loop together. Each plays its part of
 the groups and then knows all of them, so all select, credit and divide the same batch; the leader
@@ -25,7 +26,7 @@ from train.config.run import RunConfig
 from train.learner.learner import Learner
 from train.loop import checkpoint
 from train.loop.interrupt import Interrupt
-from train.loop.metrics import MetricsLogger, aggregate_rollouts, growth, merged
+from train.loop.metrics import MetricsLogger, acted, aggregate_rollouts, growth, merged, written
 from train.loop.observers import Observer, StepView
 from train.loop.state import RunState
 from train.rollout.selection import Group, Selected
@@ -80,6 +81,7 @@ class Trainer:
         """
         began, before = perf_counter(), self._totals()
         self._enter("collect")
+        self.state.begin()
         self.state.mark(self.source)
         selected = self.source.take(self.version).batch
         collected = perf_counter()
@@ -108,7 +110,8 @@ class Trainer:
 
         metrics |= growth(before, self._totals(), self.processes)
         metrics |= selected.metrics | self.state.pool.metrics
-        metrics |= aggregate_rollouts([one for group in selected.played for one in group])
+        played = [one for group in selected.played for one in group]
+        metrics |= aggregate_rollouts(played) | written(played) | acted(selected.kept)
         metrics |= {"time/collect": collected - began, "time/update": updated - collected}
         self._log(metrics | {"time/step": perf_counter() - began})
 

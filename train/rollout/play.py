@@ -11,12 +11,12 @@ Command: `pytest tests/rollout/test_rollout.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from agents.base import Agent, AgentError, Decision, MeteredAgent, TextAgent, Trajectory
+from agents.base import Agent, AgentError, Completion, Decision, MeteredAgent, TextAgent, Trajectory
 from paravt_env.crop import CropStatus
 from paravt_env.episode.episode import StopReason
 from paravt_env.rewards import compliance
@@ -26,6 +26,9 @@ from train.rollout.starts import Start
 
 AGENT_ERROR = "agent_error"
 """Stop reason of a row whose agent could not decide; the environment never ends a row so."""
+
+UNPLAYED = (StopReason.video_error, StopReason.server_error, AGENT_ERROR)
+"""Stop reasons of episodes that have no whole transcript."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class Rollout:
         error: Why the video could not be read or the agent could not decide, else "".
         duration: Of the video, in seconds; 0 where it could not be read.
         usage: What the agent says that the episode cost; see `agents.base.MeteredAgent`.
+        untagged: Whether the answer that counted had no closed tag.
+        lapses: Calls by what had to be put right in them; see `paravt_env.rewards.lapses`.
+        lengths: Tokens that the policy wrote in each turn; empty where the agent does not say.
+        cut: Turns that the limit on their tokens ended.
     """
 
     task_id: str
@@ -78,6 +85,10 @@ class Rollout:
     error: str = ""
     duration: float = 0.0
     usage: dict[str, float] = field(default_factory=dict)
+    untagged: bool = False
+    lapses: dict[str, int] = field(default_factory=dict)
+    lengths: tuple[int, ...] = ()
+    cut: int = 0
 
 
 def play(
@@ -122,12 +133,16 @@ def play(
     last = {row: unbatch(infos, row) for row in range(rows)}
     rewards = np.zeros(rows)
     turns: list[list[dict[str, Any]]] = [[] for _ in range(rows)]
+    written: list[list[Completion]] = [[] for _ in range(rows)]
     rollouts: dict[int, Rollout] = {}
 
     def end(row: int) -> None:
-        rollouts[row] = _rollout(
+        played = _rollout(
             env, agent, row, last[row], float(rewards[row]), turns[row], durations[row]
         )
+        said = [one for one in written[row] if one.length is not None]
+        lengths, cut = tuple(one.length or 0 for one in said), sum(one.cut for one in said)
+        rollouts[row] = replace(played, lengths=lengths, cut=cut)
         if finished is not None:
             finished(row, rollouts[row])
 
@@ -150,6 +165,8 @@ def play(
             rewards[row] += paid[row]
             last[row] = unbatch(infos, row)
             turns[row].append(_turn(decisions[row], last[row]))
+            if (completion := decisions[row].completion) is not None:
+                written[row].append(completion)
             if terminated[row] or truncated[row]:
                 end(row)
         if progress is not None:
@@ -194,7 +211,7 @@ def _rollout(
     duration: float,
 ) -> Rollout:
     task = env.task_of(row)
-    failed = info["stop_reason"] in (StopReason.video_error, AGENT_ERROR)
+    failed = info["stop_reason"] in UNPLAYED
     error = str(info.get("error", ""))
     statuses = [[crop["status"] for crop in turn["crops"]] for turn in turns]
     return Rollout(
@@ -221,4 +238,6 @@ def _rollout(
         error=error,
         duration=duration,
         usage=dict(agent.usage(row)) if isinstance(agent, MeteredAgent) else {},
+        untagged=bool(info.get("untagged", False)),
+        lapses={name: int(count) for name, count in info.get("lapses", {}).items() if count},
     )
