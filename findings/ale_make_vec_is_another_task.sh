@@ -14,7 +14,7 @@ cd "$work"
 "${PYTHON:-python3}" -m venv venv
 venv/bin/pip install --quiet ale-py==0.12.1 gymnasium==1.4.0 numpy==2.3.5
 
-venv/bin/python - 2>/dev/null <<'PYTHON'
+venv/bin/python - 2>log <<'PYTHON' || { cat log >&2; exit 1; }
 import sys
 
 import ale_py

@@ -17,7 +17,7 @@ cd "$work"
 venv/bin/pip install --quiet datasets==5.2.0 pyarrow==26.0.1 transformers==5.19.0 jinja2==3.1.6
 venv/bin/pip install --quiet --no-deps trl==1.16.0
 
-HF_HOME="$work/home" venv/bin/python - 2>/dev/null <<'PYTHON'
+HF_HOME="$work/home" venv/bin/python - 2>log <<'PYTHON' || { cat log >&2; exit 1; }
 import sys
 import sysconfig
 from pathlib import Path

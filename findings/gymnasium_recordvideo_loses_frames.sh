@@ -4,10 +4,10 @@
 # Versions: gymnasium 1.4.0, moviepy 2.2.1, av 18.1.0, numpy 2.3.5 and 1.26.4. Seen: 2026-12-01.
 # Matters to: whoever reviews episodes in a recording, or makes videos of rendered worlds to ask
 # questions about. The file's rate looks right; frames are written twice and their successors left
-# out (at 30 a second 3 of 101, at 4 none), and the last one, the end of the episode, is lost at
-# many rates with any NumPy. moviepy takes a float32 epsilon from the start of each picture; under
-# NumPy 2's promotion the start itself becomes float32, and up to 1e-7 too late for the float64 time
-# it is looked up by. Write frames with an encoder (PyAV) to keep all of them.
+# out (at 30 a second 3 of 101, at 4 none), and the last one, the end of the episode, is lost at 10
+# and 30 with NumPy 1 too. moviepy takes a float32 epsilon from the start of each picture; under
+# NumPy 2's promotion the start itself becomes float32, and some are a rounding later than the
+# float64 time they are looked up by. Write frames with an encoder (PyAV) to keep all of them.
 
 set -euo pipefail
 unset PYTHONPATH

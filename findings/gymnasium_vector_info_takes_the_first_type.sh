@@ -43,11 +43,12 @@ def seen(first, second):
     rows = gym.vector.SyncVectorEnv([first, second])
     infos = rows.reset()[1]
     rows.close()
-    return [array.tolist() for array in (infos["iou"], infos["crops"], infos["terms"]["answer"])]
+    columns = infos["iou"], infos["crops"], infos["terms"]["answer"]
+    return [column.tolist() for column in columns]
 
 
 ahead, behind = seen(hit, miss), seen(miss, hit)
-print("guess: iou [0, 0.7] and crops [True, 3], or an array of objects, in either order of the rows")
+print("guess: iou [0, 0.7] and crops [True, 3], or objects, in either order of the rows")
 print("seen, hit first: ", ahead)
 print("seen, miss first:", behind)
 if ahead != [[0.7, 0.0], [3, 1], [0.7, 0.0]] or behind != [[0, 0], [True, True], [0, 0]]:

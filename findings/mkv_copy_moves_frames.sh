@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# The same packets, copied from mp4 to mkv: at index / rate a third to half of the frames are
-# others.
+# The same packets copied from mp4 to mkv: at index / rate, a third to half show the frame before.
 #
 # Versions: av 18.1.0 (its FFmpeg and libx264). Seen: 2026-12-01.
 # Matters to: whoever asks for a frame by index / frames-a-second. Matroska's clock counts whole

@@ -14,7 +14,7 @@ cd "$work"
 "${PYTHON:-python3}" -m venv venv
 venv/bin/pip install --quiet openenv==0.10.0 pydantic==2.14.3
 
-HF_HOME="$work/home" venv/bin/python - 2>/dev/null <<'PYTHON'
+HF_HOME="$work/home" venv/bin/python - 2>log <<'PYTHON' || { cat log >&2; exit 1; }
 import asyncio
 import socket
 import sys

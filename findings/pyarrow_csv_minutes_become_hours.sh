@@ -3,9 +3,8 @@
 #
 # Version: pyarrow 26.0.1. Seen: 2026-12-01.
 # Matters to: annotations of moments in tables. The type depends on the whole column: 01:30 is a
-# time of day, one 1:30 or one decimal among them leaves the column text, and an hour of 24 is text again,
-# so that a file is read rightly or 60 times too late by what else is in it. Name the type:
-# `column_types`.
+# time of day; one 1:30, one decimal or one 24:05 among them leaves the column text. So what else is
+# in the file decides whether a moment is right or 60 times too late. Name the type: `column_types`.
 
 set -euo pipefail
 unset PYTHONPATH

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# safetensors 0.8.0 saves a transposed NumPy array in the order of its memory: other values come
-# back.
+# safetensors 0.8.0 saves a transposed NumPy array in memory order: it comes back scrambled.
 #
 # Versions: safetensors 0.8.0, and 0.7.0 which does not; numpy 2.3.5. Seen: 2026-12-01.
 # Matters to: frames, features or weights that were turned, (H, W, C) to (C, H, W), before they are

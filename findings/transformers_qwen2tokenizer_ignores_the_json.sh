@@ -14,7 +14,7 @@ cd "$work"
 "${PYTHON:-python3}" -m venv venv
 venv/bin/pip install --quiet transformers==5.19.0 tokenizers==0.23.3
 
-venv/bin/python - 2>/dev/null <<'PYTHON'
+venv/bin/python - 2>log <<'PYTHON' || { cat log >&2; exit 1; }
 import json
 import sys
 from pathlib import Path
