@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from paravt_env.common.files import write_whole
@@ -91,7 +91,7 @@ def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
     if not identity.is_file():
         write_whole(identity, uuid4().hex[:8])
 
-    def start(how: str, **settings: Any) -> Any:
+    def start(how: Literal["online", "offline"], **settings: Any) -> Any:
         return wandb.init(
             project="paravt",
             name=folder.name,
