@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import time
@@ -20,6 +21,7 @@ from train import cli
 from train.common.errors import ConfigError
 from train.common.lock import folder_lock
 from train.common.metrics_file import read_metrics
+from train.config import recipe
 from train.config.evaluation import EvalConfig
 from train.distributed.exclusive import exclusive
 from train.distributed.processes import Group, Processes
@@ -373,3 +375,37 @@ def test_processes_that_only_follow_hear_what_is_wrong(tmp_path):
     config = SimpleNamespace(run=SimpleNamespace(path=tmp_path))
     with pytest.raises(ConfigError, match="step-000002 is broken"):
         check_saved(config, Follower(Group(1, 2)))
+
+
+def test_a_finished_run_says_where_the_policy_is_and_what_to_type_next(
+    settings, monkeypatch, capsys, tmp_path
+):
+    scores = iter([0.25, 0.125])
+    monkeypatch.setattr(
+        Validation, "after_update", lambda *_: {"validation/accuracy": next(scores)}
+    )
+    config = with_run(settings, "said twice", steps=2, eval_every=1, eval_tasks=1)
+    recipe.save(config, tmp_path)
+    path = config.run.path
+    assert cli.main(["train", str(tmp_path / "config.yaml")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    place = said.index(f"trained: {path}/checkpoints/step-000002/model")
+    assert said[place + 1] == f"best by validation (0.250): {path}/checkpoints/step-000001/model"
+    evaluate, report = (shlex.split(line, comments=True) for line in said[place + 3 :])
+    assert evaluate[0] == report[0] == "paravt"
+    fast = ["--evaluation.split=val", "--evaluation.num_envs=2", "--evaluation.resamples=10"]
+    assert cli.main([*evaluate[1:], *fast]) == 0  # as it stands, but for the size
+    assert (path / "after.json").is_file()
+    assert cli.main(report[1:]) == 0
+    assert capsys.readouterr().out.endswith(f"{path}/report.html\n")
+    monkeypatch.setenv("RANK", "1")
+    assert cli.main(["train", str(path / "config.yaml"), "--run.resume=true"]) == 0
+    assert "trained:" not in capsys.readouterr().out
+
+
+def test_a_best_checkpoint_that_is_gone_is_not_named(tmp_path):
+    folder = save(tmp_path, 3, state={"step": 3, "best": [1, 0.5]})
+    assert checkpoint.best_of(folder) is None
+    best = save(tmp_path, 1)
+    assert checkpoint.best_of(folder) == (best / "model", 0.5)
+    assert checkpoint.best_of(best) is None

@@ -160,6 +160,15 @@ def problems(folder: Path) -> list[str]:
     return wrong
 
 
+def best_of(folder: Path) -> tuple[Path, float] | None:
+    """The policy of the best validation that a checkpoint knows of, if it is kept, and its score."""
+    best = json.loads((folder / STATE).read_text(encoding="utf-8")).get("best")
+    if best is None:
+        return None
+    model = folder_of(folder.parents[1], best[0]) / MODEL
+    return (model, best[1]) if model.is_dir() else None
+
+
 def step_of(folder: Path) -> int:
     """Steps finished, by the name of a checkpoint."""
     return int(folder.name.removeprefix(_PREFIX))
