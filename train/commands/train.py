@@ -48,6 +48,6 @@ def finished(run: Path, model: Path, best: tuple[Path, float] | None) -> str:
             *lines,
             "next:",
             f"  paravt eval {settings} --agent.checkpoint={policy}   # the test split",
-            f"  paravt report {shlex.quote(str(run))}   # the curves, and the test once it is there",
+            f"  paravt report {shlex.quote(str(run))}   # the curves; the test once it is there",
         ]
     )

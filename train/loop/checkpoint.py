@@ -161,7 +161,7 @@ def problems(folder: Path) -> list[str]:
 
 
 def best_of(folder: Path) -> tuple[Path, float] | None:
-    """The policy of the best validation that a checkpoint knows of, if it is kept, and its score."""
+    """The best policy by validation that a checkpoint knows of, if it is kept, and its score."""
     best = json.loads((folder / STATE).read_text(encoding="utf-8")).get("best")
     if best is None:
         return None

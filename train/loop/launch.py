@@ -221,7 +221,9 @@ def make_env(
 
 def validation(config: TrainConfig, vlm: VisionLanguageModel, resources: ExitStack) -> Validation:
     """Measures the learner's weights on the validation split."""
-    settings = replace(config.evaluation, split=VALIDATION, tasks=config.run.eval_tasks)
+    settings = replace(
+        config.evaluation, split=VALIDATION, tasks=config.run.eval_tasks, stop_after_errors=0
+    )
     rows = min(settings.num_envs, config.run.eval_tasks)
     env = make_env(config, rows, VALIDATION, settings.frame_budgets)
     resources.callback(env.close)
