@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from train.common.errors import ConfigError
 from train.config.learner import OptimizerConfig, PackingConfig
 
 Config = TypeVar("Config")
+PRESET = "preset"
+"""Key under which a reward's name stands once a part of it is replaced."""
 MOVED = {
     "parallel.servers": "parallel.generator_ranks",
     **{
@@ -61,8 +64,38 @@ def load(
     settings = read_recipe(kind, recipe) if recipe is not None else {}
     pairs = overrides.items() if isinstance(overrides, Mapping) else _pairs(overrides)
     for key, value in pairs:
-        _assign(settings, key.replace("-", "_"), value)
+        name = key.replace("-", "_")
+        _assign(settings, name, typed(value) if _is_free(kind, name) else value)
     return build(kind, settings)
+
+
+def typed(value: Any) -> Any:
+    """What a word of the command line means where no type says so: JSON, a YAML list, or text.
+
+    >>> typed("0"), typed("1e-3"), typed("true"), typed("[4, 8]"), typed("[a, b]"), typed("cpu")
+    (0, 0.001, True, [4, 8], ['a', 'b'], 'cpu')
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        pass
+    if value[:1] in ("[", "{"):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
+    return value
+
+
+def _is_free(kind: Any, name: str) -> bool:
+    """Whether a dotted name leads into a mapping whose values have no type of their own."""
+    for part in name.split("."):
+        if not dataclasses.is_dataclass(kind):
+            return True
+        kind = _fields(kind).get(part)
+    return False
 
 
 def read_recipe(kind: Any, recipe: str | Path, trail: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -143,7 +176,8 @@ def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
     for group in groups:
         inner = settings.setdefault(group, {})
         if not isinstance(inner, dict):
-            inner = settings[group] = {}
+            named = {PRESET: inner} if group == "reward" and isinstance(inner, str) else {}
+            inner = settings[group] = named
         settings = inner
     settings[name] = value
 
