@@ -30,6 +30,7 @@ from train.loop import checkpoint, checksums, kept
 from train.loop.interrupt import Interrupt
 from train.loop.launch import train
 from train.loop.observers import Validation
+from train.loop.state import RunState
 from train.workers import lanes, rollout_workers
 
 
@@ -352,7 +353,14 @@ def test_a_run_that_is_terminated_saves_and_says_how_to_go_on(settings, monkeypa
             os.kill(os.getpid(), signal.SIGTERM)
         return collect(self, *args, **kwargs)
 
+    write = RunState.save
+
+    def terminated_again(self, version):
+        os.kill(os.getpid(), signal.SIGTERM)  # a launcher that passes it on, too
+        return write(self, version)
+
     monkeypatch.setattr(rollout_workers.RolloutWorkers, "play", terminated)
+    monkeypatch.setattr(RunState, "save", terminated_again)
     config = with_run(settings, "terminated", steps=4)
     with pytest.raises(SystemExit) as stopped:
         train(config)
