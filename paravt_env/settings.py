@@ -22,6 +22,12 @@ from paravt_env.video.readers.backends import ISOLATION, check_backend
 OVERVIEW_SAMPLING = ("exact", "snap")
 """How overview frames are chosen: the frame on screen, or a key frame near it."""
 
+ON_VIDEO_ERROR = ("raise", "redraw")
+"""What becomes of a drawn task whose video cannot be read."""
+
+REDRAWS = 20
+"""Times that a reset draws again, before the last error is raised."""
+
 EVIDENCE = ("subagent", "frames")
 """Ways in which an agent may take crop frames in."""
 
@@ -63,6 +69,10 @@ class EnvSettings:
         backend: Video back end: `pyav`, `decord`, `torchcodec` or `auto`.
         disk_cache_bytes: The most that decoded frames may take under `$PARAVT_CACHE`, shared by all
             processes of the machine; 0 keeps them in memory only.
+        on_video_error: What `reset` does with a drawn task whose video cannot be read: `raise`
+            (`VideoError`; a vector environment's row is finished), or `redraw`: draw another one,
+            `REDRAWS` times at most, and count what was passed over. A task that was asked for by
+            its id is never replaced.
 
     >>> EnvSettings(tasks="synthetic", max_crop=3)
     Traceback (most recent call last):
@@ -93,6 +103,7 @@ class EnvSettings:
     video_isolation: str = "auto"
     backend: str = "pyav"
     disk_cache_bytes: int = 0
+    on_video_error: str = "raise"
 
     def __post_init__(self) -> None:
         """Check types and ranges; JSON lists become tuples."""
@@ -118,6 +129,7 @@ class EnvSettings:
         make_budget(self.frame_budget)
         check_backend(self.backend)
         known_name("video_isolation", self.video_isolation, ISOLATION)
+        known_name("on_video_error", self.on_video_error, ON_VIDEO_ERROR)
         known_name("overview_sampling", self.overview_sampling, OVERVIEW_SAMPLING)
         _check("disk_cache_bytes", self.disk_cache_bytes, int, 0)
         known_name("evidence", self.evidence, EVIDENCE)
@@ -146,11 +158,25 @@ class EnvSettings:
         return max(make_budget(self.frame_budget).maximum, self.max_crops * self.frames_per_crop)
 
 
+class UnknownArgument(ValueError, TypeError):
+    """A keyword argument that the environment does not have.
+
+    A `TypeError` too, as Python's own: some libraries try an argument and go by that.
+    """
+
+
 def make_settings(arguments: Mapping[str, Any]) -> EnvSettings:
-    """Build the settings; an unknown argument raises `ValueError` and names the nearest one."""
+    """Build the settings.
+
+    Raises:
+        UnknownArgument: One is unknown; the nearest one is named.
+    """
     names = [field.name for field in fields(EnvSettings)]
     for name in arguments:
-        known_name("environment argument", name, names)
+        try:
+            known_name("environment argument", name, names)
+        except ValueError as error:
+            raise UnknownArgument(f"unexpected keyword argument {name!r}: {error}") from None
     return EnvSettings(**arguments)
 
 

@@ -21,11 +21,14 @@ from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.wrappers.unwrapped import simulation_of
 
 
-class CompletionAction(gym.ActionWrapper[Observation, str, Action]):
+class CompletionAction(
+    gym.ActionWrapper[Observation, str, Action], gym.utils.RecordConstructorArgs
+):
     """The action is a completion, the forced `<think>` prefix included."""
 
     def __init__(self, env: gym.Env[Observation, Action]) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.ActionWrapper.__init__(self, env)
         self._max_crops = simulation_of(env).settings.max_crops
         if env.action_space != simulation_of(env).action_space:
             raise ValueError("the action is not the environment's own: it may be a text already")

@@ -341,6 +341,43 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(settings, whole, monkeypa
     assert numbers(config) == numbers(whole[0])
 
 
+FROZEN = {
+    "tower": {"optimizer": OptimizerConfig(learning_rate=1e-3, freeze_vision=True)},
+    "lora": {"lora": LoraConfig(rank=2, targets=("q_proj", "v_proj"))},
+    "lora and a divergence in the reward": {
+        "lora": LoraConfig(rank=2),
+        "algorithm": PARAGRPOConfig(
+            groups=2, group_size=2, kl_coefficient=0.01, kl_in="reward", minibatches=2
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize("case", FROZEN)
+def test_with_a_frozen_tower_the_resumed_run_is_the_same_too(settings, monkeypatch, case):
+    """Features of older steps are not there after a stop, and are computed again either way."""
+
+    def made(name, **run):
+        return replace(settings(name, **run), **FROZEN[case])
+
+    whole = made(f"whole {case}")
+    folder = train(whole)
+    config = made(f"stopped {case}")
+    with monkeypatch.context() as patch:
+        stop_in(patch, "update", 2)
+        with pytest.raises(SystemExit):
+            train(config)
+    resumed = train(made(config.run.name, resume=True))
+    assert numbers(config) == numbers(whole)
+    encoded = [
+        [step["frames_encoded_sampling"] for step in read_metrics(run.run.path)]
+        for run in (config, whole)
+    ]
+    assert encoded[0] == encoded[1] and min(encoded[0]) > 0
+    one, other = weights(resumed), weights(folder)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_asynchronous_with_staleness_0_is_the_synchronous_run(settings, whole, lanes):
     config = settings(f"turns-{lanes}", asynchronous=True, staleness=0, lanes=lanes)

@@ -39,6 +39,7 @@ FREE = {
         "crop_timeout",
         "reset_timeout",
         *(f"reward.judge.{name}" for name in ("url", "log", *_ASKING)),
+        "on_video_error",  # an evaluation asks for its tasks by id
     ),
     "agent": (
         *("device", "feature_cache_gib", "vllm.url", "vllm.max_sequences", "vllm.max_requests"),

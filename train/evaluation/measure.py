@@ -148,12 +148,20 @@ def measure_suite(config: TrainConfig, progress: EvalProgress | None = None) -> 
     """Evaluate every set of `config.evaluation.suite`; a set that is not there is an outcome too.
 
     Each set gets a folder in the run's, with its report; the table of all is `SUITE.json`.
+
+    Raises:
+        ConfigError: The sets are given one folder, where each has its own.
     """
     settings = config.evaluation
+    given = dict(config.env.tasks_kwargs or {})
+    if "root" in given:
+        raise ConfigError(
+            f"env.tasks_kwargs.root={given['root']} would be the folder of every set of a suite: "
+            "give evaluation.suite_root, which holds a folder for each"
+        )
     outcomes = []
     for entry in SUITES[settings.suite]:
         root = str(Path(settings.suite_root) / entry.tasks)
-        given = dict(config.env.tasks_kwargs or {})
         part = replace(
             config,
             env=replace(

@@ -220,7 +220,17 @@ def restore_optimizer(
     """Put moments from `optimizer_tensors` and the settings of `optimizer_groups` back.
 
     Each is sharded as its parameter is, and a copy: what was loaded can be let go of.
+
+    Raises:
+        ConfigError: The optimizer has other parameter groups.
     """
+    sizes = [len(group["params"]) for group in groups]
+    if sizes != [len(group["params"]) for group in optimizer.param_groups]:
+        raise ConfigError(
+            f"the checkpoint's optimizer has parameter groups of {sizes}, this one of others: "
+            "resume with the same optimizer.weight_decay and optimizer.decay_all (true where the "
+            "run began before norms, biases and embeddings were spared)"
+        )
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():

@@ -15,6 +15,7 @@ from pathlib import Path
 from agents.vllm.arguments import check_card
 from agents.vllm.engine import EngineError
 from train.common.errors import ConfigError
+from train.config.checks import check_trained_dtype
 from train.config.run import TrainConfig
 from train.distributed.processes import Processes
 from train.loop import checkpoint
@@ -65,6 +66,7 @@ def check(
         )
     if not config.agent.checkpoint:
         raise ConfigError("agent.checkpoint is empty: give a folder or a hub name")
+    check_trained_dtype(config.agent.dtype)
     groups = groups_of(config, processes)
     if config.run.lanes > groups:
         raise ConfigError(

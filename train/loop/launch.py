@@ -180,7 +180,6 @@ def _learner(config: TrainConfig, processes: Processes, saved: Path | None) -> L
         temperature=config.agent.temperature,
         seed=config.run.seed,
         staleness=config.run.staleness if config.run.asynchronous else 0,
-        own_numbers=config.agent.engine == "transformers",
         folder=config.run.path,
     )
     return Learner(vlm, settings, reference, processes)

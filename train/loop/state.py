@@ -1,7 +1,10 @@
 """The state of a run beside its weights: every generator and the order of the tasks.
 
-What a checkpoint holds so that a resumed run gives the numbers of one that was not stopped. Tests:
-`pytest tests/loop/test_checkpoint.py`.
+What a checkpoint holds so that a resumed run gives the numbers of one that was not stopped, on the
+same engine, device and number of processes. The exception is a run that plays ahead (asynchronous
+with `run.staleness` above 0): batches that were played before the stop are not saved, so that their
+starts are played again, by the newer weights of the checkpoint. Tests: `pytest
+tests/loop/test_checkpoint.py`.
 """
 
 from __future__ import annotations
@@ -61,6 +64,14 @@ class RunState:
             score = self.processes.broadcast(metrics[SCORE], self.processes.leader)
             if self.best is None or score > self.best[1]:
                 self.best = version, score
+
+    def begin(self) -> None:
+        """Forget the features that a frozen tower made in older steps.
+
+        A resumed run does not have them, and a tower that encodes other images beside one rounds
+        differently: so every step computes its own.
+        """
+        self.learner.vlm.features.clear()
 
     def mark(self, source: Source[Selected]) -> None:
         """Remember where every generator is: a step that is cut short leaves no trace."""

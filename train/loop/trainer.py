@@ -1,7 +1,8 @@
 """The training loop: collect, credit, update, log; save, stop, go on.
 
 `Trainer.step` is PARA-GRPO from top to bottom. A run that was stopped and resumed gives the same
-numbers as one that was not (`train/loop/state.py`). Ctrl-C and SIGTERM save and say how to go on.
+numbers as one that was not, but for what `train/loop/state.py` names. Ctrl-C and SIGTERM save and
+say how to go on.
 
 Several processes (`train/distributed/processes.py`) run this loop together. Each plays its part of
 the groups and then knows all of them, so all select, credit and divide the same batch; the leader
@@ -80,6 +81,7 @@ class Trainer:
         """
         began, before = perf_counter(), self._totals()
         self._enter("collect")
+        self.state.begin()
         self.state.mark(self.source)
         selected = self.source.take(self.version).batch
         collected = perf_counter()

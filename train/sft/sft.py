@@ -23,6 +23,7 @@ from agents.model.vlm import VisionLanguageModel
 from paravt_env.vector import LongVideoVectorEnv
 from train.common.errors import ConfigError
 from train.config import recipe
+from train.config.checks import check_trained_dtype
 from train.config.sft import SFTConfig
 from train.distributed.exclusive import exclusive
 from train.distributed.processes import Processes, join, leave
@@ -37,6 +38,7 @@ from train.sft.wording import corpus
 
 def check(config: SFTConfig, processes: Processes) -> None:
     """Refuse what cannot be run, before anything is loaded."""
+    check_trained_dtype(config.agent.dtype)
     if processes.world.size == 1:
         return
     if config.parallel.layout != "colocated":

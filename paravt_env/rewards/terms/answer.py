@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from paravt_env.common.names import known_name
-from paravt_env.rewards.terms.base import number
+from paravt_env.rewards.terms.base import ScorerError, number
 from paravt_env.rewards.terms.choice import named_options
 from paravt_env.rewards.transcript import Transcript
 from paravt_env.span import parse_span, temporal_iou
@@ -53,7 +53,7 @@ class Answer:
         """R_acc.
 
         Raises:
-            ScorerError: The scorer failed; nothing stands in for it.
+            ScorerError: The scorer raised, that or anything else; nothing stands in for it.
             ValueError: It returned something else than a number in [0, 1], or an open answer is to
                 be judged and there is no judge.
         """
@@ -61,7 +61,14 @@ class Answer:
         if not text:
             return 0.0
         if self.scorer is not None:
-            given = self.scorer(task, text)
+            try:
+                given = self.scorer(task, text)
+            except ScorerError:
+                raise
+            except Exception as error:
+                raise ScorerError(
+                    f"task {task.id!r}: the scorer raised {type(error).__name__}: {error}"
+                ) from error
             value = number(given)
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"the answer scorer must return a number in [0, 1], not {given!r}")
