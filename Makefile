@@ -38,7 +38,7 @@ test-mutation: $(STAMP)
 	test -x $(MUTATION_VENV)/bin/python || $(BIN)/python -m venv $(MUTATION_VENV)
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$($(MUTATION_VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth
 	$(MUTATION_VENV)/bin/python -m pip install $(PIP_FLAGS) mutmut==3.8.1
-	PYTHONPATH=$(CURDIR) $(MUTATION_VENV)/bin/mutmut run $(MUTANTS)
+	set -f; PYTHONPATH=$(CURDIR) $(MUTATION_VENV)/bin/mutmut run $(MUTANTS)
 	$(MUTATION_VENV)/bin/mutmut export-cicd-stats
 	cat mutants/mutmut-cicd-stats.json
 
