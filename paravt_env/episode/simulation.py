@@ -20,7 +20,7 @@ from paravt_env.episode.actions import read_turn
 from paravt_env.episode.decoder import Decoder
 from paravt_env.episode.episode import Episode, StopReason
 from paravt_env.episode.overview import TaskVideoError
-from paravt_env.rewards import Scored, compliance, make_preset, score_all, transcript_recall
+from paravt_env.rewards import Scored, compliance, lapses, make_preset, score_all, transcript_recall
 from paravt_env.rewards.judge.scorer import LLMJudge
 from paravt_env.rewards.terms.answer import Answer
 from paravt_env.settings import REDRAWS, EnvSettings
@@ -50,6 +50,7 @@ class Failure(NamedTuple):
             "frame_budget": self.start.frame_budget,
             "crops": [],
             "frames_seen": 0,
+            "slow_frames": 0,
             "turn": 0,
             "stop_reason": StopReason.video_error,
             "error": str(self.error),
@@ -238,7 +239,7 @@ class Simulation:
             reward, info = 0.0, episode.info()
             if row in scored:
                 reward = 0.0 if scored[row].error else scored[row].terms["total"]
-                info |= _final_info(episode, scored[row])
+                info |= final_info(episode, scored[row])
             steps[row] = Step(reward, *outcomes[row], info)
         return steps
 
@@ -266,7 +267,7 @@ def redrawn(passed: Sequence[str]) -> dict[str, Any]:
     return {"redrawn": list(passed)} if passed else {}
 
 
-def _final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
+def final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
     """What the info says in addition at the end; `error` is there where nothing was scored."""
     recall = transcript_recall(episode.transcript)
     info = {
@@ -275,6 +276,8 @@ def _final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
         "answer": episode.answer,
         "correct": scored.terms["answer"],
         "compliant": compliance(episode.transcript),
+        "untagged": episode.untagged,
+        "lapses": lapses(episode.transcript),
     }
     if not math.isnan(recall):
         info["evidence_recall"] = recall

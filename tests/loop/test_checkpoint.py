@@ -28,7 +28,7 @@ from train.config.run import RunConfig, TrainConfig
 from train.distributed.processes import Group, Processes
 from train.learner.guard import MARK, TooManyFaults
 from train.learner.learner import Learner
-from train.loop import checkpoint, launch
+from train.loop import checkpoint, checksums, launch
 from train.loop.checks import AGENTS, check, last_saved, restarted
 from train.loop.interrupt import Interrupt
 from train.loop.launch import train
@@ -150,6 +150,7 @@ def test_a_folder_that_is_no_checkpoint_says_what_is_missing(tmp_path):
 def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path):
     folder = save(tmp_path, 1)
     assert sorted(p.name for p in folder.iterdir()) == [
+        "checksums.json",
         "model",
         "optimizer.safetensors",
         "state.json",
@@ -447,6 +448,7 @@ def test_another_task_set_cannot_be_resumed(copied, changes, message):
     state = json.loads(path.read_text())
     assert changes.keys() <= state.keys()
     path.write_text(json.dumps({**state, **changes}))
+    checksums.write(folder)
     with pytest.raises(ConfigError, match=message):
         train(config)
     shutil.rmtree(config.run.path)
@@ -463,8 +465,9 @@ def test_another_task_set_cannot_be_resumed(copied, changes, message):
     ],
 )
 def test_other_parameters_than_were_trained_cannot_be_resumed(copied, changes):
+    meant = replace(copied[0].run, allow_changes=True)
     with pytest.raises(ConfigError, match=r"trained other parameters.*lora and freeze_vision set"):
-        train(replace(copied[0], **changes))
+        train(replace(copied[0], run=meant, **changes))
     shutil.rmtree(copied[0].run.path)
 
 
@@ -475,6 +478,7 @@ def test_generators_of_another_kind_give_way_to_fresh_seeds(copied, capsys):
     before = tensors["generator.sampling"]
     tensors["generator.sampling"] = torch.zeros(16, dtype=torch.uint8)  # as a GPU has it
     save_file(tensors, folder / checkpoint.TENSORS)
+    checksums.write(folder)
     config = replace(config, run=replace(config.run, steps=5))
     train(config)
     said = capsys.readouterr().out

@@ -140,6 +140,8 @@ def _played(
 
 def in_mode(env: EnvConfig, settings: EvalConfig) -> tuple[EnvConfig, EvalConfig]:
     """The environment and the budgets of an evaluation's mode and sweep."""
+    if settings.untagged is not None or settings.suite:
+        env = replace(env, untagged_answers=settings.untagged is not False)
     if settings.sweep == "frames":
         settings = replace(settings, frame_budgets=settings.sweep_frames, budgets_per_task=None)
     if settings.mode == "sequential":

@@ -27,7 +27,7 @@ LAYOUT = (
     *("task_id", "video", "family", "category", "kind", "frame_budget", "question", "gold"),
     *("evidence", "score", "majority", "reward", "compliant", "calls", "executed", "parallel"),
     *("frames_seen", "evidence_recall", "stop_reason", "answer", "error", "turns", "error_kind"),
-    *("duration", "duration_group", "usage", "span_iou", "blind"),
+    *("duration", "duration_group", "usage", "span_iou", "blind", "untagged", "lapses"),
 )
 """Names of a row's values in reports and row files, in order."""
 PLAYED = (
@@ -35,7 +35,7 @@ PLAYED = (
     *("executed", "parallel", "frames_seen", "stop_reason", "answer", "error"),
 )
 """Those that are the rollout's as they stand."""
-PLAYED_LATER = ("duration", "usage")
+PLAYED_LATER = ("duration", "usage", "untagged", "lapses")
 """The rollout's too, which older reports lack."""
 RowKey = tuple[str, int | None]
 """What a row answers: the task and the frame budget asked for (None: the environment samples)."""
@@ -87,6 +87,8 @@ class EvalRow:
     turns = property(attrgetter("rollout.turns"))
     duration = property(attrgetter("rollout.duration"))
     usage = property(attrgetter("rollout.usage"))
+    untagged = property(attrgetter("rollout.untagged"))
+    lapses = property(attrgetter("rollout.lapses"))
 
     @property
     def score(self) -> float:

@@ -113,6 +113,8 @@ class EvalReport:
             "accuracy": asdict(self.accuracy(rows)),
             "majority": mean(row.majority for row in rows),
             "compliance": mean(row.compliant for row in rows),
+            "untagged": sum(row.untagged for row in rows),
+            "lapses": _sums(row.lapses for row in rows),
             "tool_rate": mean(row.called for row in rows),
             "calls": mean(row.calls for row in rows),
             "executed": mean(row.executed for row in rows),
@@ -184,6 +186,11 @@ def _mean_usage(rows: Sequence[EvalRow]) -> dict[str, float]:
     """Mean over the rows whose agent says so, for each thing that it measures."""
     names = dict.fromkeys(name for row in rows for name in row.usage)
     return {name: mean(row.usage[name] for row in rows if name in row.usage) for name in names}
+
+
+def _sums(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Totals by name."""
+    return dict(sum(map(Counter, counts), Counter()))
 
 
 def mean(values: Iterable[float]) -> float:

@@ -73,6 +73,12 @@ def table(report: EvalReport) -> str:
     if used:
         each = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in used.items())
         lines.append(f"an episode used: {each}")
+    overall = summary["overall"]
+    if overall.get("untagged"):
+        lines.append(f"untagged: {overall['untagged']} answers were read from text without a tag")
+    if overall.get("lapses"):
+        named = ", ".join(f"{count} {name}" for name, count in sorted(overall["lapses"].items()))
+        lines.append(f"calls that were put right: {named}")
     for errors, where in (("errors", ""), ("blind_errors", " without frames")):
         if summary[errors]:
             named = ", ".join(f"{count} {kind}" for kind, count in summary[errors].items())

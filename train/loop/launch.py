@@ -25,16 +25,17 @@ from paravt_env.common.files import write_whole
 from paravt_env.tasksets.base import left_out, say_left_out
 from paravt_env.vector import LongVideoVectorEnv
 from train.common.errors import ConfigError
-from train.config import recipe
 from train.config.learner import LearnerConfig
 from train.config.run import TrainConfig
+from train.distributed.exclusive import exclusive
 from train.distributed.processes import Processes, join, leave, torchrun_agent
 from train.distributed.watchdog import Watchdog
 from train.learner import lora
 from train.learner.guard import MARK, why_stopped
 from train.learner.learner import Learner
 from train.loop import checkpoint
-from train.loop.checks import AGENTS, check, groups_of, last_saved, restarted
+from train.loop.checks import AGENTS, check, check_saved, groups_of, last_saved, restarted
+from train.loop.kept import save_settings
 from train.loop.metrics import MetricsLogger
 from train.loop.observers import Observer, Validation
 from train.loop.state import RunState
@@ -81,11 +82,11 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
             "diagnostics.every: nobody measures the terms; `paravt train` does, and a script hands "
             "train(config, observers=train.lab.diagnose.observer.observers_of(config))"
         )
-    saved, resume = _admitted(config, processes)
-    if config.run.eval_every:
-        check_validation(config)
-    learner = _learner(config, processes, saved)
     with ExitStack() as resources:
+        saved, resume = _admitted(config, processes, resources)
+        if config.run.eval_every:
+            check_validation(config)
+        learner = _learner(config, processes, saved)
         workers = _workers(config, processes, learner.vlm, resources)
         if config.run.eval_every:
             observers = (validation(config, learner.vlm, resources), *observers)
@@ -101,7 +102,8 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
             processes,
             meeting=not (config.run.asynchronous and processes.world.size > 1),
         )
-        state = RunState(config.run.path, config.run.seed, learner, collector, pool)
+        keep = config.run.keep_checkpoints
+        state = RunState(config.run.path, config.run.seed, learner, collector, pool, keep)
         version = 0
         if saved is not None:
             version = state.restore(saved)
@@ -122,8 +124,13 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
         return trainer.run()
 
 
-def _admitted(config: TrainConfig, processes: Processes) -> tuple[Path | None, bool]:
-    """The checkpoint to go on from, if any, and whether the run goes on; else it is refused."""
+def _admitted(
+    config: TrainConfig, processes: Processes, resources: ExitStack
+) -> tuple[Path | None, bool]:
+    """The checkpoint to go on from, if any, and whether the run goes on; else it is refused.
+
+    From here on the folder is locked for this run.
+    """
     folder = config.run.path
     saved = last_saved(folder, processes)
     agents = sorted(filter(None, set(processes.gather(torchrun_agent()))))
@@ -133,10 +140,15 @@ def _admitted(config: TrainConfig, processes: Processes) -> tuple[Path | None, b
         raise ConfigError(f"{stopped}; then go on with --run.resume=true")
     resume = config.run.resume or again
     check(config, processes, saved, resume)
+    resources.enter_context(exclusive(folder, processes))
+    if last_saved(folder, processes) != saved:
+        raise ConfigError(f"another process has just trained into {folder}: start again")
+    if saved is not None:
+        check_saved(config, processes)
     processes.barrier()
     if processes.leads:
         (folder / MARK).unlink(missing_ok=True)
-        recipe.save(config, folder)
+        save_settings(folder, config, None if saved is None else checkpoint.step_of(saved))
         if agents:
             write_whole(folder / AGENTS, json.dumps(agents))
     return saved, resume
@@ -240,7 +252,12 @@ def check_validation(config: TrainConfig) -> None:
 
 def validation(config: TrainConfig, vlm: VisionLanguageModel, resources: ExitStack) -> Validation:
     """Measures the learner's weights on the validation split."""
-    settings = replace(config.evaluation, split=config.run.eval_split, tasks=config.run.eval_tasks)
+    settings = replace(
+        config.evaluation,
+        split=config.run.eval_split,
+        tasks=config.run.eval_tasks,
+        stop_after_errors=0,
+    )
     rows = min(settings.num_envs, config.run.eval_tasks)
     env = make_env(config, rows, config.run.eval_split, settings.frame_budgets)
     resources.callback(env.close)
