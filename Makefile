@@ -23,10 +23,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
-# The property tests on 100,000 new examples each instead of 2,000 known ones, the environment installed alone, and 100 M parameters
+# The property tests on 100,000 new examples each instead of 2,000 known ones, a long search for hedges, the environment installed alone, and 100 M parameters
 # through `paravt sft` and `paravt train`; several minutes.
 test-nightly: $(STAMP)
 	$(BIN)/python -m pytest tests/protocol/test_properties.py --hypothesis-profile nightly
+	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/rewards/test_hedges.py
 	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/env/test_conformance.py -k pip_install
 	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/sft/test_published.py -k hundred_million
 

@@ -111,6 +111,9 @@ class AgentConfig:
     what the environment asks for (``ParaVT-LongVideo-Frames-v0`` asks for ``frames``)."""
     forced_prefix: str = "<think>\n"
     """Text that every turn starts with; part of the completion, never trained."""
+    answer_prefix: bool = True
+    """Whether the forced-answer turn starts with it, too; without, its few tokens are the
+    answer's."""
     feature_cache_gib: float = 2.0
     """Memory for features of images that were looked at (``transformers``, and the learner where
     the vision tower is frozen); the oldest go first."""
@@ -142,6 +145,8 @@ class Limits:
     """Turns that may call."""
     evidence: Evidence = "subagent"
     """How crops are taken in, unless the agent's own setting says otherwise."""
+    lenient_calls: bool = False
+    """Whether malformed calls get a second reading; an agent reads its own as the environment."""
 
     @classmethod
     def of(cls, settings: EnvSettings) -> Limits:
@@ -151,4 +156,5 @@ class Limits:
             settings.max_crop_seconds,
             settings.max_turns,
             cast(Evidence, settings.evidence),
+            settings.lenient_calls,
         )

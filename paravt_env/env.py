@@ -87,7 +87,8 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     `env.unwrapped.simulation.video_errors` counts them.
 
     `info` holds `task_id`, `frame_budget` (K), `crops` (window, clipped, status, message, frames,
-    timestamps of each call of the latest turn), `frames_seen`, `turn`; at the end also
+    timestamps of each call of the latest turn), `frames_seen`, `slow_frames` (those of them that
+    only a decode from further back than needed gave: see `docs/video.md`), `turn`; at the end also
     `reward_terms`, `stop_reason`, `answer` (the one that counted), `correct` (the answer term),
     `compliant` (`rewards.compliance`) and, for a task with gold evidence, `evidence_recall` (the
     share of the gold seconds that the crops covered).

@@ -17,7 +17,7 @@ from paravt_env.budget import FrameBudget, make_budget
 from paravt_env.common.names import known_name
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
-from paravt_env.video.readers.backends import ISOLATION, check_backend
+from paravt_env.video.readers.backends import ISOLATION, check_backend, check_device
 
 OVERVIEW_SAMPLING = ("exact", "snap")
 """How overview frames are chosen: the frame on screen, or a key frame near it."""
@@ -51,6 +51,10 @@ class EnvSettings:
         max_crop_seconds: A longer crop is refused.
         frame_budget: See `budget.make_budget`; None is the default choice, 0 is on-demand context.
         force_answer: Whether the calling turns are followed by one turn that must answer.
+        lenient_calls: Whether calls that are malformed get a second reading (`"01:30"`, single
+            quotes, no closing tag: `protocol/lenient.py`). Off, well-formed calls alone run.
+        untagged_answers: Whether a turn without a call and without `<answer>` answers with its
+            text, as the published evaluators read it. Such an answer has no form.
         evidence: How agents are asked to take crops in: `subagent` (the same weights read each crop
             and pass on text) or `frames` (the frames go into the context). Advice to the agent:
             observations and rewards do not depend on it.
@@ -63,10 +67,13 @@ class EnvSettings:
         overview_sampling: `exact`, or `snap`: an overview frame moves to a key frame when one lies
             within a tenth of the distance between two of them; many times as fast. Timestamps are
             those of the frames delivered, either way. Crops are always exact.
+        square_pixels: Whether a video's `width` is told as players show it, in square pixels, where
+            the stored ones are not. Frames have `frame_size` either way.
         video_workers: Decoding threads, shared by all rows.
         video_isolation: `thread`; `process`, where a decoder that hangs or crashes is killed and
             costs one window; `auto`, a process for the back ends that need it (decord).
         backend: Video back end: `pyav`, `decord`, `torchcodec` or `auto`.
+        video_device: Where the back end decodes: `cpu`; `cuda` or `cuda:N` with `torchcodec` only.
         disk_cache_bytes: The most that decoded frames may take under `$PARAVT_CACHE`, shared by all
             processes of the machine; 0 keeps them in memory only.
         on_video_error: What `reset` does with a drawn task whose video cannot be read: `raise`
@@ -93,15 +100,19 @@ class EnvSettings:
     max_crop_seconds: float = 45.0
     frame_budget: int | Mapping[str, Any] | FrameBudget | None = None
     force_answer: bool = True
+    lenient_calls: bool = False
+    untagged_answers: bool = False
     evidence: str = "subagent"
     reward: str | Mapping[str, Any] = "paravt"
     scorer: Callable[..., float] | str | None = None
     crop_timeout: float = 20.0
     reset_timeout: float = 120.0
     overview_sampling: str = "exact"
+    square_pixels: bool = False
     video_workers: int = 2
     video_isolation: str = "auto"
     backend: str = "pyav"
+    video_device: str = "cpu"
     disk_cache_bytes: int = 0
     on_video_error: str = "raise"
 
@@ -119,7 +130,14 @@ class EnvSettings:
             _check(name, getattr(self, name), float, 0.0)
         _check("max_turns", self.max_turns, int, 0)
         _check("subtitle_characters", self.subtitle_characters, int, 1)
-        for name in ("subtitles", "force_answer"):
+        switches = (
+            "subtitles",
+            "force_answer",
+            "square_pixels",
+            "lenient_calls",
+            "untagged_answers",
+        )
+        for name in switches:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.max_turns == 0 and not self.force_answer:
@@ -127,6 +145,7 @@ class EnvSettings:
                 "max_turns=0 leaves no turn at all: set force_answer=True or max_turns >= 1"
             )
         make_budget(self.frame_budget)
+        check_device(self.backend, self.video_device)
         check_backend(self.backend)
         known_name("video_isolation", self.video_isolation, ISOLATION)
         known_name("on_video_error", self.on_video_error, ON_VIDEO_ERROR)

@@ -65,7 +65,8 @@ COMMANDS = {
         at("train.commands.evaluation:run_compare"),
     ),
     "report": Command(
-        "Write a run's report.html again.", at("train.commands.evaluation:run_report")
+        "Write a run's report.html: its training, its evaluation, or both.",
+        at("train.commands.evaluation:run_report"),
     ),
     "replay": Command(
         "Print recorded episodes and write their page, replay.html (core installation).",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    GenerationConfig,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
@@ -211,6 +217,8 @@ class VisionLanguageModel:
         if device == "meta":  # tokenizer and image geometry alone: an engine holds the weights
             with torch.device("meta"):
                 model: Any = AutoModelForImageTextToText.from_config(config)
+            with suppress(OSError):  # not every checkpoint has one
+                model.generation_config = GenerationConfig.from_pretrained(path)
         else:
             model = AutoModelForImageTextToText.from_pretrained(
                 path, dtype=getattr(torch, dtype), attn_implementation="sdpa"

@@ -9,7 +9,6 @@ tests with `pytest tests/env/test_env.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -18,15 +17,15 @@ from paravt_env.crop import NO_WINDOW, CropRequest, CropResult, CropStatus, Wind
 from paravt_env.episode.episode import Episode, TurnPlan
 from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.structure import ToolCall
+from paravt_env.protocol.untagged import untagged_answer
 from paravt_env.spaces import Action
-from paravt_env.task import Task
 
 
 def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
     """Read one action; the episode does not move.
 
-    In its forced turn every call is `refused`; calls past `max_crops` are `over_limit`, and its
-    task's video is the only one that a call may name.
+    In its forced turn every call is `refused`; calls past `max_crops` are `over_limit`. A path that
+    a call names is neither opened nor compared: there is one video.
 
     Args:
         action: A member of `spaces.action_space(max_crops)`.
@@ -36,8 +35,9 @@ def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
         ValueError: The action does not have the declared shape, or contradicts its own completion.
     """
     max_crops, task = episode.settings.max_crops, episode.task
+    lenient = episode.settings.lenient_calls
     crops, mask, answer, completion = _checked(action, max_crops)
-    parsed = parse(completion) if completion else None
+    parsed = parse(completion, lenient=lenient) if completion else None
     calls: list[CropRequest | CropResult] = []
     if parsed is None:
         asked: list[ToolCall | Window] = [(float(a), float(b)) for a, b in crops[mask]]
@@ -51,8 +51,8 @@ def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
             refusal = CropStatus.refused, "this turn takes no calls: give the answer"
         elif i >= max_crops:
             refusal = CropStatus.over_limit, f"a turn takes {max_crops} calls at most"
-        elif not isinstance(call, tuple):
-            refusal = _call_error(call, task)
+        elif not isinstance(call, tuple) and call.error is not None:
+            refusal = CropStatus(call.error), call.message
         if refusal is not None:
             calls.append(CropResult(window, None, *refusal))
             continue
@@ -63,7 +63,11 @@ def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
             calls.append(CropResult(window, None, status, message))
         else:
             calls.append(CropRequest(task.video, window, clipped))
-    return TurnPlan(parsed, answer.strip(), tuple(calls))
+    answer, untagged = answer.strip(), False
+    if not answer and parsed is not None and episode.settings.untagged_answers:
+        answer = "" if calls and not episode.must_answer else untagged_answer(parsed)
+        untagged = bool(answer)
+    return TurnPlan(parsed, answer, tuple(calls), untagged)
 
 
 def _checked(action: Mapping[str, Any], max_crops: int) -> tuple[np.ndarray, np.ndarray, str, str]:
@@ -100,12 +104,3 @@ def _agree(expected: Action, crops: np.ndarray, mask: np.ndarray, answer: str) -
             "the action's crops and answer are not those of its completion: build it with "
             "protocol.action_from_completion(), or leave completion empty"
         )
-
-
-def _call_error(call: ToolCall, task: Task) -> tuple[CropStatus, str] | None:
-    if call.error is not None:
-        return CropStatus(call.error), call.message
-    own = PurePath(task.video)
-    if call.video_path and call.video_path not in (task.video, own.name, own.stem):
-        return CropStatus.wrong_video, "video_path names another video: leave it out"
-    return None

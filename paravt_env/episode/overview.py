@@ -57,7 +57,8 @@ class _Opening:
                 within = SNAP * video.duration / len(times)
                 times = self.store.snap(self.path, times, within, deadline)
             frames = self.store.frames(self.path, times, self.settings.frame_size, deadline)
-            self._settle(Overview(video, frames))
+            square = self.settings.square_pixels
+            self._settle(Overview(video.square() if square else video, frames))
         except VideoTimeoutError:
             self.give_up()
         except Exception as error:  # raised again by whoever waits

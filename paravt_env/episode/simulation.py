@@ -20,13 +20,13 @@ from paravt_env.episode.actions import read_turn
 from paravt_env.episode.decoder import Decoder
 from paravt_env.episode.episode import Episode, StopReason
 from paravt_env.episode.overview import TaskVideoError
-from paravt_env.rewards import Scored, compliance, make_preset, score_all, transcript_recall
+from paravt_env.rewards import Scored, compliance, lapses, make_preset, score_all, transcript_recall
 from paravt_env.rewards.judge.scorer import LLMJudge
 from paravt_env.rewards.terms.answer import Answer
 from paravt_env.settings import REDRAWS, EnvSettings
 from paravt_env.spaces import action_space, empty_batch, observation_space, seal_batch
 from paravt_env.task import Task
-from paravt_env.tasksets.base import relinked
+from paravt_env.tasksets.base import relinked, unreadable_subtitles
 from paravt_env.video.types import VideoError
 
 
@@ -50,6 +50,7 @@ class Failure(NamedTuple):
             "frame_budget": self.start.frame_budget,
             "crops": [],
             "frames_seen": 0,
+            "slow_frames": 0,
             "turn": 0,
             "stop_reason": StopReason.video_error,
             "error": str(self.error),
@@ -89,7 +90,7 @@ class Simulation:
         if not len(self.tasks):
             raise ValueError(f"the task set {self.tasks.name!r} holds no task")
         every = range(len(self.tasks))
-        if settings.subtitles and not any(len(self.tasks[i].subtitles) for i in every):
+        if settings.subtitles and not any(_has_subtitles(self.tasks[i]) for i in every):
             raise ValueError(
                 f"subtitles=True, but no task of {self.tasks.name!r} has any: check its folder of "
                 "subtitles, or leave the argument out"
@@ -181,8 +182,12 @@ class Simulation:
         return list(zip(rows, passed, strict=True))
 
     def start(self, starts: Sequence[Start]) -> list[Episode | Failure]:
-        """Open the videos and decode the overviews of all rows at once, each distinct one once."""
-        moved = [relinked(self.tasks, start.task.video) for start in starts]
+        """Open the videos and decode the overviews of all rows at once, each distinct one once.
+
+        A row whose files cannot be read (its subtitles too, where observations hold them) fails
+        alone.
+        """
+        moved = [self._refused(start.task) for start in starts]
         asked = zip(starts, moved, strict=True)
         decoded = iter(
             self.video.overviews(
@@ -198,6 +203,13 @@ class Simulation:
             else Episode(start.task, start.frame_budget, *outcome, self.settings)
             for start, outcome in zip(starts, outcomes, strict=True)
         ]
+
+    def _refused(self, task: Task) -> VideoError | None:
+        """What keeps a task from being played, found before its video is opened."""
+        error = relinked(self.tasks, task.video)
+        if error is None and self.settings.subtitles:
+            error = unreadable_subtitles(task)
+        return error
 
     def step(
         self, rows: Mapping[int, Episode], actions: Mapping[int, Mapping[str, Any]]
@@ -245,6 +257,11 @@ class Simulation:
         return seal_batch(batch)
 
 
+def _has_subtitles(task: Task) -> bool:
+    """Whether a task brings subtitles, be they readable or not."""
+    return unreadable_subtitles(task) is not None or len(task.subtitles) > 0
+
+
 def redrawn(passed: Sequence[str]) -> dict[str, Any]:
     """What the info of a reset says of the tasks that were passed over; empty where none was."""
     return {"redrawn": list(passed)} if passed else {}
@@ -259,6 +276,8 @@ def final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
         "answer": episode.answer,
         "correct": scored.terms["answer"],
         "compliant": compliance(episode.transcript),
+        "untagged": episode.untagged,
+        "lapses": lapses(episode.transcript),
     }
     if not math.isnan(recall):
         info["evidence_recall"] = recall

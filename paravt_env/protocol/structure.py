@@ -53,6 +53,7 @@ class ToolCall:
     message: str
     start: int
     end: int
+    repairs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

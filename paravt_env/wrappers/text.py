@@ -29,14 +29,15 @@ class CompletionAction(
     def __init__(self, env: gym.Env[Observation, Action]) -> None:
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ActionWrapper.__init__(self, env)
-        self._max_crops = simulation_of(env).settings.max_crops
+        settings = simulation_of(env).settings
+        self._max_crops, self._lenient = settings.max_crops, settings.lenient_calls
         if env.action_space != simulation_of(env).action_space:
             raise ValueError("the action is not the environment's own: it may be a text already")
         self.action_space = UnicodeText()
 
     def action(self, action: str) -> Action:
         """Parse the text."""
-        return action_from_completion(action, self._max_crops)
+        return action_from_completion(action, self._max_crops, self._lenient)
 
 
 class VectorCompletionAction(gym.vector.VectorActionWrapper):
@@ -46,7 +47,8 @@ class VectorCompletionAction(gym.vector.VectorActionWrapper):
         super().__init__(env)
         self.single_action_space = UnicodeText()
         self.action_space = batch_space(self.single_action_space, env.num_envs)
-        self._max_crops = simulation_of(env).settings.max_crops
+        settings = simulation_of(env).settings
+        self._max_crops, self._lenient = settings.max_crops, settings.lenient_calls
 
     def actions(self, actions: Sequence[str]) -> Action:
         """Parse every row's text.
@@ -61,7 +63,8 @@ class VectorCompletionAction(gym.vector.VectorActionWrapper):
                 'give "" to a row that idles'
             )
         return batch_actions(
-            [action_from_completion(text, self._max_crops) for text in actions], self._max_crops
+            [action_from_completion(text, self._max_crops, self._lenient) for text in actions],
+            self._max_crops,
         )
 
 
@@ -76,7 +79,10 @@ class LongVideoTextEnv(LongVideoEnv):
         self, action: str
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play one turn, given the text that a model wrote."""
-        return super().step(action_from_completion(action, self.simulation.settings.max_crops))
+        settings = self.simulation.settings
+        return super().step(
+            action_from_completion(action, settings.max_crops, settings.lenient_calls)
+        )
 
 
 def make_text_vector(num_envs: int = 1, **settings: Any) -> VectorCompletionAction:

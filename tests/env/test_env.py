@@ -54,6 +54,7 @@ def test_overview_shows_the_midpoints_of_k_equal_parts(make_env):
         "frame_budget": 4,
         "crops": [],
         "frames_seen": 4,
+        "slow_frames": 0,
         "turn": 0,
     }
 
@@ -141,14 +142,14 @@ def test_defect_09_one_malformed_call_leaves_its_neighbours_alone(make_env):
     assert observation["window"][:4].tolist() == [1, 3, 3, -1]
 
 
-def test_unknown_tool_and_foreign_video_are_refused_the_own_video_is_not(make_env):
+def test_an_unknown_tool_is_refused_and_a_path_is_ignored(make_env):
     text = (
         call('{"start_time": 1, "end_time": 2}', name="zoom")
         + call('{"start_time": 1, "end_time": 2, "video_path": "/etc/passwd"}')
         + call('{"start_time": 1, "end_time": 2, "video_path": "clip.mp4"}')
     )
     info = play(make_env(), text, task_id="colour")[-1]
-    assert [crop["status"] for crop in info["crops"]] == ["unknown_tool", "wrong_video", "ok"]
+    assert [crop["status"] for crop in info["crops"]] == ["unknown_tool", "ok", "ok"]
 
 
 def test_calls_past_the_limit_are_refused_and_counted(make_env):
