@@ -86,6 +86,7 @@ $(ENGINES_STAMP): pyproject.toml constraints.txt
 .venv-adapters-%/.installed: tests/adapters/%.txt pyproject.toml
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(if $(shell grep '^torch==' $<),$(@D)/bin/python -m pip install $(PIP_FLAGS) $(shell grep '^torch==' $<))
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt setuptools
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
 	$(if $(shell grep '^torch==' $<),$(@D)/bin/python -m agents.vllm.cpu_torchvision)
