@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from paravt_env.common.doors import check_name
+from paravt_env.common.names import known_name
+from paravt_env.protocol.parts import FRAMES_AS, FramesAs
 from paravt_env.settings import EnvSettings
 
 Evidence = Literal["subagent", "frames"]
@@ -109,6 +111,11 @@ class AgentConfig:
     evidence: Evidence | None = None
     """``subagent``: the same weights read crops, in text; ``frames``: they go in context; None:
     what the environment asks for (``ParaVT-LongVideo-Frames-v0`` asks for ``frames``)."""
+    frames_as: FramesAs = "image"
+    """``image``: each frame is a picture after its time; ``video``: the overview, and each crop, is
+    a video in the format that Qwen3-VL was trained on, two frames a temporal patch and ``<t
+    seconds>`` before it: half the visual tokens and half the vision tower. The style's text before
+    each frame is then not written."""
     forced_prefix: str = "<think>\n"
     """Text that every turn starts with; part of the completion, never trained."""
     feature_cache_gib: float = 2.0
@@ -118,6 +125,7 @@ class AgentConfig:
     def __post_init__(self) -> None:
         """Check the ranges, and what vLLM in a process cannot do."""
         check_name("agent.engine", self.engine, dict.fromkeys(ENGINES))
+        known_name("agent.frames_as", self.frames_as, FRAMES_AS)
         if not self.feature_cache_gib >= 0:
             raise ValueError(
                 f"agent.feature_cache_gib must not be negative: {self.feature_cache_gib}"
