@@ -34,7 +34,7 @@ class VLLMConfig:
     """Requests (one for equal contexts) that the engine holds, running or queued; the others wait
     with their rows and no copy is made of their frames. Fewer than `max_sequences` may idle it."""
     max_images: int = 512
-    """Images in one conversation at most."""
+    """Images in one conversation at most; of a video, each pair of frames counts as one."""
     block_size: int = 32
     """Tokens of a block of the prefix cache; prompts shorter than one are never shared."""
     kv_cache_gib: float = 1.0

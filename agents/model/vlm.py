@@ -204,6 +204,11 @@ class VisionLanguageModel:
         images = Qwen2VLImageProcessorPil.from_pretrained(path)
         return cls(model.to(device).eval(), tokenizer, images, video_settings(path))
 
+    def around(self, model: Any) -> VisionLanguageModel:
+        """The same tokenizer and settings around other weights of the same kind."""
+        settings = self.image_processor, self.video_settings
+        return VisionLanguageModel(model, self.tokenizer, *settings)
+
     @cached_property
     def video(self) -> VideoChannel:
         """How frames are shown as video.

@@ -36,7 +36,7 @@ def load(folder, dtype="float32", key_heads=None):
         settings.text_config.num_key_value_heads = key_heads
         torch.manual_seed(0)
         model = type(vlm.model)(settings).eval()
-        vlm = VisionLanguageModel(model, vlm.tokenizer, vlm.image_processor)
+        vlm = vlm.around(model)
     return vlm
 
 

@@ -103,9 +103,7 @@ def test_a_temporal_patch_takes_the_place_of_an_image_and_pairs_are_known_by_bot
     one, two = (np.stack([image(1, 2, 7), image(1, 2, value)]) for value in (7, 8))
     samples = [
         sample([5, 98, 98, 6], [1, 98, 98, 2], [1, 0, 0, 1], [one], [two]),
-        sample(
-            [5, 98, 98, 6], [1, 98, 98, IMAGE, 2], [1, 0, 0, 0, 1], [one], [one, image(1, 1, 7)]
-        ),
+        sample([5, 98, 98, 6], [1, 98, 98, IMAGE, 2], [1, 0, 0, 0, 1], [one], [one, small]),
         sample([5, 98, 98, 6], [1], [1], [two]),
     ]
     tree, other = grow_trees(samples, 100)

@@ -16,8 +16,9 @@ from agents.model import video
 from agents.model.agent import TransformersAgent
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.sampling import TransformersSampler
-from agents.model.video import SETTINGS_FILE, VideoChannel, clip_metadata, stamps, temporal_patches
+from agents.model.video import SETTINGS_FILE, VideoChannel
 from agents.model.vlm import CheckpointError, VisionLanguageModel
+from agents.text.clips import clip_metadata, stamps, temporal_patches
 from agents.text.context import TokenContext
 from agents.text.conversation import ConversationAgent, Sampled
 from paravt_env.protocol import Role, render_completion
