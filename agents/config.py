@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 from paravt_env.common.doors import check_name
 from paravt_env.common.names import known_name
+from paravt_env.crop import CropFrames
 from paravt_env.protocol.parts import FRAMES_AS, FramesAs
 from paravt_env.settings import EnvSettings
 
@@ -150,6 +151,13 @@ class Limits:
     """Turns that may call."""
     evidence: Evidence = "subagent"
     """How crops are taken in, unless the agent's own setting says otherwise."""
+    crop_frames: CropFrames | None = None
+    """What is told of the frames of crops: where calls choose their density, or have a quota."""
+
+    @property
+    def density(self) -> bool:
+        """Whether a call may ask for its density."""
+        return self.crop_frames is not None and self.crop_frames.chosen
 
     @classmethod
     def of(cls, settings: EnvSettings) -> Limits:
@@ -159,4 +167,5 @@ class Limits:
             settings.max_crop_seconds,
             settings.max_turns,
             cast(Evidence, settings.evidence),
+            settings.crop_frames,
         )

@@ -187,7 +187,11 @@ class OpenAIAgent:
         if state.action is None:
             limits = self.limits
             system = system_text(
-                self.style, limits.max_crops, limits.max_crop_seconds, limits.max_turns
+                self.style,
+                limits.max_crops,
+                limits.max_crop_seconds,
+                limits.max_turns,
+                limits.crop_frames,
             )
             if system:
                 state.messages.append({"role": "system", "content": system})
@@ -203,7 +207,7 @@ class OpenAIAgent:
         limit = self.config.answer_tokens if forced else self.config.max_new_tokens
         fields: dict[str, Any] = dict(state.media)
         if self.chat.calls == "native" and not (forced and state.action is None):
-            fields["tools"] = [tool_schema(self.limits.max_crop_seconds)]
+            fields["tools"] = [tool_schema(self.limits.max_crop_seconds, self.limits.crop_frames)]
             fields |= {"tool_choice": "none"} if forced else {}
         messages = list(state.messages)
         if self.chat.prefill:
@@ -268,7 +272,7 @@ class OpenAIAgent:
         calls = native_calls(reply.message) if self.chat.calls == "native" else []
         text = completion_text(prefix + reply.content, reply.message, calls)
         parsed = parse(text)
-        state.action = action_of(parsed, self.limits.max_crops)
+        state.action = action_of(parsed, self.limits.max_crops, self.limits.density)
         state.tool_calls, state.written_calls = calls, len(parsed.calls) - len(calls)
         message: Message = {"role": "assistant", "content": prefix + reply.content}
         if calls:

@@ -268,7 +268,9 @@ class ConversationAgent(ABC):
         turn.context.drawn_by(self.version)
         if drawn.ids[-1:] != [self.stop_id]:
             turn.context.append([self.stop_id], int(Role.text))
-        action = self._rows[turn.row].action = action_of(parsed, self.limits.max_crops)
+        action = self._rows[turn.row].action = action_of(
+            parsed, self.limits.max_crops, self.limits.density
+        )
         logprobs = (*([0.0] * len(self._prefix)), *drawn.logprobs)
         return Decision(
             action, Completion(text, ids, logprobs, tuple(map(int, roles)), self.version)
@@ -294,7 +296,8 @@ def open_conversation(
         frames_as: How the overview is shown.
     """
     context = TokenContext(vlm)
-    system = system_text(style, limits.max_crops, limits.max_crop_seconds, limits.max_turns)
+    bounds = limits.max_crops, limits.max_crop_seconds, limits.max_turns, limits.crop_frames
+    system = system_text(style, *bounds)
     context.append_text((SYSTEM.format(system) if system else "") + USER_OPEN, Role.prompt)
     shown = overview_parts(style, view, frames_as) if parts is None else parts
     context.append_parts(shown, view["frames"], Role.prompt)

@@ -92,9 +92,13 @@ class Simulation:
         self.budget = make_budget(settings.frame_budget)
         self.preset = make_preset(settings.reward, settings.scorer)
         self.observation_space = observation_space(
-            settings.capacity, *settings.frame_size, settings.max_crops, settings.max_turns
+            settings.capacity,
+            *settings.frame_size,
+            settings.max_crops,
+            settings.max_turns,
+            quota=settings.crop_quota > 0,
         )
-        self.action_space = action_space(settings.max_crops)
+        self.action_space = action_space(settings.max_crops, settings.crop_density)
         self.video = Decoder(settings)
 
     @property

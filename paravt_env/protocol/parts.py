@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from paravt_env.crop import CROP_STATUSES, CropStatus, Window
+from paravt_env.crop import CROP_STATUSES, CropFrames, CropStatus, Window
 from paravt_env.protocol.schema import tool_schema
 from paravt_env.protocol.styles import REACH, PromptStyle
 from paravt_env.subtitles import SubtitleLine, lines_of
@@ -50,10 +50,14 @@ FRAMES_AS: tuple[str, ...] = get_args(FramesAs)
 
 
 def system_text(
-    style: PromptStyle, max_crops: int, max_crop_seconds: float, max_turns: int = 3
+    style: PromptStyle,
+    max_crops: int,
+    max_crop_seconds: float,
+    max_turns: int = 3,
+    crop_frames: CropFrames | None = None,
 ) -> str:
     """The system message; "" where the style has none."""
-    tools = json.dumps(tool_schema(max_crop_seconds))
+    tools = json.dumps(tool_schema(max_crop_seconds, crop_frames))
     limits = {"max_turns": max_turns, "max_crops": max_crops, "max_seconds": max_crop_seconds}
     return style.system.format(tools=tools, **limits)
 

@@ -28,7 +28,8 @@ def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
     """
     env, agent, parallel = config.env, config.agent, config.parallel
     style = prompt_style(agent.prompt_style)
-    system = system_text(style, env.max_crops, env.max_crop_seconds, env.max_turns)
+    bounds = env.max_crops, env.max_crop_seconds, env.max_turns, env.crop_frames
+    system = system_text(style, *bounds)
     common = Setting(
         frames=make_budget(env.frame_budget).maximum,
         text=QUESTION + len(system) // CHARACTERS,
