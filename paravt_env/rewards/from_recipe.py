@@ -92,10 +92,10 @@ def _read(
     for key in said:
         known_name(f"entry of reward term {name!r}:", key, ENTRY)
     options = _mapping(f"options of reward term {name!r}", "names to values", said.get("options"))
-    weight, source = known or (1.0, None)
-    if "use" in said or source is None:
+    if known is None or "use" in said:
         use = said.get("use", name)
-        weight, source = 1.0, chosen("reward term", use, TERMS) if isinstance(use, str) else use
+        known = 1.0, chosen("reward term", use, TERMS) if isinstance(use, str) else use
+    weight, source = known
     return (said.get("weight", weight), source), dict(options)
 
 

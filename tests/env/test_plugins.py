@@ -15,11 +15,12 @@ from support.builders import SIZE, act
 
 from agents.chat.agent import OpenAIAgent
 from agents.config import AgentConfig
-from paravt_env.protocol.parts import PROMPTS, overview_parts, prompt_style, system_text
+from paravt_env.protocol.parts import overview_parts, system_text
+from paravt_env.protocol.styles import PROMPTS, prompt_style
 from paravt_env.rewards import Answer, make_preset
 from paravt_env.spaces import batch_actions
 from paravt_env.vector import LongVideoVectorEnv
-from paravt_env.wrappers.text import VectorRecordRewardTerms
+from paravt_env.wrappers import VectorRecordRewardTerms
 from train.config.recipe import load
 from train.config.run import TrainConfig
 

@@ -5,7 +5,7 @@ import pytest
 from support.builders import act
 
 from paravt_env.budget import draw_frames, make_budget
-from paravt_env.protocol.parts import PROMPTS, prompt_style
+from paravt_env.protocol.styles import PROMPTS, prompt_style
 from paravt_env.rewards import TermError, make_preset
 from paravt_env.task import TaskError
 from paravt_env.tasksets import load_tasks
@@ -16,7 +16,7 @@ from train.config.run import TrainConfig
 BAD = """
 from dataclasses import dataclass, replace
 
-from paravt_env.protocol.parts import PARAVT
+from paravt_env.protocol.styles import PARAVT
 from paravt_env.rewards import ScorerError
 
 

@@ -558,6 +558,9 @@ def test_a_term_may_be_there_twice_under_two_names():
     assert score(rollout, preset) == pytest.approx(
         {"answer": 1.0, "format_anchor": 1.0, "tool_gain": 0.8, "seen": 0.2, "total": 2.9}
     )
+    routed = make_preset({"terms": {"seen": seen}, "pay_attempts": True}).terms
+    assert routed["seen"] == (0.5, ToolGain(gain="evidence"))
+    assert routed["tool_gain"] == (1.0, ToolGain(pay_attempts=True))
 
 
 def test_a_term_of_weight_0_is_not_computed_and_not_there(monkeypatch):

@@ -10,6 +10,7 @@ from support.rollouts import rollout
 from train.common.errors import ConfigError
 from train.config.run import RunConfig, TrainConfig
 from train.config.selection import SelectionConfig
+from train.loop import launch
 from train.rollout.difficulty import (
     FILE,
     Pool,
@@ -347,3 +348,10 @@ def test_a_collector_plays_oversampled_groups_in_batches_of_its_rows(monkeypatch
     assert [len(group) for group in groups] == [8] * 5
     assert all(len({(one.task_id, one.reward) for one in group}) == 1 for group in groups)
     assert {group[0].task_id for group in groups} == {"x", "y"}
+
+
+@pytest.mark.parametrize("name", ["over_long", "kl"])
+def test_a_term_with_the_name_of_one_that_training_adds_is_refused(name):
+    with pytest.raises(ConfigError, match=f"training adds a term '{name}'"):
+        launch.all_weights({"answer": 1.0, name: 0.5}, TrainConfig())
+    assert launch.all_weights({"answer": 1.0}, TrainConfig()) == {"answer": 1.0}

@@ -9,7 +9,7 @@ Command: `paravt train paragrpo_mini`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from agents.algorithm.credit import KL_TERM
 from agents.config import AgentConfig, Limits
 from agents.model.agent import agent_factory
 from agents.model.vlm import VisionLanguageModel
@@ -38,7 +39,7 @@ from train.loop.observers import Observer, Validation
 from train.loop.state import RunState
 from train.loop.trainer import Trainer
 from train.rollout.difficulty import FILE, Pool, task_pool
-from train.rollout.selection import Selected, reward_weights
+from train.rollout.selection import OVER_LONG, Selected, reward_weights
 from train.rollout.starts import Starts
 from train.workers.ahead import Ahead
 from train.workers.collector import Collector
@@ -102,11 +103,11 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
         if saved is not None:
             version = state.restore(saved)
             workers.weights_changed(version)
-        preset = workers.lanes[0].env.simulation.preset
+        terms = workers.lanes[0].env.simulation.preset.weights
         trainer = Trainer(
             config.run,
             config.algorithm,
-            {**preset.weights, **reward_weights(config.selection)},
+            all_weights(terms, config),
             _source(config, processes, collector, version),
             workers,
             learner,
@@ -263,3 +264,18 @@ def _logger(
         config=asdict(config),
     )
     return resources.enter_context(logger)
+
+
+def all_weights(terms: Mapping[str, float], config: TrainConfig) -> dict[str, float]:
+    """The weights of the preset's terms, and of those that selection adds.
+
+    Raises:
+        ConfigError: A term of the preset has the name of one that training adds.
+    """
+    added = reward_weights(config.selection)
+    taken = {OVER_LONG, KL_TERM} & terms.keys()
+    if taken:
+        raise ConfigError(
+            f"env.reward: training adds a term {min(taken)!r} of its own: call yours otherwise"
+        )
+    return {**terms, **added}
