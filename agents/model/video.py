@@ -62,7 +62,7 @@ class VideoChannel:
     Attributes:
         temporal: Frames of a temporal patch.
         pad_id: The token that stands for a patch's features.
-        mean: Of each colour, on the scale of 0 to 255, (3, 1, 1).
+        mean: Of each colour, on the scale of 0 to 255, (3,).
         inverse_std: 1 / standard deviation on that scale, (3, 1, 1).
         bounds: Pixels of a clip (frames x height x width), least and most, between which the
             model's own processor resizes nothing.
@@ -104,8 +104,8 @@ class VideoChannel:
                 )
         self.temporal: int = vision.temporal_patch_size
         self.pad_id: int = config.video_token_id
-        self.mean = torch.tensor(processor.image_mean).view(3, 1, 1) * 255.0
-        self.inverse_std = 1.0 / (torch.tensor(processor.image_std).view(3, 1, 1) * 255.0)
+        self.mean = torch.tensor(processor.image_mean) * 255.0
+        self.inverse_std = 1.0 / (torch.tensor(processor.image_std) * 255.0)
         self.bounds = int(processor.size["shortest_edge"]), int(processor.size["longest_edge"])
 
     def stamps(self, times: Sequence[float]) -> list[str]:

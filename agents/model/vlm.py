@@ -273,11 +273,11 @@ class VisionLanguageModel:
         n, t, height, width, _ = frames.shape
         _, rows, columns = self.image_grid(height, width)
         m, p, video = self.merge, self.patch, self.video
-        x = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
-        x = x.reshape(n, t, rows // m, m, p, columns // m, m, p, 3)
-        x = x.permute(0, 2, 5, 3, 6, 1, 8, 4, 7).float()
+        x = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).float()
         x = x.sub_(video.mean.to(x.device)).mul_(video.inverse_std.to(x.device))
-        return x.transpose(5, 6).reshape(n * rows * columns, 3 * t * p * p)
+        x = x.reshape(n, t, rows // m, m, p, columns // m, m, p, 3)
+        x = x.permute(0, 2, 5, 3, 6, 8, 1, 4, 7)
+        return x.reshape(n * rows * columns, 3 * t * p * p)
 
     def encode_images(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """Run the vision tower once over all images.

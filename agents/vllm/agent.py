@@ -152,7 +152,7 @@ def check_normalised_alike(vlm: VisionLanguageModel) -> None:
     images, video = vlm.image_processor, vlm.video
     mean = 255.0 * torch.tensor(images.image_mean)
     inverse_std = 1.0 / (255.0 * torch.tensor(images.image_std))
-    ours = torch.stack([video.mean.flatten(), video.inverse_std.flatten()])
+    ours = torch.stack([video.mean, video.inverse_std])
     if not torch.allclose(ours, torch.stack([mean, inverse_std])):
         raise EngineError(
             "the checkpoint's video settings normalise frames otherwise than its image settings do "

@@ -303,7 +303,7 @@ def test_settings_inside_the_processors_file_are_found_and_saved(folder, tmp_pat
     (other / SETTINGS_FILE).unlink()
     (other / "processor_config.json").write_text(json.dumps({"video_processor": settings}))
     vlm = VisionLanguageModel.load(other)
-    assert vlm.video.mean.flatten().tolist() == pytest.approx([102.0, 127.5, 153.0])
+    assert vlm.video.mean.tolist() == pytest.approx([102.0, 127.5, 153.0])
     vlm.save(tmp_path / "saved")
     assert json.loads((tmp_path / "saved" / SETTINGS_FILE).read_text()) == settings
 

@@ -42,6 +42,7 @@ def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
         offload=parallel.offload,
         feature_cache_gib=agent.feature_cache_gib,
         reshard=parallel.reshard,
+        together=2 if agent.frames_as == "video" else 1,
     )
     if isinstance(config, SFTConfig):
         prompt = common.prompt(SHAPES["8b"])
@@ -59,7 +60,8 @@ def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
     in_context = (agent.evidence or env.evidence) == "frames"
     evidence = calls * (WRAPPING + (0 if in_context else agent.subagent_tokens))
     forced = (agent.answer_tokens + WRAPPING) * env.force_answer
-    crop = env.frames_per_crop * common.frame_tokens(SHAPES["8b"])
+    patches = common.shown(env.frames_per_crop)
+    crop = patches * common.frame_tokens(SHAPES["8b"])
     reading = 0 if in_context else QUESTION + WRAPPING + crop + agent.subagent_tokens
     here = agent.engine != "vllm_server" or (common.servers > 0 and not agent.vllm.url)
     return replace(
@@ -67,7 +69,7 @@ def of_recipe(config: TrainConfig | SFTConfig, gpus: int = 1) -> Setting:
         group=algorithm.group_size,
         groups=algorithm.groups,
         completion=env.max_turns * (agent.max_new_tokens + WRAPPING) + evidence + forced,
-        crop_frames=calls * env.frames_per_crop if in_context else 0,
+        crop_frames=calls * patches * common.together if in_context else 0,
         freeze_vision=config.optimizer.freeze_vision,
         reference=algorithm.kl_coefficient > 0,
         budget=config.packing.micro_batch_tokens,
