@@ -110,20 +110,19 @@ def device_memory(update: Callable[[], object]) -> float:
 def interleaved(
     works: Mapping[str, Callable[[], object]], repeats: int, cuda: bool
 ) -> dict[str, float]:
-    """The fewest seconds of each, taken in turns after one warm-up round.
+    """The fewest seconds of each, taken in turns.
 
     On a CPU they are the thread's own: what else the machine does meanwhile does not count.
     """
     clock = perf_counter if cuda else process_time
     seconds: dict[str, list[float]] = {name: [] for name in works}
-    for round_ in range(repeats + 1):
+    for _ in range(repeats):
         for name, work in works.items():
             began = clock()
             work()
             if cuda:
                 torch.cuda.synchronize()
-            if round_:
-                seconds[name].append(clock() - began)
+            seconds[name].append(clock() - began)
     return {name: min(values) for name, values in seconds.items()}
 
 
@@ -154,14 +153,11 @@ def measure(
         works[f"{frames_as} tower"] = partial(encode, vlm, images)
         works[f"{frames_as} update"] = update
         works[f"{frames_as} prefill"] = partial(prefill, vlm, opening)
-    # Prefills by themselves: an update writes to the tower, which empties the cache of features.
-    for what in ("prefill", ""):
-        chosen = {
-            name: work for name, work in works.items() if name.endswith("prefill") == bool(what)
-        }
-        for name, seconds in interleaved(chosen, repeats, cuda).items():
-            frames_as, measured = name.split()
-            found[frames_as][measured] = seconds
+    # Each kind by itself: an update writes to the tower, which empties the cache of features.
+    for kind in ("tower", "prefill", "update"):
+        pair = {name: works[f"{name} {kind}"] for name in found}
+        for name, seconds in interleaved(pair, repeats, cuda).items():
+            found[name][kind] = seconds
     return found
 
 
