@@ -88,10 +88,10 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     (`task_id`, `path`, `reason`).
 
     `info` holds `task_id`, `frame_budget` (K), `crops` (window, clipped, status, message, frames,
-    timestamps of each call of the latest turn; with `crop_density` also `fps`), `frames_seen`, `turn`; at the end also
-    `reward_terms`, `stop_reason`, `answer` (the one that counted), `correct` (the answer term),
-    `compliant` (`rewards.compliance`) and `evidence_recall` (the share of the gold seconds that the
-    crops covered; NaN for a task without gold evidence).
+    timestamps of each call of the latest turn; with `crop_density` also `fps`), `frames_seen`,
+    `turn`; at the end also `reward_terms`, `stop_reason`, `answer` (the one that counted),
+    `correct` (the answer term), `compliant` (`rewards.compliance`) and `evidence_recall` (the share
+    of the gold seconds that the crops covered; NaN for a task without gold evidence).
 
     Where an LLM judge gave no verdict on the answer, nothing is scored: the reward is 0,
     `stop_reason` is `judge_error`, `reward_terms` and `correct` are NaN, and `error` says why.
