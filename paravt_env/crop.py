@@ -29,7 +29,7 @@ class CropStatus(StrEnum):
     too_long = "too_long"  # more seconds than one crop may have
     malformed = "malformed"  # the call could not be parsed: no window, or no possible density
     unknown_tool = "unknown_tool"  # it names a tool that does not exist
-    wrong_video = "wrong_video"  # it names another video
+    wrong_video = "wrong_video"  # of older recordings: a path in a call is ignored
     over_limit = "over_limit"  # the turn already holds as many calls as are allowed
     refused = "refused"  # the forced-answer turn takes no calls
     timeout = "timeout"  # decoding ran past its deadline

@@ -13,7 +13,7 @@ import gymnasium as gym
 from paravt_env.common.names import known_name
 from paravt_env.episode.episode import Episode
 from paravt_env.episode.reset_options import RESET_OPTIONS
-from paravt_env.episode.simulation import Failure, Simulation
+from paravt_env.episode.simulation import Failure, Simulation, redrawn
 from paravt_env.rewards import Transcript
 from paravt_env.settings import make_settings
 from paravt_env.show.render import RENDER_MODES, contact_sheet, describe, render_row
@@ -85,13 +85,16 @@ class LongVideoEnv(gym.Env[Observation, Action]):
 
     `reset` draws a task, then K, from `np_random`; `options={"task_id": ..., "frame_budget": ...}`
     fix either. Rows with the same seed start alike. A video that cannot be read raises `VideoError`
-    (`task_id`, `path`, `reason`).
+    (`task_id`, `path`, `reason`); with `on_video_error="redraw"` another task is drawn in its
+    place, `info["redrawn"]` lists the tasks that were passed over, and
+    `env.unwrapped.simulation.video_errors` counts them.
 
     `info` holds `task_id`, `frame_budget` (K), `crops` (window, clipped, status, message, frames,
     timestamps of each call of the latest turn; with `crop_density` also `fps`), `frames_seen`,
-    `turn`; at the end also `reward_terms`, `stop_reason`, `answer` (the one that counted),
-    `correct` (the answer term), `compliant` (`rewards.compliance`) and `evidence_recall` (the share
-    of the gold seconds that the crops covered; NaN for a task without gold evidence).
+    `slow_frames` (those of them that only a decode from further back than needed gave: see
+    `docs/video.md`), `turn`; at the end also `reward_terms`, `stop_reason`, `answer` (the one that
+    counted), `correct` (the answer term), `compliant` (`rewards.compliance`) and, for a task with
+    gold evidence, `evidence_recall` (the share of the gold seconds that the crops covered).
 
     Where an LLM judge gave no verdict on the answer, nothing is scored: the reward is 0,
     `stop_reason` is `judge_error`, `reward_terms` and `correct` are NaN, and `error` says why.
@@ -175,21 +178,21 @@ class LongVideoEnv(gym.Env[Observation, Action]):
 
         Raises:
             ValueError: An option that does not exist, or a value out of range.
-            VideoError: The task's video cannot be read.
+            VideoError: The task's video cannot be read; with `on_video_error="redraw"`, those of
+                all tasks that were drawn.
         """
         super().reset(seed=seed)
         options = options or {}
         for name in options:
             known_name("reset option", name, RESET_OPTIONS)
-        start = self.simulation.draw(
-            self.np_random, options.get("task_id"), options.get("frame_budget")
+        ((row, passed),) = self.simulation.begin(
+            [self.np_random], [options.get("task_id")], [options.get("frame_budget")]
         )
         self._episode = None
-        (row,) = self.simulation.start([start])
         if isinstance(row, Failure):
             raise row.error
         self._episode = row
-        return self._shown(), row.info()
+        return self._shown(), row.info() | redrawn(passed)
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play one turn.

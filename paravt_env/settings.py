@@ -18,10 +18,16 @@ from paravt_env.common.names import known_name
 from paravt_env.crop import CropFrames
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
-from paravt_env.video.readers.backends import ISOLATION, check_backend
+from paravt_env.video.readers.backends import ISOLATION, check_backend, check_device
 
 OVERVIEW_SAMPLING = ("exact", "snap")
 """How overview frames are chosen: the frame on screen, or a key frame near it."""
+
+ON_VIDEO_ERROR = ("raise", "redraw")
+"""What becomes of a drawn task whose video cannot be read."""
+
+REDRAWS = 20
+"""Times that a reset draws again, before the last error is raised."""
 
 EVIDENCE = ("subagent", "frames")
 """Ways in which an agent may take crop frames in."""
@@ -50,6 +56,10 @@ class EnvSettings:
             refused (`over_quota`). 0: no bound.
         frame_budget: See `budget.make_budget`; None is the default choice, 0 is on-demand context.
         force_answer: Whether the calling turns are followed by one turn that must answer.
+        lenient_calls: Whether calls that are malformed get a second reading (`"01:30"`, single
+            quotes, no closing tag: `protocol/lenient.py`). Off, well-formed calls alone run.
+        untagged_answers: Whether a turn without a call and without `<answer>` answers with its
+            text, as the published evaluators read it. Such an answer has no form.
         evidence: How agents are asked to take crops in: `subagent` (the same weights read each crop
             and pass on text) or `frames` (the frames go into the context). Advice to the agent:
             observations and rewards do not depend on it.
@@ -62,12 +72,19 @@ class EnvSettings:
         overview_sampling: `exact`, or `snap`: an overview frame moves to a key frame when one lies
             within a tenth of the distance between two of them; many times as fast. Timestamps are
             those of the frames delivered, either way. Crops are always exact.
+        square_pixels: Whether a video's `width` is told as players show it, in square pixels, where
+            the stored ones are not. Frames have `frame_size` either way.
         video_workers: Decoding threads, shared by all rows.
         video_isolation: `thread`; `process`, where a decoder that hangs or crashes is killed and
             costs one window; `auto`, a process for the back ends that need it (decord).
         backend: Video back end: `pyav`, `decord`, `torchcodec` or `auto`.
+        video_device: Where the back end decodes: `cpu`; `cuda` or `cuda:N` with `torchcodec` only.
         disk_cache_bytes: The most that decoded frames may take under `$PARAVT_CACHE`, shared by all
             processes of the machine; 0 keeps them in memory only.
+        on_video_error: What `reset` does with a drawn task whose video cannot be read: `raise`
+            (`VideoError`; a vector environment's row is finished), or `redraw`: draw another one,
+            `REDRAWS` times at most, and count what was passed over. A task that was asked for by
+            its id is never replaced.
 
     >>> EnvSettings(tasks="synthetic", max_crop=3)
     Traceback (most recent call last):
@@ -90,16 +107,21 @@ class EnvSettings:
     crop_quota: int = 0
     frame_budget: int | Mapping[str, Any] | FrameBudget | None = None
     force_answer: bool = True
+    lenient_calls: bool = False
+    untagged_answers: bool = False
     evidence: str = "subagent"
     reward: str | Mapping[str, Any] = "paravt"
     scorer: Callable[..., float] | str | None = None
     crop_timeout: float = 20.0
     reset_timeout: float = 120.0
     overview_sampling: str = "exact"
+    square_pixels: bool = False
     video_workers: int = 2
     video_isolation: str = "auto"
     backend: str = "pyav"
+    video_device: str = "cpu"
     disk_cache_bytes: int = 0
+    on_video_error: str = "raise"
 
     def __post_init__(self) -> None:
         """Check types and ranges; JSON lists become tuples."""
@@ -116,7 +138,15 @@ class EnvSettings:
         _check("max_turns", self.max_turns, int, 0)
         _check("crop_quota", self.crop_quota, int, 0)
         _check("subtitle_characters", self.subtitle_characters, int, 1)
-        for name in ("subtitles", "force_answer", "crop_density"):
+        switches = (
+            "subtitles",
+            "force_answer",
+            "square_pixels",
+            "lenient_calls",
+            "untagged_answers",
+            "crop_density",
+        )
+        for name in switches:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.max_turns == 0 and not self.force_answer:
@@ -124,8 +154,10 @@ class EnvSettings:
                 "max_turns=0 leaves no turn at all: set force_answer=True or max_turns >= 1"
             )
         make_budget(self.frame_budget)
+        check_device(self.backend, self.video_device)
         check_backend(self.backend)
         known_name("video_isolation", self.video_isolation, ISOLATION)
+        known_name("on_video_error", self.on_video_error, ON_VIDEO_ERROR)
         known_name("overview_sampling", self.overview_sampling, OVERVIEW_SAMPLING)
         _check("disk_cache_bytes", self.disk_cache_bytes, int, 0)
         known_name("evidence", self.evidence, EVIDENCE)
@@ -161,11 +193,25 @@ class EnvSettings:
         return max(make_budget(self.frame_budget).maximum, self.max_crops * self.frames_per_crop)
 
 
+class UnknownArgument(ValueError, TypeError):
+    """A keyword argument that the environment does not have.
+
+    A `TypeError` too, as Python's own: some libraries try an argument and go by that.
+    """
+
+
 def make_settings(arguments: Mapping[str, Any]) -> EnvSettings:
-    """Build the settings; an unknown argument raises `ValueError` and names the nearest one."""
+    """Build the settings.
+
+    Raises:
+        UnknownArgument: One is unknown; the nearest one is named.
+    """
     names = [field.name for field in fields(EnvSettings)]
     for name in arguments:
-        known_name("environment argument", name, names)
+        try:
+            known_name("environment argument", name, names)
+        except ValueError as error:
+            raise UnknownArgument(f"unexpected keyword argument {name!r}: {error}") from None
     return EnvSettings(**arguments)
 
 

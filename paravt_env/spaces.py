@@ -21,8 +21,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import batch_space
+from gymnasium.spaces.utils import is_space_dtype_shape_equiv
+from gymnasium.vector.utils import batch_differing_spaces, batch_space
+from gymnasium.wrappers.utils import create_zero_array
 
+from paravt_env.common.conversion import keep_text
 from paravt_env.crop import CHOSEN_BY_SETTING, CROP_STATUSES, CropStatus
 
 PADDING, OVERVIEW = -1, 0  # values of observation["window"]
@@ -77,6 +80,27 @@ class UnicodeText(spaces.Space[str]):
     def __repr__(self) -> str:
         """Constructor call."""
         return f"UnicodeText(sample_length={self.sample_length})"
+
+
+@create_zero_array.register(UnicodeText)
+def _no_text(space: UnicodeText) -> str:  # type: ignore[misc]
+    """What stands in a stack of observations, or a delay, before the first one."""
+    return ""
+
+
+@is_space_dtype_shape_equiv.register(UnicodeText)
+def _both_texts(one: UnicodeText, other: spaces.Space) -> bool:
+    """Whether rows of two spaces fit into one batch."""
+    return isinstance(other, UnicodeText)
+
+
+@batch_differing_spaces.register(UnicodeText)
+def _texts_of(texts: Sequence[UnicodeText]) -> spaces.Tuple:  # type: ignore[misc]
+    """The rows of vectorised environments that differ in something else."""
+    return spaces.Tuple(texts)
+
+
+keep_text()
 
 
 class OptionalBox(spaces.Box):

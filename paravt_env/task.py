@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
+from paravt_env.span import parse_span
+
 TaskKind = Literal["mcq", "open", "grounding"]
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
 OPTION_LETTERS = "ABCDEFGHIJ"
@@ -45,6 +47,9 @@ def task_problems(kind: str, options: Sequence[str], answer: str) -> list[tuple[
     letters = OPTION_LETTERS[: len(options)]
     if kind == "mcq" and (len(answer) != 1 or answer not in letters):
         problems.append(("answer", f"gold answer {answer!r} is not one of {letters}"))
+    span = parse_span(answer) if kind == "grounding" else None
+    if span is not None and not span[0] < span[1]:
+        problems.append(("answer", f"gold answer {answer!r} ends before it starts, or at once"))
     return problems
 
 
@@ -67,8 +72,8 @@ class Task:
         metadata: Whatever else the source says; JSON-able.
 
     Raises:
-        TaskError: Unknown kind, options that do not fit the kind, or a gold letter without its
-            option.
+        TaskError: Unknown kind, options that do not fit the kind, a gold letter without its option,
+            or a gold span that does not end after it starts.
 
     >>> task = Task("t1", "/v.mp4", "Which colour?", "mcq", ("red", "blue"), "B")
     >>> print(task.prompt)

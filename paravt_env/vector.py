@@ -20,7 +20,7 @@ from gymnasium.vector.utils import batch_space
 from paravt_env.common.names import known_name
 from paravt_env.episode.episode import Episode
 from paravt_env.episode.reset_options import RESET_OPTIONS, per_row, rows_of, seeds_of
-from paravt_env.episode.simulation import Failure, Simulation
+from paravt_env.episode.simulation import Failure, Simulation, redrawn
 from paravt_env.rewards import Transcript
 from paravt_env.settings import make_settings
 from paravt_env.show.render import RENDER_MODES, render_row
@@ -39,7 +39,7 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
     A row whose video cannot be read does not raise: it is finished by its reset, which gives
     `info["stop_reason"]` `video_error` and `info["error"]`. Its next step returns `truncated` once,
     with reward 0 and without `reward_terms`, so that a loop that waits for every row ends; it is
-    counted and never scored.
+    counted and never scored. With `on_video_error="redraw"` such a row draws another task.
 
     Each row has its own generator, as in a single environment. A group shares its start through
     equal seeds (`reset(seed=[7] * 8)`) or through options.
@@ -48,6 +48,9 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         num_envs: Rows (B).
         tasks: As for `LongVideoEnv`.
         render_mode: As for `LongVideoEnv`; `render` gives a tuple with one entry a row.
+        max_episode_steps: Rows that have taken as many turns are truncated, unscored, as the
+            wrapper `TimeLimit` does of a single environment. The environment ends every episode by
+            itself: see `max_turns`.
         **settings: As for `LongVideoEnv`.
     """
 
@@ -63,8 +66,12 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         tasks: str | TaskSet = "synthetic",
         *,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         **settings: Any,
     ) -> None:
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps must be at least 1, not {max_episode_steps!r}")
+        self.max_episode_steps = max_episode_steps
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
             raise ValueError(f"num_envs must be a whole number of at least 1, not {num_envs!r}")
         self.simulation = Simulation(make_settings({"tasks": tasks, **settings}))
@@ -135,13 +142,17 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
             row: self._generator(row) if seeds[row] is None else seeding.np_random(seeds[row])[0]
             for row in chosen
         }
-        starts = [self.simulation.draw(generators[row], tasks[row], budgets[row]) for row in chosen]
+        begun = self.simulation.begin(
+            [generators[row] for row in chosen],
+            [tasks[row] for row in chosen],
+            [budgets[row] for row in chosen],
+        )
         infos: dict[str, Any] = {}
-        for row, state in zip(chosen, self.simulation.start(starts), strict=True):
+        for row, (state, passed) in zip(chosen, begun, strict=True):
             self._generators[row] = generators[row]
             self._rows[row] = state
             self._idle[row] = isinstance(state, Failure)
-            infos = self._add_info(infos, state.info(), row)
+            infos = self._add_info(infos, state.info() | redrawn(passed), row)
         self._failed[mask] = self._idle[mask]
         return self._observe(np.flatnonzero(~self._idle)), infos
 
@@ -174,7 +185,7 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
             rewards[row], terminated[row], truncated[row] = (
                 step.reward,
                 step.terminated,
-                step.truncated,
+                step.truncated or self._over_limit(row),
             )
             infos = self._add_info(infos, step.info, row)
         for row in np.flatnonzero(self._failed).tolist():
@@ -183,6 +194,11 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         observation = self._observe(running)
         self._idle |= terminated | truncated
         return observation, rewards, terminated, truncated, infos
+
+    def _over_limit(self, row: int) -> bool:
+        """Whether a row has taken the turns of `max_episode_steps`."""
+        limit = self.max_episode_steps
+        return limit is not None and self._episode(row).turn >= limit
 
     def render(self) -> tuple[Any, ...] | None:
         """Each row's observation as an image or as text; an idle row shows zeros."""

@@ -54,9 +54,10 @@ class PARAGRPOConfig:
     length_limit: int = 2048
     """dr_grpo: the constant that a sequence's sum over its tokens, of all turns, is divided by."""
     kl_coefficient: float = 0.01
-    """Weight of the k3 divergence from the frozen starting policy; 0 loads no second copy."""
+    """Weight of the divergence from the frozen starting policy; 0 loads no second copy."""
     kl_in: Literal["loss", "reward"] = "loss"
-    """loss: a term of every token; reward: its sum over a rollout is taken off the reward."""
+    """loss: k3, a term of every token; reward: k1, whose sum over a rollout is taken off its
+    advantage, beside the mean of its group and after every normalisation."""
     epochs: int = 1
     """Passes over one batch of rollouts."""
     minibatches: int = 1

@@ -17,6 +17,7 @@ from agents.algorithm.advantages import (
     FORMAT_TERM,
     Scores,
     advantage_named,
+    leave_one_out,
     normalise_batch,
     token_credit,
     zero_variance,
@@ -26,7 +27,7 @@ from agents.base import Trajectory
 from paravt_env.protocol import Role
 
 KL_TERM = "kl"
-"""The divergence from the reference where it is part of the reward (`kl_in=reward`)."""
+"""The divergence from the reference, in the log: no term of a reward may have its name."""
 
 
 class ScoredRollout(Protocol):
@@ -105,8 +106,8 @@ def credit(
         groups: Rollouts of one start each.
         config: The method.
         reward_weights: The weight of every reward term, by name.
-        divergence: For `kl_in=reward`: that of each of `trained_trajectories(groups, config)` from
-            the reference, in order.
+        divergence: For `kl_in=reward`: log pi - log pi_ref summed over the sampled tokens of each
+            of `trained_trajectories(groups, config)`, in order.
 
     Raises:
         ValueError: A reward, or a term of one, is not finite (the task is named); or a divergence
@@ -114,9 +115,10 @@ def credit(
     """
     members = scored_members(groups)
     scores, metrics = _scores(members, config, reward_weights), _counts(groups, members)
+    penalty_N = np.zeros(len(members))
     if config.kl_in_reward:
         divergence_N = _of_rollouts(members, config, divergence)
-        scores = scores.with_term(KL_TERM, -config.kl_coefficient, divergence_N)
+        penalty_N = config.kl_coefficient * kl_penalty(divergence_N, scores.groups)
         metrics["kl_of_rollout"] = float(divergence_N.mean()) if len(divergence_N) else 0.0
     estimate = advantage_named(config.advantage)
     if config.credit == "token":
@@ -127,8 +129,10 @@ def credit(
         format_weight = 0.0
         main_N, format_N = estimate(scores), np.zeros(len(members))
     batch = Batch([], [], [])
+    owners = []
     for n, (group, rollout) in enumerate(members):
         for trajectory in _trained(rollout, config):
+            owners.append(n)
             structural_C = trajectory.roles == Role.tag
             batch.trajectories.append(trajectory)
             batch.groups.append(group)
@@ -139,7 +143,9 @@ def credit(
     if config.batch_normalise:
         masks = [trajectory.loss_mask for trajectory in batch.trajectories]
         advantages = normalise_batch(advantages, masks, batch.groups)
-    batch.advantages[:] = [a.astype(np.float32) for a in advantages]
+    batch.advantages[:] = [
+        (a - penalty_N[n]).astype(np.float32) for n, a in zip(owners, advantages, strict=True)
+    ]
     return Credited(batch, metrics | _shares(batch, config))
 
 
@@ -191,13 +197,28 @@ def _of_rollouts(
     config: PARAGRPOConfig,
     divergence: np.ndarray | None,
 ) -> np.ndarray:
-    """The divergence of each rollout, (N,): the sum over its trained trajectories."""
+    """Log pi - log pi_ref of each rollout, (N,): the sum over its trained trajectories."""
     if divergence is None:
         raise ValueError("kl_in=reward needs the divergence from a reference policy")
     owners = [n for n, (_, rollout) in enumerate(members) for _ in _trained(rollout, config)]
     sums_N = np.zeros(len(members))
     np.add.at(sums_N, owners, divergence)
     return sums_N
+
+
+def kl_penalty(divergence_N: np.ndarray, groups_N: np.ndarray) -> np.ndarray:
+    """What is taken off each rollout's advantage for its divergence, (N,), before its weight.
+
+    grad KL(pi || pi_ref) = E[(log pi(y) - log pi_ref(y)) grad log pi(y)] over rollouts y, and a
+    baseline that does not depend on y (the mean of the others, as in RLOO, arXiv 2402.14740) leaves
+    the expectation as it is. So its gradient is exact where all tokens weigh alike, which holds for
+    the aggregations `token_mean` and `dr_grpo`. It is never divided by a standard deviation: that
+    would make the weight of the divergence depend on the rewards' spread.
+
+    >>> kl_penalty(np.array([3.0, 1.0, 2.0]), np.array([0, 0, 1])).tolist()
+    [2.0, -2.0, 0.0]
+    """
+    return leave_one_out(Scores(divergence_N, groups_N))
 
 
 def _counts(groups: Groups, members: Sequence[tuple[int, ScoredRollout]]) -> dict[str, float]:

@@ -32,7 +32,8 @@ class LossInputs:
     logprobs: torch.Tensor
     """Of the policy that is trained now; carries the gradient."""
     proximal: torch.Tensor
-    """Of the policy at the start of the update (pi_prox, `old` in PPO); no gradient."""
+    """Of the policy at the start of the update (pi_prox, `old` in PPO); no gradient. See
+    `Loss.own_proximal` for what older weights drew."""
     behaviour: torch.Tensor
     """Recorded when the token was sampled (pi_behave); no gradient."""
     advantages: torch.Tensor
@@ -59,11 +60,10 @@ class Loss:
 
     function: Callable[[LossInputs], LossOutputs]
     own_proximal: bool = False
-    """It corrects for the sampler by a weight of its own, pi_prox / pi_behave: its pi_prox is the
-    trainer's own value also where the recorded one would do."""
-    trusts_versions: bool = False
-    """It corrects for older weights alone: what the policy of the update drew itself has the
-    recorded log-probabilities as its pi_prox."""
+    """It corrects for the weights and the engine that drew a token by a weight of its own, pi_prox
+    / pi_behave. A loss that does not has the recorded log-probabilities as pi_prox of what older
+    weights drew, so that its ratio corrects for them; of what this version drew, pi_prox is the
+    policy's own value at the start of the update, for every loss."""
 
     def __call__(self, inputs: LossInputs) -> LossOutputs:
         """The loss of every token."""
@@ -121,9 +121,7 @@ def decoupled(inputs: LossInputs) -> LossOutputs:
     """The clipped loss times pi_prox / pi_behave; a weight over the cap drops its token.
 
     Decoupled PPO (arXiv 2110.00641) with the mask of AReaL (arXiv 2505.24298), which ParaVT trains
-    with (cap 5). A dropped token still counts where the loss is averaged. For a token that the
-    policy of this update drew, pi_prox is pi_behave and the loss is the clipped one
-    (`Loss.trusts_versions`).
+    with (cap 5). A dropped token still counts where the loss is averaged.
     """
     outputs = clipped(inputs)
     weight_T = (inputs.proximal - inputs.behaviour).exp()
@@ -147,13 +145,29 @@ def tis(inputs: LossInputs) -> LossOutputs:
     return LossOutputs(outputs.loss * weight_T, outputs.metrics | metrics)
 
 
+K3_LINEAR_FROM = 10.0
+"""Log of the ratio pi_ref / pi from which `k3` goes on along its tangent: exp would overflow."""
+
+
+def k1(logprobs_T: torch.Tensor, reference_T: torch.Tensor) -> torch.Tensor:
+    """Log pi - log pi_ref, (T,): its mean over samples of pi is KL(pi || pi_ref), unbiased.
+
+    In a reward its score-function gradient is that of the divergence, which that of `k3` is not.
+    Source: J. Schulman, "Approximating KL divergence" (2020).
+    """
+    return logprobs_T - reference_T
+
+
 def k3(logprobs_T: torch.Tensor, reference_T: torch.Tensor) -> torch.Tensor:
     """exp(d) - d - 1 with d = log pi_ref - log pi, (T,): estimates KL(pi || pi_ref), never < 0.
 
+    Past d = `K3_LINEAR_FROM` the exponential goes on along its tangent, so that a token that the
+    policy has all but given up pulls with a finite gradient, still towards the reference.
     Source: J. Schulman, "Approximating KL divergence" (2020); the KL term of GRPO.
     """
     d = reference_T - logprobs_T
-    return d.exp() - d - 1
+    bounded = d.clamp(max=K3_LINEAR_FROM)
+    return bounded.exp() * (1 + d - bounded) - d - 1
 
 
 def likelihood(inputs: LossInputs) -> LossOutputs:
@@ -166,8 +180,8 @@ LOSSES: dict[str, Loss] = {
     "clipped": Loss(clipped),
     "gspo": Loss(gspo),
     "cispo": Loss(cispo),
-    "decoupled": Loss(decoupled, own_proximal=True, trusts_versions=True),
-    "tis": Loss(tis, own_proximal=True),  # and for the sampler's rounding: it trusts no record
+    "decoupled": Loss(decoupled, own_proximal=True),
+    "tis": Loss(tis, own_proximal=True),
 }
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from agents.base import Completion, Decision
 from agents.chat.client import ChatClient, ChatConfig, ChatRequest
-from agents.chat.text import Message, ToolCall, completion_text, native_calls, one_call
+from agents.chat.text import Message, ToolCall, as_text, completion_text, native_calls, one_call
 from agents.chat.video import clip_url, media_settings
 from agents.config import AgentConfig, Limits
 from paravt_env.common.http.client import Usage
@@ -41,6 +41,7 @@ from paravt_env.protocol.parts import (
     overview_parts,
     subagent_parts,
     system_text,
+    window_that_ran,
 )
 from paravt_env.protocol.schema import tool_schema
 from paravt_env.protocol.styles import prompt_style
@@ -61,6 +62,8 @@ class _Row:
     """Native calls of the last turn, as the server gave them."""
     written_calls: int = 0
     """Calls of that turn that the model wrote as text, before the native ones."""
+    prefix: str = ""
+    """What the turn that is asked for was made to start with."""
     frames: int = 0
     media: dict[str, Any] = field(default_factory=dict)
     """`media_io_kwargs` of the conversation: the times of the video that it holds."""
@@ -160,7 +163,7 @@ class OpenAIAgent:
                 continue
             for call in map(int, np.flatnonzero(view["crop_status"] == _OK)):
                 shown = view["window"] == call + 1
-                start, end = map(float, state.action["crops"][call])
+                start, end = window_that_ran(view, state.action["crops"][call])
                 times = view["timestamps"][shown]
                 said = lines_of(view["subtitles"], call + 1)
                 parts = subagent_parts(
@@ -194,7 +197,7 @@ class OpenAIAgent:
                 limits.crop_frames,
             )
             if system:
-                state.messages.append({"role": "system", "content": system})
+                state.messages.append({"role": "system", "content": as_text(system)})
             parts = overview_parts(self.style, view, self.frames_as)
             state.media = _media(parts)
         else:
@@ -210,10 +213,16 @@ class OpenAIAgent:
             fields["tools"] = [tool_schema(self.limits.max_crop_seconds, self.limits.crop_frames)]
             fields |= {"tool_choice": "none"} if forced else {}
         messages = list(state.messages)
-        if self.chat.prefill:
-            messages.append({"role": "assistant", "content": self.config.forced_prefix})
+        state.prefix = self._prefix_of(forced)
+        if state.prefix:
+            messages.append({"role": "assistant", "content": state.prefix})
             fields |= {"add_generation_prompt": False, "continue_final_message": True}
         return self._request(row, messages, limit, fields)
+
+    def _prefix_of(self, forced: bool) -> str:
+        """What a turn is made to start with."""
+        free = not self.chat.prefill or (forced and not self.config.answer_prefix)
+        return "" if free else self.config.forced_prefix
 
     def _evidence(self, state: _Row, view: Mapping[str, Any], texts: Sequence[str]) -> list[Part]:
         """What the calls brought: for the user's message, or for one message a native call."""
@@ -228,7 +237,8 @@ class OpenAIAgent:
             parts = evidence_parts(self.style, one_call(view, first + place), windows, shown)
             said = "".join(part for part in parts if isinstance(part, str))
             text = said.replace(f"{opening(RESPONSE)}\n", "").replace(f"\n{closing(RESPONSE)}", "")
-            message = {"role": "tool", "tool_call_id": tool_call["id"], "content": text.strip()}
+            text = as_text(text.strip())
+            message = {"role": "tool", "tool_call_id": tool_call["id"], "content": text}
             if any(isinstance(part, FrameRef) for part in parts):  # tools answer in text alone
                 message["content"] = "Its frames are in the next message."
                 after += parts
@@ -238,7 +248,7 @@ class OpenAIAgent:
     def _content(self, row: int, parts: Sequence[Part], frames: np.ndarray) -> Any:
         """Parts as the content of a message: text, and frames as pictures or as one video."""
         if all(isinstance(part, str) for part in parts):
-            return "".join(map(str, parts))
+            return as_text("".join(map(str, parts)))
         content: list[dict[str, Any]] = []
         for part in parts:
             if isinstance(part, FrameRef):
@@ -250,7 +260,7 @@ class OpenAIAgent:
                 url = clip_url(frames[list(part.indices)], self.chat.pictures)
                 content.append({"type": "video_url", "video_url": {"url": url}})
             else:
-                content.append({"type": "text", "text": part})
+                content.append({"type": "text", "text": as_text(part)})
         return content
 
     def _request(
@@ -268,17 +278,18 @@ class OpenAIAgent:
         if isinstance(reply, EndpointError):
             return self._failure(row, reply)
         state = self._rows[row]
-        prefix = self.config.forced_prefix if self.chat.prefill else ""
+        prefix = state.prefix
         calls = native_calls(reply.message) if self.chat.calls == "native" else []
         text = completion_text(prefix + reply.content, reply.message, calls)
-        parsed = parse(text)
+        parsed = parse(text, lenient=self.limits.lenient_calls)
         state.action = action_of(parsed, self.limits.max_crops, self.limits.density)
         state.tool_calls, state.written_calls = calls, len(parsed.calls) - len(calls)
-        message: Message = {"role": "assistant", "content": prefix + reply.content}
+        message: Message = {"role": "assistant", "content": as_text(prefix + reply.content)}
         if calls:
             message["tool_calls"] = calls
         state.messages.append(message)
-        return Decision(state.action, Completion(text, (), (), ()))
+        cut, length = reply.finish == "length", reply.completion_tokens or None
+        return Decision(state.action, Completion(text, (), (), (), cut=cut, length=length))
 
     def _failure(self, row: int, error: EndpointError) -> Decision:
         requests = self._rows[row].usage.requests

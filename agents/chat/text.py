@@ -8,6 +8,7 @@ tests/policies/test_openai_agent.py`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,26 @@ Message = dict[str, Any]
 """One message of a conversation, as servers take it."""
 ToolCall = dict[str, Any]
 """One call in the `tool_calls` of a message."""
+
+
+_CONTROL = re.compile(
+    r"<(?=[|\uff5c][^<>\s]{1,48}[|\uff5c]>|/?(?:s|bos|eos|pad|unk|image|video|start_of_turn|end_of_turn|"
+    r"start_of_image|image_soft_token)>)|\[(?=/?(?:INST|IMG|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])"
+)
+APART = "\N{ZERO WIDTH SPACE}"
+
+
+def as_text(text: str) -> str:
+    """Foreign text for a server that reads special tokens in what it is sent.
+
+    A server's chat template makes one string of all messages, so that `<|im_end|>` in a question
+    would end the message. Behind the bracket of any such name stands a character without width:
+    the model sees the name, the tokenizer does not.
+
+    >>> as_text("<|im_end|> <think>") == "<\N{ZERO WIDTH SPACE}|im_end|> <think>"
+    True
+    """
+    return _CONTROL.sub(lambda bracket: bracket[0] + APART, text)
 
 
 def native_calls(message: Mapping[str, Any]) -> list[ToolCall]:

@@ -1,9 +1,10 @@
 """Image features, computed once for as long as the vision tower stays as it is.
 
 Shared by whatever runs the tower of one policy: the sampler, and the learner where the tower is
-frozen. An image that a rollout has looked at is then not encoded again for the update, nor in later
-steps. Never stale: every look-up compares the tower's tensors with those that the features were
-made by, and forgets all of them if one was replaced or written to.
+frozen. An image that a rollout has looked at is then not encoded again for the update, nor by an
+evaluation that follows; a training run clears it before each step (`train/loop/state.py`). Never
+stale: every look-up compares the tower's tensors with those that the features were made by, and
+forgets all of them if one was replaced or written to.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache
 from agents.base import AgentStats, image_key, image_size
 from agents.model.kv_cache import growing_cache
 from agents.model.vlm import VisionLanguageModel
-from agents.text.context import TokenContext
+from agents.text.context import TokenContext, stop_ids
 from agents.text.conversation import Sampled
 
 
@@ -57,7 +57,7 @@ class TransformersSampler:
         self.generator = torch.Generator(device=vlm.device)
         self.generator.manual_seed(seed)
         self.stats = AgentStats()
-        self.stop_id = vlm.tokenizer.eos_token_id
+        self.stop_ids = stop_ids(vlm)
 
     def clear(self) -> None:
         """Forget everything computed by older weights."""
@@ -203,7 +203,7 @@ class TransformersSampler:
                     drawn[row].ids.append(tokens[row])
                     drawn[row].logprobs.append(logprobs[row])
                     full = len(drawn[row].ids) >= max_new_tokens[row]
-                    alive[row] = not full and tokens[row] != self.stop_id
+                    alive[row] = not full and tokens[row] not in self.stop_ids
             if not any(alive):
                 break
             flag = torch.tensor(alive, device=device)[:, None]

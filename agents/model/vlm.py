@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    GenerationConfig,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
@@ -29,6 +35,31 @@ from agents.model.video import SETTINGS_FILE, CheckpointError, VideoChannel, vid
 Grid = tuple[int, int, int]
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 """Folder of the checkpoints that ship with the project; each is known by its name."""
+
+
+FAMILIES = ("qwen3_vl", "qwen2_5_vl")
+"""Values of `model_type` whose attention, positions and vision tower are those of this project.
+
+Others of a similar shape would load and train wrongly: their attention does not see which branch of
+a packed group a token belongs to, or their images have other positions.
+"""
+
+
+def _refusal(path: str | Path, family: str) -> str:
+    return (
+        f"{path}: checkpoints of the family {family} are not supported; use a Qwen3-VL or "
+        f"Qwen2.5-VL one ({', '.join(FAMILIES)})"
+    )
+
+
+def _family(path: str | Path) -> str:
+    """What a local folder says of its family, where transformers does not know it; "" otherwise."""
+    config = Path(path) / "config.json"
+    try:
+        said = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(said.get("model_type") or "") if isinstance(said, dict) else ""
 
 
 def rope_positions(
@@ -183,6 +214,8 @@ class VisionLanguageModel:
         try:
             config = AutoConfig.from_pretrained(path)
         except (OSError, ValueError) as error:  # ValueError: a folder without a config.json
+            if family := _family(path):
+                raise CheckpointError(_refusal(path, family)) from error
             shipped = ", ".join(sorted(folder.name for folder in CHECKPOINTS.glob("*/")))
             raise FileNotFoundError(
                 f"no checkpoint {path}: give a folder with a config.json, a hub name that can be "
@@ -193,9 +226,13 @@ class VisionLanguageModel:
                 f"{path}: a {config.model_type} checkpoint has no Qwen-VL vision tower; "
                 "use a Qwen3-VL or Qwen2.5-VL style checkpoint"
             )
+        if config.model_type not in FAMILIES:
+            raise CheckpointError(_refusal(path, config.model_type))
         if device == "meta":  # tokenizer and image geometry alone: an engine holds the weights
             with torch.device("meta"):
                 model: Any = AutoModelForImageTextToText.from_config(config)
+            with suppress(OSError):  # not every checkpoint has one
+                model.generation_config = GenerationConfig.from_pretrained(path)
         else:
             model = AutoModelForImageTextToText.from_pretrained(
                 path, dtype=getattr(torch, dtype), attn_implementation="sdpa"

@@ -9,7 +9,8 @@ token who wrote it, its role and its log-probability, and freezes into a ``Traje
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -18,10 +19,10 @@ import numpy as np
 from agents.base import Trajectory, image_size
 from paravt_env.protocol.parts import ClipRef, FrameRef, Part
 from paravt_env.protocol.structure import ParsedCompletion
-from paravt_env.protocol.tags import Role
+from paravt_env.protocol.tags import TAG_PATTERN, Role
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
-SYSTEM = f"{IM_START}system\n{{}}{IM_END}\n"
+SYSTEM_OPEN, SYSTEM_CLOSE = f"{IM_START}system\n", f"{IM_END}\n"
 USER_OPEN, USER_CLOSE = f"{IM_START}user\n", f"{IM_END}\n"
 ASSISTANT_OPEN = f"{IM_START}assistant\n"
 NEXT_TURN = "\n"
@@ -51,6 +52,52 @@ def _bytes_of_tokens(tokenizer: Any, size: int) -> list[bytes]:
         else bytes(symbols.get(c, 255) for c in token or unknown)
         for i, token in enumerate(tokens)
     ]
+
+
+@lru_cache(maxsize=4)
+def _control(tokenizer: Any, size: int) -> re.Pattern[str]:
+    """Where any special token's text starts; the protocol's own tags are text to a model."""
+    added = tokenizer.added_tokens_decoder.values()
+    special = {str(token) for token in added if getattr(token, "special", True)}
+    special |= {*getattr(tokenizer, "all_special_tokens", ())}
+    texts = sorted(text for text in special if len(text) > 1 and not TAG_PATTERN.fullmatch(text))
+    return re.compile(f"(?={'|'.join(map(re.escape, texts))})" if texts else "(?!)")
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of text that is nothing but text: a special token's name in it is its characters.
+
+    The name is cut after its first character, so that the tokenizer sees it nowhere; all other
+    text has the tokens that it always has. Unlike a switch of the tokenizer's, this holds for
+    threads that share it.
+
+    Args:
+        tokenizer: A byte-level BPE tokenizer (Qwen's kind).
+        text: Foreign: questions, options, subtitles, readings.
+    """
+    return [
+        one
+        for piece in _pieces(text, _control(tokenizer, len(tokenizer)))
+        for one in tokenizer(piece, add_special_tokens=False)["input_ids"]
+    ]
+
+
+def _pieces(text: str, control: re.Pattern[str]) -> Iterator[str]:
+    position = 0
+    for match in control.finditer(text):
+        yield text[position : match.start() + 1]
+        position = match.start() + 1
+    if position < len(text):
+        yield text[position:]
+
+
+def stop_ids(vlm: Any) -> frozenset[int]:
+    """Tokens that end a turn: the tokenizer's, and all of the checkpoint's generation settings."""
+    said = getattr(
+        getattr(getattr(vlm, "model", None), "generation_config", None), "eos_token_id", None
+    )
+    listed = said if isinstance(said, list | tuple) else [said]
+    return frozenset({vlm.tokenizer.eos_token_id, *listed} - {None})
 
 
 def decode_with_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:
@@ -151,11 +198,14 @@ class TokenContext:
             )
         self.version = version
 
+    def append_control(self, text: str, role: Role) -> None:
+        """Tokenise and append our own text, in which special tokens are meant."""
+        self.append(self.vlm.tokenizer(text, add_special_tokens=False)["input_ids"], int(role))
+
     def append_text(self, text: str, role: Role) -> None:
-        """Tokenise and append text that the policy did not write."""
+        """Tokenise and append text that the policy did not write; special tokens stay text."""
         if text:
-            ids = self.vlm.tokenizer(text, add_special_tokens=False)["input_ids"]
-            self.append(ids, int(role))
+            self.append(text_ids(self.vlm.tokenizer, text), int(role))
 
     def append_parts(self, parts: Sequence[Part], frames: np.ndarray, role: Role) -> None:
         """Append text, frames and clips in order.
@@ -220,9 +270,9 @@ class TokenContext:
 
     def ask(self, parts: Sequence[Part], frames: np.ndarray) -> None:
         """Append one user message as the whole prompt, up to where the assistant begins."""
-        self.append_text(USER_OPEN, Role.prompt)
+        self.append_control(USER_OPEN, Role.prompt)
         self.append_parts(parts, frames, Role.prompt)
-        self.append_text(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
+        self.append_control(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
         self.close_prompt()
 
     def images_from(self, token: int) -> list[np.ndarray]:

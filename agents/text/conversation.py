@@ -24,11 +24,13 @@ from agents.config import AgentConfig, Limits
 from agents.text.context import (
     ASSISTANT_OPEN,
     NEXT_TURN,
-    SYSTEM,
+    SYSTEM_CLOSE,
+    SYSTEM_OPEN,
     USER_CLOSE,
     USER_OPEN,
     TokenContext,
     decode_with_offsets,
+    stop_ids,
     token_roles,
 )
 from paravt_env.crop import CROP_STATUSES, CropStatus
@@ -41,6 +43,7 @@ from paravt_env.protocol.parts import (
     overview_parts,
     subagent_parts,
     system_text,
+    window_that_ran,
 )
 from paravt_env.protocol.styles import PromptStyle, prompt_style
 from paravt_env.protocol.tags import Role
@@ -113,6 +116,7 @@ class ConversationAgent(ABC):
             _ = vlm.video  # a checkpoint without a video channel fails here and not in an episode
         self.version = 0
         self.stop_id: int = vlm.tokenizer.eos_token_id
+        self.stop_ids = stop_ids(vlm)
         self.longest: float = math.inf
         """Tokens of the longest conversation that whoever draws can hold."""
         self.strict = False
@@ -218,7 +222,7 @@ class ConversationAgent(ABC):
     ) -> TokenContext:
         """The prompt of a sub-agent: the crop's frames with their times, then the question."""
         shown = view["window"] == call + 1
-        span = (float(window[0]), float(window[1]))
+        span = window_that_ran(view, window)
         said = lines_of(view["subtitles"], call + 1)
         times, how = view["timestamps"][shown], self.frames_as
         parts = subagent_parts(self.style, view["question"], span, times, said, how)
@@ -242,11 +246,17 @@ class ConversationAgent(ABC):
             shown = texts if self.evidence == "subagent" else None
             crops = state.action["crops"]
             parts = evidence_parts(self.style, view, crops, shown, self.frames_as)
-            context.append_text(NEXT_TURN + USER_OPEN, Role.response)
+            context.append_control(NEXT_TURN + USER_OPEN, Role.response)
             context.append_parts(parts, view["frames"], Role.response)
-            context.append_text(_turn_end(self.style, view), Role.response)
-        context.append(self._prefix, self._prefix_roles)
+            _end_turn(context, self.style, view, Role.response)
+        if prefix := self._prefix_of(view):
+            context.append(prefix, self._prefix_roles)
         return context
+
+    def _prefix_of(self, view: Mapping[str, Any]) -> list[int]:
+        """The tokens that a turn is made to start with."""
+        free = view["must_answer"] and not self.config.answer_prefix
+        return [] if free else self._prefix
 
     @cached_property
     def _prefix_roles(self) -> list[Role]:
@@ -255,26 +265,29 @@ class ConversationAgent(ABC):
 
     def _decode(self, ids: Sequence[int]) -> tuple[str, list[int]]:
         """Text without the stop token, and the offset after each token that stands in it."""
-        stopped = list(ids[-1:]) == [self.stop_id]
+        stopped = bool(ids) and ids[-1] in self.stop_ids
         return decode_with_offsets(self.vlm.tokenizer, ids[:-1] if stopped else ids)
 
     def _decide(self, turn: Turn, drawn: Sampled) -> Decision:
         """Append a drawn turn to its context and parse it into an action."""
-        ids = (*self._prefix, *drawn.ids)
+        prefix = self._prefix_of(turn.view)
+        ids = (*prefix, *drawn.ids)
         text, ends = self._decode(ids)
-        parsed = parse(text)
+        parsed = parse(text, lenient=self.limits.lenient_calls)
         roles = token_roles(parsed, ends) + [Role.tag] * (len(ids) - len(ends))
-        turn.context.append(drawn.ids, roles[len(self._prefix) :], drawn.logprobs)
+        turn.context.append(drawn.ids, roles[len(prefix) :], drawn.logprobs)
         turn.context.drawn_by(self.version)
         if drawn.ids[-1:] != [self.stop_id]:
             turn.context.append([self.stop_id], int(Role.text))
         action = self._rows[turn.row].action = action_of(
             parsed, self.limits.max_crops, self.limits.density
         )
-        logprobs = (*([0.0] * len(self._prefix)), *drawn.logprobs)
-        return Decision(
-            action, Completion(text, ids, logprobs, tuple(map(int, roles)), self.version)
+        logprobs = (*([0.0] * len(prefix)), *drawn.logprobs)
+        cut = not drawn.ids or drawn.ids[-1] not in self.stop_ids
+        written = Completion(
+            *(text, ids, logprobs, tuple(map(int, roles)), self.version, cut, len(drawn.ids))
         )
+        return Decision(action, written)
 
 
 def open_conversation(
@@ -298,15 +311,21 @@ def open_conversation(
     context = TokenContext(vlm)
     bounds = limits.max_crops, limits.max_crop_seconds, limits.max_turns, limits.crop_frames
     system = system_text(style, *bounds)
-    context.append_text((SYSTEM.format(system) if system else "") + USER_OPEN, Role.prompt)
+    if system:
+        context.append_control(SYSTEM_OPEN, Role.prompt)
+        context.append_text(system, Role.prompt)
+        context.append_control(SYSTEM_CLOSE, Role.prompt)
+    context.append_control(USER_OPEN, Role.prompt)
     shown = overview_parts(style, view, frames_as) if parts is None else parts
     context.append_parts(shown, view["frames"], Role.prompt)
-    context.append_text(_turn_end(style, view), Role.prompt)
+    _end_turn(context, style, view, Role.prompt)
     context.close_prompt()
     return context
 
 
-def _turn_end(style: PromptStyle, view: Mapping[str, Any]) -> str:
-    """What stands between an observation and the turn that follows it."""
-    forced = forced_answer_text(style) if view["must_answer"] else ""
-    return forced + USER_CLOSE + ASSISTANT_OPEN
+def _end_turn(
+    context: TokenContext, style: PromptStyle, view: Mapping[str, Any], role: Role
+) -> None:
+    """Append what stands between an observation and the turn that follows it."""
+    context.append_text(forced_answer_text(style) if view["must_answer"] else "", role)
+    context.append_control(USER_CLOSE + ASSISTANT_OPEN, role)

@@ -14,7 +14,7 @@ Needs the vllm extra (`docs/engines.md`). Tests: `make test-engines`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,7 +43,7 @@ class Prompt:
     temperature: float
     seed: int
 
-    def sampling(self, stop_id: int) -> dict[str, Any]:
+    def sampling(self, stop_ids: Collection[int]) -> dict[str, Any]:
         """The request's `SamplingParams` by name; greedy decoding is asked for once."""
         return {
             "n": self.count if self.temperature else 1,
@@ -51,7 +51,7 @@ class Prompt:
             "max_tokens": self.limit,
             "seed": self.seed,
             "logprobs": 0,
-            "stop_token_ids": [stop_id],
+            "stop_token_ids": sorted(stop_ids),
             "ignore_eos": True,
             "detokenize": False,
         }

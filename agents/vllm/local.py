@@ -18,6 +18,7 @@ import torch.distributed as dist
 from agents.base import image_key
 from agents.config import AgentConfig
 from agents.model.vlm import VisionLanguageModel
+from agents.text.context import stop_ids
 from agents.vllm.arguments import check_card, engine_arguments, prepare_environment
 from agents.vllm.batch import SharedBatch
 from agents.vllm.engine import (
@@ -70,7 +71,7 @@ class InProcessEngine(SharedBatch):
         torch.set_num_threads(threads)
         self.llm.set_weight_version(INITIAL)
         self.vlm = vlm
-        self.stop_id = vlm.tokenizer.eos_token_id
+        self.stop_ids = stop_ids(vlm)
         self.frames()
 
     def _ready(self) -> None:
@@ -101,7 +102,7 @@ class InProcessEngine(SharedBatch):
         else:
             given = tokens_input(list(context.ids))
         sampling = SamplingParams(
-            **prompt.sampling(self.stop_id), output_kind=RequestOutputKind.FINAL_ONLY
+            **prompt.sampling(self.stop_ids), output_kind=RequestOutputKind.FINAL_ONLY
         )
         self.llm.add_request(name, given, sampling)
 

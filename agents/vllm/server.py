@@ -19,6 +19,7 @@ from typing import Any
 from agents.base import AgentStats, image_key
 from agents.config import AgentConfig
 from agents.model.vlm import VisionLanguageModel
+from agents.text.context import stop_ids
 from agents.vllm.arguments import checkpoint_path
 from agents.vllm.engine import (
     INITIAL,
@@ -59,7 +60,7 @@ class ServerEngine:
         self, config: AgentConfig, vlm: VisionLanguageModel, as_loaded: bool = False
     ) -> None:
         self.vlm, self.stats = vlm, AgentStats()
-        self.stop_id = vlm.tokenizer.eos_token_id
+        self.stop_ids = stop_ids(vlm)
         self.timeout = config.vllm.timeout
         self.as_loaded = as_loaded and bool(config.vllm.url)
         self.process = None if config.vllm.url else ServerProcess(config)
@@ -151,7 +152,7 @@ class ServerEngine:
         context = prompt.context
         body: dict[str, Any] = {
             "token_ids": list(context.ids),
-            "sampling_params": prompt.sampling(self.stop_id),
+            "sampling_params": prompt.sampling(self.stop_ids),
         }
         if context.images:
             from vllm.entrypoints.scale_out.token_in_token_out.mm_serde import (

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,8 @@ from paravt_env.crop import (
 from paravt_env.episode.episode import Episode, TurnPlan
 from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.structure import ToolCall
+from paravt_env.protocol.untagged import untagged_answer
 from paravt_env.spaces import Action, refuse_density
-from paravt_env.task import Task
 
 _NO_DENSITY = "fps must be a number of frames a second above 0: leave it out for {:g}"
 
@@ -36,9 +35,10 @@ _NO_DENSITY = "fps must be a number of frames a second above 0: leave it out for
 def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
     """Read one action; the episode does not move.
 
-    In its forced turn every call is `refused`; calls past `max_crops` are `over_limit`, and its
-    task's video is the only one that a call may name. A crop that would show more frames than the
-    episode's quota has left is `over_quota`; those behind it in the turn that fit still run.
+    In its forced turn every call is `refused`; calls past `max_crops` are `over_limit`. A path that
+    a call names is neither opened nor compared: there is one video. A crop that would show more
+    frames than the episode's quota has left is `over_quota`; those behind it in the turn that fit
+    still run.
 
     Args:
         action: A member of `spaces.action_space(max_crops)`.
@@ -52,7 +52,7 @@ def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
     left = settings.crop_quota - episode.crop_frames_seen
     crops, mask, answer, completion = _checked(action, max_crops)
     rates = _checked_rates(action, max_crops, density)
-    parsed = parse(completion) if completion else None
+    parsed = parse(completion, lenient=settings.lenient_calls) if completion else None
     calls: list[CropRequest | CropResult] = []
     if parsed is None:
         asked: list[ToolCall | Window] = [(float(a), float(b)) for a, b in crops[mask]]
@@ -68,8 +68,8 @@ def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
             refusal = CropStatus.refused, "this turn takes no calls: give the answer"
         elif i >= max_crops:
             refusal = CropStatus.over_limit, f"a turn takes {max_crops} calls at most"
-        elif not isinstance(call, tuple):
-            refusal = _call_error(call, task)
+        elif not isinstance(call, tuple) and call.error is not None:
+            refusal = CropStatus(call.error), call.message
         if refusal is None and not (math.isnan(fps) or 0 < fps < math.inf):
             refusal = CropStatus.malformed, _NO_DENSITY.format(settings.crop_fps)
         if refusal is not None:
@@ -92,7 +92,11 @@ def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
             calls.append(CropResult(window, None, status, message, fps=fps))
         else:
             calls.append(CropRequest(task.video, window, clipped, fps))
-    return TurnPlan(parsed, answer.strip(), tuple(calls))
+    answer, untagged = answer.strip(), False
+    if not answer and parsed is not None and settings.untagged_answers:
+        answer = "" if calls and not episode.must_answer else untagged_answer(parsed)
+        untagged = bool(answer)
+    return TurnPlan(parsed, answer, tuple(calls), untagged)
 
 
 def _checked(action: Mapping[str, Any], max_crops: int) -> tuple[np.ndarray, np.ndarray, str, str]:
@@ -138,9 +142,8 @@ def _checked_rates(action: Mapping[str, Any], max_crops: int, density: bool) -> 
 def _agree(
     expected: Action, crops: np.ndarray, mask: np.ndarray, answer: str, rates: np.ndarray
 ) -> None:
-    same_rates = "crop_fps" not in expected or np.array_equal(
-        expected["crop_fps"][mask], rates[mask], equal_nan=True
-    )
+    said = np.flatnonzero(mask & ~np.isnan(rates))  # a rate that is left out contradicts nothing
+    same_rates = not len(said) or np.array_equal(expected["crop_fps"][said], rates[said])
     same_mask = np.array_equal(expected["crop_mask"].astype(bool), mask)
     same_crops = np.array_equal(expected["crops"][mask], crops[mask], equal_nan=True)
     if not (same_mask and same_crops and same_rates and expected["answer"] == answer):
@@ -148,12 +151,3 @@ def _agree(
             "the action's crops and answer are not those of its completion: build it with "
             "protocol.action_from_completion(), or leave completion empty"
         )
-
-
-def _call_error(call: ToolCall, task: Task) -> tuple[CropStatus, str] | None:
-    if call.error is not None:
-        return CropStatus(call.error), call.message
-    own = PurePath(task.video)
-    if call.video_path and call.video_path not in (task.video, own.name, own.stem):
-        return CropStatus.wrong_video, "video_path names another video: leave it out"
-    return None

@@ -90,6 +90,7 @@ class Decoder:
                 workers=settings.video_workers,
                 isolation=settings.video_isolation,
                 disk_bytes=settings.disk_cache_bytes,
+                device=settings.video_device,
             )
             self._pools = VideoPools(store, DecodePool(settings.video_workers), os.getpid())
         return self._pools

@@ -43,6 +43,7 @@ class StopReason(StrEnum):
     )
     video_error = "video_error"  # the video could not be read at reset: never scored
     judge_error = "judge_error"  # the scorer gave no verdict on the answer: never scored
+    server_error = "server_error"  # the server that played the row was lost: never scored
 
 
 class Outcome(NamedTuple):
@@ -60,11 +61,13 @@ class TurnPlan:
         parsed: The parsed completion; None for an agent that writes none.
         answer: The answer without surrounding space, "" where there is none.
         calls: In the order written: a request that will run, or the result of one that will not.
+        untagged: Whether the answer is the turn's text, without a closed tag.
     """
 
     parsed: ParsedCompletion | None
     answer: str
     calls: tuple[CropRequest | CropResult, ...]
+    untagged: bool = False
 
 
 @dataclass
@@ -81,6 +84,7 @@ class Episode:
         must_answer: Whether the next turn is the forced one.
         turns: What was said and executed so far.
         answer: The answer that counted, "" before the end and where there was none.
+        untagged: Whether that answer had no closed tag.
         stop_reason: None while the episode runs.
     """
 
@@ -93,12 +97,15 @@ class Episode:
     must_answer: bool = False
     turns: list[Turn] = field(default_factory=list)
     answer: str = ""
+    untagged: bool = False
     stop_reason: StopReason | None = None
     frames_seen: int = 0
+    slow_frames: int = 0
 
     def __post_init__(self) -> None:
         """Count the overview; without a calling turn the first turn is the forced one."""
         self.frames_seen = len(self.overview.timestamps)
+        self.slow_frames = self.overview.slow_count
         self.must_answer = self.settings.max_turns == 0
 
     @property
@@ -111,7 +118,11 @@ class Episode:
         """Everything the reward terms may look at."""
         stop_reason = "" if self.stop_reason is None else str(self.stop_reason)
         return Transcript(
-            task=self.task, turns=tuple(self.turns), answer=self.answer, stop_reason=stop_reason
+            task=self.task,
+            turns=tuple(self.turns),
+            answer=self.answer,
+            stop_reason=stop_reason,
+            untagged=self.untagged,
         )
 
     @property
@@ -132,12 +143,12 @@ class Episode:
             )
         self.turns.append(Turn(parsed=plan.parsed, crops=tuple(crops)))
         self.turn += 1
-        self.frames_seen += sum(
-            len(crop.frames.timestamps) for crop in crops if crop.frames is not None
-        )
+        decoded = [crop.frames for crop in crops if crop.frames is not None]
+        self.frames_seen += sum(len(frames.timestamps) for frames in decoded)
+        self.slow_frames += sum(frames.slow_count for frames in decoded)
         force_answer = self.settings.force_answer
         if plan.answer and (self.must_answer or not plan.calls):
-            self.answer = plan.answer
+            self.answer, self.untagged = plan.answer, plan.untagged
             self.stop_reason = StopReason.answered
         elif self.must_answer or not (plan.calls or force_answer):
             self.stop_reason = StopReason.unanswered
@@ -193,6 +204,7 @@ class Episode:
             "frame_budget": self.frame_budget,
             "crops": [_crop_info(crop, self.settings.crop_density) for crop in self.crops],
             "frames_seen": self.frames_seen,
+            "slow_frames": self.slow_frames,
             "turn": self.turn,
         }
 

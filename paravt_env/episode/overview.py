@@ -60,7 +60,8 @@ class _Opening:
                 within = SNAP * video.duration / len(times)
                 times = self.store.snap(self.path, times, within, deadline)
             decoded = self.store.frames(self.path, times, self.settings.frame_size, deadline)
-            self._settle(Overview(video, decoded))
+            square = self.settings.square_pixels
+            self._settle(Overview(video.square() if square else video, decoded))
         except VideoTimeoutError:
             self.give_up()
         except Exception as error:  # raised again by whoever waits

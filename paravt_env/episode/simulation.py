@@ -7,6 +7,8 @@ one decode (`FrameStore`). Run the tests with `pytest tests/env/test_vector.py`.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,12 +20,13 @@ from paravt_env.episode.actions import read_turn
 from paravt_env.episode.decoder import Decoder
 from paravt_env.episode.episode import Episode, StopReason
 from paravt_env.episode.overview import Overview, TaskVideoError
-from paravt_env.rewards import Scored, compliance, make_preset, score_all, transcript_recall
+from paravt_env.rewards import Scored, compliance, lapses, make_preset, score_all, transcript_recall
 from paravt_env.rewards.judge.scorer import LLMJudge
-from paravt_env.settings import EnvSettings
+from paravt_env.rewards.terms.answer import Answer
+from paravt_env.settings import REDRAWS, EnvSettings
 from paravt_env.spaces import action_space, empty_batch, observation_space, seal_batch
 from paravt_env.task import Task
-from paravt_env.tasksets.base import relinked
+from paravt_env.tasksets.base import relinked, unreadable_subtitles
 from paravt_env.video.types import VideoError
 
 
@@ -60,6 +63,7 @@ class Failure(NamedTuple):
             "frame_budget": self.start.frame_budget,
             "crops": [],
             "frames_seen": 0,
+            "slow_frames": 0,
             "turn": 0,
             "stop_reason": StopReason.video_error,
             "error": str(self.error),
@@ -86,9 +90,11 @@ class Simulation:
         budget: The distribution over K.
         preset: The reward.
         video: Decodes for all rows.
+        video_errors: How often the video of which task could not be read.
 
     Raises:
-        ValueError: The task set is empty, or lacks the subtitles that were asked for.
+        ValueError: The task set is empty, lacks the subtitles that were asked for, or has open
+            questions that the reward would have judged, without a judge.
     """
 
     def __init__(self, settings: EnvSettings) -> None:
@@ -97,13 +103,15 @@ class Simulation:
         if not len(self.tasks):
             raise ValueError(f"the task set {self.tasks.name!r} holds no task")
         every = range(len(self.tasks))
-        if settings.subtitles and not any(len(self.tasks[i].subtitles) for i in every):
+        if settings.subtitles and not any(_has_subtitles(self.tasks[i]) for i in every):
             raise ValueError(
                 f"subtitles=True, but no task of {self.tasks.name!r} has any: check its folder of "
                 "subtitles, or leave the argument out"
             )
         self.budget = make_budget(settings.frame_budget)
         self.preset = make_preset(settings.reward, settings.scorer)
+        self._check_judge()
+        self.video_errors: Counter[str] = Counter()
         self.observation_space = observation_space(
             settings.capacity,
             *settings.frame_size,
@@ -122,6 +130,20 @@ class Simulation:
     def close(self) -> None:
         """Stop the decoding threads; a later use starts new ones."""
         self.video.close()
+
+    def _check_judge(self) -> None:
+        """Refuse open questions whose answers nobody could score."""
+        answer = self.preset.terms["answer"][1]
+        if not (isinstance(answer, Answer) and answer.open_metric == "judge" and not answer.scorer):
+            return
+        every = (self.tasks[i] for i in range(len(self.tasks)))
+        odd = [task.id for task in every if task.kind == "open"]
+        if odd:
+            raise ValueError(
+                f"{len(odd)} of {len(self.tasks)} tasks are open, {odd[0]!r} for one, and this "
+                'reward has open answers judged: give reward={..., "judge": {"url": ..., "model": '
+                '...}}, a scorer, or open_metric="f1"'
+            )
 
     def _checked_budget(self, frame_budget: Any) -> int:
         whole = isinstance(frame_budget, int | np.integer) and not isinstance(frame_budget, bool)
@@ -147,18 +169,62 @@ class Simulation:
             return Start(task, self._checked_budget(frame_budget))
         return Start(task, drawn, self.budget if by_duration(self.budget) else None)
 
+    def begin(
+        self,
+        generators: Sequence[np.random.Generator],
+        task_ids: Sequence[str | None],
+        frame_budgets: Sequence[int | None],
+    ) -> list[tuple[Episode | Failure, list[str]]]:
+        """Draw and start all rows; with `on_video_error="redraw"`, those that fail once more.
+
+        Returns:
+            Of each row its episode (or what it failed with) and the tasks that were passed over.
+
+        Raises:
+            ValueError: A task or a budget that cannot be; no row has started then.
+        """
+        asked = list(zip(generators, task_ids, frame_budgets, strict=True))
+        rows = self.start([self.draw(*row) for row in asked])
+        passed: list[list[str]] = [[] for _ in rows]
+        left = REDRAWS if self.settings.on_video_error == "redraw" else 0
+        for _ in range(left):
+            failed = []
+            for i, row in enumerate(rows):
+                if isinstance(row, Failure) and task_ids[i] is None:
+                    failed.append(i)
+                    passed[i].append(row.start.task.id)
+            if not failed:
+                break
+            again = self.start([self.draw(*asked[i]) for i in failed])
+            for i, row in zip(failed, again, strict=True):
+                rows[i] = row
+        return list(zip(rows, passed, strict=True))
+
     def start(self, starts: Sequence[Start]) -> list[Episode | Failure]:
-        """Open the videos and decode the overviews of all rows at once, each distinct one once."""
-        moved = [relinked(self.tasks, start.task.video) for start in starts]
+        """Open the videos and decode the overviews of all rows at once, each distinct one once.
+
+        A row whose files cannot be read (its subtitles too, where observations hold them) fails
+        alone.
+        """
+        moved = [self._refused(start.task) for start in starts]
         asked = zip(starts, moved, strict=True)
         decoded = iter(self.video.overviews([start.request for start, error in asked if not error]))
         outcomes = [error or next(decoded) for error in moved]
+        for start, outcome in zip(starts, outcomes, strict=True):
+            self.video_errors[start.task.id] += isinstance(outcome, VideoError)
         return [
             Failure(start, TaskVideoError(start.task.id, outcome.path, outcome.reason))
             if isinstance(outcome, VideoError)
             else Episode(start.task, start.frames(outcome), *outcome, self.settings)
             for start, outcome in zip(starts, outcomes, strict=True)
         ]
+
+    def _refused(self, task: Task) -> VideoError | None:
+        """What keeps a task from being played, found before its video is opened."""
+        error = relinked(self.tasks, task.video)
+        if error is None and self.settings.subtitles:
+            error = unreadable_subtitles(task)
+        return error
 
     def step(
         self, rows: Mapping[int, Episode], actions: Mapping[int, Mapping[str, Any]]
@@ -188,7 +254,7 @@ class Simulation:
             reward, info = 0.0, episode.info()
             if row in scored:
                 reward = 0.0 if scored[row].error else scored[row].terms["total"]
-                info |= _final_info(episode, scored[row])
+                info |= final_info(episode, scored[row])
             steps[row] = Step(reward, *outcomes[row], info)
         return steps
 
@@ -206,16 +272,30 @@ class Simulation:
         return seal_batch(batch)
 
 
-def _final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
+def _has_subtitles(task: Task) -> bool:
+    """Whether a task brings subtitles, be they readable or not."""
+    return unreadable_subtitles(task) is not None or len(task.subtitles) > 0
+
+
+def redrawn(passed: Sequence[str]) -> dict[str, Any]:
+    """What the info of a reset says of the tasks that were passed over; empty where none was."""
+    return {"redrawn": list(passed)} if passed else {}
+
+
+def final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
     """What the info says in addition at the end; `error` is there where nothing was scored."""
+    recall = transcript_recall(episode.transcript)
     info = {
         "reward_terms": scored.terms,
         "stop_reason": episode.stop_reason,
         "answer": episode.answer,
         "correct": scored.terms["answer"],
         "compliant": compliance(episode.transcript),
-        "evidence_recall": transcript_recall(episode.transcript),
+        "untagged": episode.untagged,
+        "lapses": lapses(episode.transcript),
     }
+    if not math.isnan(recall):
+        info["evidence_recall"] = recall
     if scored.error:
         info |= {"stop_reason": StopReason.judge_error, "error": scored.error}
     return info

@@ -11,6 +11,8 @@ Between an agent's completion and the environment's action. The rules, each with
   opening tag: one malformed call costs no neighbour its turn.
 - A malformed call stays in `calls`, with its error; the order of calls is the order of the text.
 - The forced prefix `<think>\n` is part of the completion.
+- Strict reading is the rule, as a reward that pays for a repaired call pays for broken form
+  (`tests/protocol/test_lenient.py`); `lenient` gives malformed calls a second reading.
 
 Work is proportional to the length. A call's body is read up to `MAX_CALL_CHARS` characters; past
 `MAX_TAGS` tags, the rest of the text is content of whatever is open.
@@ -26,6 +28,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -34,6 +37,7 @@ import numpy as np
 
 from paravt_env.crop import CHOSEN_BY_SETTING, Window
 from paravt_env.protocol import schema
+from paravt_env.protocol.lenient import read_leniently
 from paravt_env.protocol.structure import Block, ParsedCompletion, TagSpan, ToolCall
 from paravt_env.protocol.tags import (
     ANSWER,
@@ -56,15 +60,21 @@ KEPT_TEXTS, KEPT_CHARS = 512, 16_384
 longer text has it read again."""
 
 _SPACE = re.compile(r"\s*")
+_CUT_TAG = re.compile(r"<(?:/[a-z_]{0,12})?\Z")
+"""The start of a closing tag, where the text ends inside it."""
 
 
-def parse(text: str, forced_prefix_included: bool = True) -> ParsedCompletion:
+def parse(
+    text: str, forced_prefix_included: bool = True, lenient: bool = False
+) -> ParsedCompletion:
     r"""Parse a completion.
 
     Args:
         text: What the agent wrote, the forced prefix included.
         forced_prefix_included: False if `text` lacks the prefix; it is then put in front, and all
             positions count it.
+        lenient: Give calls that are malformed a second reading (`lenient.py`), and take a call
+            inside a thought that never closes for a call; each repair is named in the call.
 
     Returns:
         The structure; nobody may change it, as all who parse an equal text share it.
@@ -76,20 +86,21 @@ def parse(text: str, forced_prefix_included: bool = True) -> ParsedCompletion:
     text = str.__str__(text)  # a subclass could have an equality of its own
     if not forced_prefix_included:
         text = FORCED_PREFIX + text
-    return _kept(text) if len(text) <= KEPT_CHARS else _read(text)
+    return _kept(text, lenient) if len(text) <= KEPT_CHARS else _read(text, lenient)
 
 
 @lru_cache(KEPT_TEXTS)
-def _kept(text: str) -> ParsedCompletion:
-    return _read(text)
+def _kept(text: str, lenient: bool) -> ParsedCompletion:
+    return _read(text, lenient)
 
 
-def _read(text: str) -> ParsedCompletion:
+def _read(text: str, lenient: bool) -> ParsedCompletion:
     tags: list[TagSpan] = []
     blocks: list[Block] = []
     calls: list[ToolCall] = []
     opened: TagSpan | None = None
-    resume = 0
+    resume, fallen = 0, False
+    last_close = text.rfind(closing(THINK)) if lenient else len(text)
     for match in islice(TAG_PATTERN.finditer(text), MAX_TAGS):
         if match.start() < resume:
             continue
@@ -102,6 +113,9 @@ def _read(text: str) -> ParsedCompletion:
             opened = tag
         elif opened is None and not tag.closing:
             opened = tag
+        elif opened is not None and opened.start > last_close and _leaves_thought(opened, tag):
+            _end_block(text, opened, tag.start, None, blocks, calls)
+            opened, fallen = tag, True
         tags.append(tag)
         if opened is tag and tag.name == CALL and (found := _json_call(text, tag)) is not None:
             value, close = found
@@ -111,7 +125,41 @@ def _read(text: str) -> ParsedCompletion:
             opened, resume = None, close.end
     if opened is not None:
         _end_block(text, opened, len(text), None, blocks, calls)
+    if lenient and calls:
+        calls = _mended(blocks, calls, ("in_thought",) if fallen else ())
     return ParsedCompletion(text, tuple(tags), tuple(blocks), tuple(calls))
+
+
+def _leaves_thought(opened: TagSpan, tag: TagSpan) -> bool:
+    """Whether a tag opens a call inside a thought."""
+    return opened.name == THINK and not tag.closing and tag.name in (CALL, CODE)
+
+
+def _mended(
+    blocks: Sequence[Block], calls: Sequence[ToolCall], always: tuple[str, ...]
+) -> list[ToolCall]:
+    """The calls, those that could not be read read again; `always` was repaired in every one."""
+    bodies = {block.start: block for block in blocks if block.name in (CALL, CODE)}
+    mended: list[ToolCall] = []
+    for call in calls:
+        if call.error is None:
+            mended.append(replace(call, repairs=always) if always else call)
+            continue
+        block = bodies[call.start]
+        more = always if block.closed else ("unclosed", *always)
+        try:
+            found = read_leniently(block.text if block.closed else _CUT_TAG.sub("", block.text))
+        except schema.CallError as error:
+            mended.append(replace(call, error=error.kind, message=str(error)))
+            continue
+        mended += [
+            ToolCall(
+                *(one.name, one.window, one.path, None, "", call.start, call.end),
+                repairs=(*one.repairs, *more),
+            )
+            for one in found
+        ]
+    return mended
 
 
 def _json_call(text: str, tag: TagSpan) -> tuple[Any, TagSpan] | None:
@@ -163,18 +211,27 @@ def _read_call(reader: Any, body: Any, start: int, end: int) -> ToolCall:
         name, window, path = reader(body)
     except schema.CallError as error:
         return ToolCall(None, None, None, error.kind, str(error), start, end)
-    return ToolCall(name, window, path, None, "", start, end, schema.read_density(body))
+    density = schema.read_density(body)
+    return ToolCall(name, window, path, None, "", start, end, fps=density)
 
 
-def action_from_completion(text: str, max_crops: int, density: bool = False) -> dict[str, Any]:
+def action_from_completion(
+    text: str, max_crops: int, lenient: bool = False, density: bool = False
+) -> dict[str, Any]:
     """The environment's action for a completion (forced prefix included): see `action_of`.
+
+    Args:
+        text: What the model wrote.
+        max_crops: Of the environment.
+        lenient: As the environment reads calls (`lenient_calls`).
+        density: Whether the environment lets calls choose their density (`crop_density`).
 
     Raises:
         ValueError: `text` is no text.
     """
     if not isinstance(text, str):
         raise ValueError(f"the action is a text, what the model wrote, not {text!r}")
-    return action_of(parse(text), max_crops, density)
+    return action_of(parse(text, lenient=lenient), max_crops, density)
 
 
 def action_of(parsed: ParsedCompletion, max_crops: int, density: bool = False) -> dict[str, Any]:

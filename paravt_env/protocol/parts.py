@@ -77,6 +77,16 @@ def overview_parts(
     return _merged(parts)
 
 
+def window_that_ran(observation: Mapping[str, Any], window: Sequence[float] | np.ndarray) -> Window:
+    """The part of a window (seconds, as asked) inside the video: what an executed crop shows.
+
+    >>> window_that_ran({"video": {"duration": 60.0}}, (55.0, 5000.0))
+    (55.0, 60.0)
+    """
+    duration = float(np.asarray(observation["video"]["duration"]).item())
+    return max(float(window[0]), 0.0), min(float(window[1]), duration)
+
+
 def evidence_parts(
     style: PromptStyle,
     observation: Mapping[str, Any],
@@ -89,7 +99,7 @@ def evidence_parts(
     Args:
         style: Templates.
         observation: The observation after the turn.
-        windows: (start, end) in seconds of each call, as asked.
+        windows: (start, end) in seconds of each call, as asked; what is told is the part that ran.
         texts: Evidence of each call from the sub-agents (ignored for calls that did not run); None
             shows the frames.
         frames_as: How frames are shown.
@@ -106,8 +116,8 @@ def evidence_parts(
             parts.append(style.failure.format(index=row + 1, status=status.value))
             continue
         before, after = style.evidence.split("{evidence}")
-        start, end = windows[row]
-        parts.append(before.format(index=row + 1, start=float(start), end=float(end)))
+        start, end = window_that_ran(observation, windows[row])
+        parts.append(before.format(index=row + 1, start=start, end=end))
         if texts is None:
             shown = np.flatnonzero(np.asarray(observation["window"]) == row + 1)
             times = np.asarray(observation["timestamps"])[shown]

@@ -54,6 +54,7 @@ class ToolCall:
     message: str
     start: int
     end: int
+    repairs: tuple[str, ...] = ()
     fps: float = CHOSEN_BY_SETTING
 
 

@@ -7,6 +7,7 @@ from paravt_env.rewards.compliance import compliance
 from paravt_env.rewards.from_recipe import make_preset
 from paravt_env.rewards.judge.scorer import LLMJudge
 from paravt_env.rewards.judge.settings import JudgeSettings
+from paravt_env.rewards.lapses import LAPSES, lapses
 from paravt_env.rewards.presets import PRESETS, TERMS, RewardPreset
 from paravt_env.rewards.scoring import Scored, score, score_all
 from paravt_env.rewards.terms.answer import Answer, Scorer
@@ -17,6 +18,7 @@ from paravt_env.rewards.terms.tool_gain import ToolGain
 from paravt_env.rewards.transcript import Transcript, Turn
 
 __all__ = [
+    "LAPSES",
     "PRESETS",
     "TERMS",
     "Answer",
@@ -35,6 +37,7 @@ __all__ = [
     "compliance",
     "evidence_iou",
     "evidence_recall",
+    "lapses",
     "make_preset",
     "score",
     "score_all",

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from paravt_env.rewards.judge.scorer import LLMJudge
 from paravt_env.rewards.presets import RewardPreset
+from paravt_env.rewards.terms.answer import Answer
 from paravt_env.rewards.terms.base import ScorerError, term_value
 from paravt_env.rewards.transcript import Transcript
 
@@ -37,7 +38,9 @@ def score(transcript: Transcript, preset: RewardPreset) -> dict[str, float]:
         raise ValueError(f"task {transcript.task.id!r} ended as video_error: it is not scored")
     values: dict[str, float] = {}
     for name, term in preset.used.items():
-        values[name] = term_value(name, term, replace(transcript, correct=values.get("answer")))
+        values[name] = term_value(name, term, transcript)
+        if isinstance(term, Answer) and name == "answer":
+            transcript = replace(transcript, correct=values[name], overlap=term.overlap(transcript))
     total = sum(weight * values[name] for name, weight in preset.weights.items())
     return {**values, "total": total}
 

@@ -50,6 +50,9 @@ class Transcript:
         stop_reason: Why the episode ended.
         correct: The answer term in [0, 1] once it is known, so that later terms do not ask a judge
             again; None before.
+        overlap: Where `correct` is the overlap of an open answer's tokens with the gold ones, the
+            share of these that it says, 0 if it says more; None where it is anything else.
+        untagged: Whether the answer that counted had no closed tag (`untagged_answers`).
     """
 
     task: Task
@@ -57,6 +60,13 @@ class Transcript:
     answer: str = ""
     stop_reason: str = ""
     correct: float | None = None
+    overlap: float | None = None
+    untagged: bool = False
+
+    @property
+    def windows(self) -> list[tuple[float, float]]:
+        """Seconds of all crops that ran, as run, in order."""
+        return [window for turn in self.turns for window in turn.windows]
 
     @property
     def called(self) -> bool:

@@ -9,8 +9,8 @@ evaluated. Run the tests with `pytest tests/wrappers/test_wrappers.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -127,7 +127,9 @@ class ArrayCodec:
         }
 
 
-class ArrayAction(gym.ActionWrapper[Observation, np.ndarray, Action]):
+class ArrayAction(
+    gym.ActionWrapper[Observation, np.ndarray, Action], gym.utils.RecordConstructorArgs
+):
     """A `MultiDiscrete` action: P choices of a segment of the video, then the letter of the answer.
 
     The video is cut into `segments` equal parts; entry i < P is 0 for no call, else 1 + the part to
@@ -149,7 +151,8 @@ class ArrayAction(gym.ActionWrapper[Observation, np.ndarray, Action]):
         segments: int = 32,
         options: int = len(OPTION_LETTERS),
     ) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self, segments=segments, options=options)
+        gym.ActionWrapper.__init__(self, env)
         if segments < 1 or not 1 <= options <= len(OPTION_LETTERS):
             raise ValueError(
                 f"segments must be at least 1 and options 1 to {len(OPTION_LETTERS)}, "
@@ -180,7 +183,10 @@ class ArrayAction(gym.ActionWrapper[Observation, np.ndarray, Action]):
         )
 
 
-class ArrayObservation(gym.ObservationWrapper[dict[str, np.ndarray], Any, Observation]):
+class ArrayObservation(
+    gym.ObservationWrapper[dict[str, np.ndarray], Any, Observation],
+    gym.utils.RecordConstructorArgs,
+):
     """A flat `Dict` of arrays: no text; the question is its family, words and options, as 0 and 1.
 
     Adds `family` (one of the task set's question families), `words` (which of the W words of all
@@ -193,12 +199,20 @@ class ArrayObservation(gym.ObservationWrapper[dict[str, np.ndarray], Any, Observ
 
     Args:
         env: The environment; nothing below it may change its observations.
-        codec: The vocabulary; by default that of the environment's own task set. To train on one
-            split and play another, give both the vocabulary of both.
+        codec: The vocabulary, or its fields as plain data; by default that of the environment's own
+            task set. To train on one split and play another, give both the vocabulary of both.
     """
 
-    def __init__(self, env: gym.Env[Observation, Any], codec: ArrayCodec | None = None) -> None:
-        super().__init__(env)
+    def __init__(
+        self,
+        env: gym.Env[Observation, Any],
+        codec: ArrayCodec | Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        if isinstance(codec, Mapping):
+            codec = ArrayCodec(**{name: tuple(words) for name, words in codec.items()})
+        given = None if codec is None else asdict(codec)
+        gym.utils.RecordConstructorArgs.__init__(self, codec=given)
+        gym.ObservationWrapper.__init__(self, env)
         simulation = long_video(env).simulation
         tasks = simulation.tasks
         self.codec = codec or ArrayCodec.of(tasks[i] for i in range(len(tasks)))

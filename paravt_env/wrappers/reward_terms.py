@@ -59,7 +59,8 @@ class RecordRewardTerms(_RewardTerms, gym.wrappers.RecordEpisodeStatistics):
     Use it in its place. At the end of an episode `info["episode"]` holds, besides `r`, `l` and `t`,
     the unweighted value of each term that the reward uses; their weighted sum is `r`. `term_queues`
     keeps the latest values by term, as `return_queue` does for returns. `unscored` counts
-    episodes that a judge could not score: they are in no term's queue.
+    episodes without a score, which a judge could not give or a wrapper (`TimeLimit`) cut short:
+    they are in no term's queue, and the latter have no term in `info["episode"]`.
 
     Args:
         env: The environment.
@@ -76,15 +77,15 @@ class RecordRewardTerms(_RewardTerms, gym.wrappers.RecordEpisodeStatistics):
         """Step, and add the terms where the episode ended."""
         observation, reward, terminated, truncated, info = super().step(action)
         if terminated or truncated:
-            info[self._stats_key] |= self._terms.add(info["reward_terms"])
+            info[self._stats_key] |= self._terms.add(info.get("reward_terms", {}))
         return observation, reward, terminated, truncated, info
 
 
 class VectorRecordRewardTerms(_RewardTerms, gym.wrappers.vector.RecordEpisodeStatistics):
     """The same over a `LongVideoVectorEnv`: `infos["episode"]` holds an array (B,) for each term.
 
-    An entry is NaN in rows that did not end in this step, and in those that ended without a score
-    (a video that cannot be read, a judge that failed), which `unscored` counts.
+    An entry is NaN in rows that did not end in this step, and in those that ended without a score,
+    which `unscored` counts: a video that cannot be read, a judge that failed, `max_episode_steps`.
     """
 
     def __init__(

@@ -22,11 +22,14 @@ from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.wrappers.unwrapped import simulation_of
 
 
-class CompletionAction(gym.ActionWrapper[Observation, str, Action]):
+class CompletionAction(
+    gym.ActionWrapper[Observation, str, Action], gym.utils.RecordConstructorArgs
+):
     """The action is a completion, the forced `<think>` prefix included."""
 
     def __init__(self, env: gym.Env[Observation, Action]) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.ActionWrapper.__init__(self, env)
         self._how = _how(simulation_of(env).settings)
         if env.action_space != simulation_of(env).action_space:
             raise ValueError("the action is not the environment's own: it may be a text already")
@@ -62,9 +65,9 @@ class VectorCompletionAction(gym.vector.VectorActionWrapper):
         return batch_actions(parsed, self._how[0])
 
 
-def _how(settings: EnvSettings) -> tuple[int, bool]:
-    """How completions become actions: most crops of a turn, and whether calls choose a density."""
-    return settings.max_crops, settings.crop_density
+def _how(settings: EnvSettings) -> tuple[int, bool, bool]:
+    """How completions become actions: most crops of a turn, lenient or not, with a density."""
+    return settings.max_crops, settings.lenient_calls, settings.crop_density
 
 
 class LongVideoTextEnv(LongVideoEnv):

@@ -183,6 +183,16 @@ def test_k3_is_zero_on_the_reference_and_positive_beside_it():
     assert logprobs.grad.tolist() == pytest.approx([0.0, 1 - math.e, 1 - math.exp(-1)], abs=1e-6)
 
 
+def test_k3_of_a_token_far_from_the_reference_is_finite_and_pulls_back():
+    logprobs = torch.tensor([-10.0, -12.0, -200.0], requires_grad=True)
+    divergence = k3(logprobs, torch.zeros(3))
+    top = math.exp(10)
+    expected = [top - 11, top * 3 - 13, top * 191 - 201]
+    assert divergence.tolist() == pytest.approx(expected, rel=1e-5)
+    divergence.sum().backward()
+    assert logprobs.grad.tolist() == pytest.approx([1 - top] * 3, rel=1e-5)
+
+
 def test_aggregations_weigh_sequences_of_one_and_three_tokens():
     lengths = np.array([1, 3])
     weights = {name: rule(lengths, 8).tolist() for name, rule in AGGREGATIONS.items()}

@@ -68,6 +68,8 @@ def test_a_text_asks_in_its_call_and_an_equal_action_does_the_same(dense):
     assert [c["frames"] for c in one["crops"]] == [c["frames"] for c in other["crops"]] == [8, 4]
     with pytest.raises(ValueError, match="not those of its completion"):
         dense().step({**action, "crop_fps": np.array([1.0, NAN, NAN])})
+    silent = dense().step(action_from_completion(text, 3))[4]  # the text says it
+    assert [c["frames"] for c in silent["crops"]] == [8, 4]
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,6 @@ def test_a_term_that_cannot_score_masks_the_episode_out(bad, make_env):
         ("nowhere.py:scorer", "answer scorer 'nowhere.py:scorer'.*cannot be imported"),
         ("EXTRA", "scorer must be callable"),
         ("wrong", "'colour': .*'answer'.*must return a number in .0, 1., not 'right'"),
-        ("broken", "'colour': reward term 'answer' raised KeyError: 'verdict'"),
     ],
 )
 def test_a_bad_scorer_is_said(bad, make_env, scorer, message):
@@ -247,3 +246,9 @@ def test_every_style_of_ours_is_filled_with_what_it_asks_for():
 def test_a_door_that_leads_nowhere_is_an_error_of_the_recipe(bad):
     with pytest.raises(ConfigError, match="there is no 'Even'"):
         load(TrainConfig, None, [f"--env.frame_budget={{kind: '{bad('Even')}'}}"])
+
+
+def test_a_scorer_that_raises_is_that_rows_error(bad, make_env):
+    _, paid, terminated, _, info = ended(make_env, scorer=bad("broken"))
+    assert (paid, terminated, info["stop_reason"]) == (0.0, True, "judge_error")
+    assert info["error"] == "task 'colour': the scorer raised KeyError: 'verdict'"

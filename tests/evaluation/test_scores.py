@@ -192,7 +192,7 @@ WRITTEN = """{"task_id": "t", "video": "/w.mp4", "family": "count", "category": 
 "stop_reason": "answered", "answer": "C", "error": "", "turns": [{"completion": "", "crops": [
 {"window": [null, 103.9], "status": "ok", "message": "", "frames": 8}]}], "error_kind": "",
 "duration": 814.0, "duration_group": "2-15 min", "usage": {"cost": 0.5}, "span_iou": null,
-"blind": 1.0}"""
+"blind": 1.0, "untagged": true, "lapses": {"quotes": 1}}"""
 """A row as reports and row files hold it."""
 
 

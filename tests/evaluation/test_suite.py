@@ -11,6 +11,7 @@ from agents.base import AgentError
 from paravt_env.task import TaskError
 from paravt_env.tasksets import TASKSETS
 from train import cli
+from train.common.errors import ConfigError
 from train.config.env import EnvConfig
 from train.config.evaluation import EvalConfig
 from train.config.recipe import load
@@ -211,3 +212,9 @@ def test_errors_without_frames_fail_a_suite_too():
     found = SuiteReport("s", (SetOutcome(SEVEN[0], blind),))
     assert found.failed and "video_mme: 3 errors without frames" in found.table()
     assert found.summary()["sets"]["video_mme"]["blind_errors"] == {"agent_error": 3}
+
+
+def test_one_folder_for_all_sets_of_a_suite_is_refused():
+    config = load(TrainConfig, "paravt7", {"env.tasks_kwargs": {"root": "DATA"}})
+    with pytest.raises(ConfigError, match=r"give evaluation\.suite_root"):
+        measure.measure_suite(config)

@@ -1,12 +1,14 @@
 """The plan: counts that can be checked by hand or against real modules."""
 
 import json
+import math
 import weakref
 from dataclasses import asdict, replace
 
 import pytest
 
 from train.cli import main
+from train.common.errors import ConfigError
 from train.config.recipe import load, recipe_names
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
@@ -23,7 +25,7 @@ from train.lab.plan.costs import (
     update_flops,
 )
 from train.lab.plan.plan import HELD, LOGIT_COPIES, largest, predict
-from train.lab.plan.recipes import QUESTION, WRAPPING, of_recipe
+from train.lab.plan.recipes import QUESTION, SHIPPED, WRAPPING, of_recipe, shape_of
 from train.lab.plan.report import check, fit, text
 
 TINY = Shape("tiny", 8, 2, 4, 2, 4, 16, 100, True, 8, 2, 12, 1, patch=8, positions=16)
@@ -444,6 +446,63 @@ def test_the_command_plans_a_recipe_and_overrides_it(capsys):
     assert "does NOT fit" in capsys.readouterr().out
     assert main(["plan", "--recipe", "longvt"]) == 2
     assert "longvt" in capsys.readouterr().err
+
+
+def test_a_recipe_says_its_model_and_its_gpus(capsys):
+    assert main(["plan", "--recipe", "paragrpo_8b_split"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("8b: 8.77 B parameters; 8 GPUs (1 serve)")
+    assert main(["plan", "--recipe", "paragrpo_8b", "--gpus", "16", "--model", "4b"]) == 0
+    assert capsys.readouterr().out.startswith("4b: 4.44 B parameters; 16 GPUs (0 serve)")
+    assert main(["plan", "--recipe", "paragrpo_mini"]) == 0
+    assert capsys.readouterr().out.startswith("paravt_mini: 0.00 B parameters; 1 GPUs")
+    assert main(["plan", "--recipe", "sft_mini"]) == 2
+    assert "the shape of '' is not known here: give --model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("_8b")])
+def test_every_8b_recipe_says_for_how_many_gpus_it_is(name):
+    config = load(SFTConfig if name.startswith("sft") else TrainConfig, name)
+    assert of_recipe(config) == of_recipe(config, gpus=8)
+    assert shape_of(config.agent.checkpoint) is SHAPES["8b"]
+
+
+def test_gpus_that_a_recipe_does_not_say_are_those_of_its_layout():
+    layout = {"parallel.layout": "disaggregated", "parallel.generator_ranks": 2}
+    config = load(TrainConfig, "paragrpo_mini", layout | {"parallel.sequence": 3})
+    assert (of_recipe(config).gpus, of_recipe(config).servers) == (5, 2)
+    assert of_recipe(load(TrainConfig, "paragrpo_mini")).gpus == 1
+
+
+def test_the_shape_of_a_folder_is_that_of_its_weights():
+    safetensors = pytest.importorskip("safetensors")
+    shape = shape_of("paravt_mini")
+    with safetensors.safe_open(SHIPPED / "paravt_mini" / "model.safetensors", "numpy") as file:
+        sizes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    assert shape.parameters == sum(math.prod(size) for size in sizes)
+    assert (shape.patch, shape.merge, shape.tied) == (16, 2, True)
+    assert shape_of(str(SHIPPED / "paravt_mini")) == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("Qwen/Qwen3-VL-8B-Instruct", "8b"), ("qwen3-vl-2b", "2b"), ("Qwen/Qwen3-VL-32B", None),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_hub_name_that_is_not_known_asks_for_the_model(name, shape):
+    if shape:
+        assert shape_of(name) is SHAPES[shape]
+    else:
+        with pytest.raises(ConfigError, match="is not known here: give --model, one of 2b, 4b"):
+            shape_of(name)
+
+
+def test_a_folder_of_another_architecture_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(ConfigError, match=r"is not of a Qwen3-VL \(KeyError\('text_config'\)\)"):
+        shape_of(str(tmp_path))
 
 
 def test_settings_that_cannot_be_planned_are_refused(capsys):

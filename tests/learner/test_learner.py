@@ -16,17 +16,23 @@ from support.learning import (
     relative_difference,
 )
 
+from agents.algorithm.losses import LOSSES
+from agents.config import AgentConfig
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from train.common.errors import ConfigError
 from train.config.learner import FaultConfig
 from train.config.parallel import ParallelConfig
-from train.distributed.processes import Processes
+from train.config.run import TrainConfig
+from train.config.sft import SFTConfig
+from train.distributed.processes import ALONE, Processes
 from train.learner.attention import block_mask, choose, tree_attention
 from train.learner.learner import Learner
 from train.learner.meter import Meter
+from train.loop.checks import check
 from train.packing.pack import pack, tree_mask
 from train.packing.samples import Sample, grow_trees
+from train.sft.sft import check as check_sft
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +65,13 @@ def plain_gradients(vlm, batch, clip=0.2, kl=0.0, reference=None):
 
 
 def packed_gradients(learner, batch):
+    """Of samples whose pi_prox is what was recorded, unless the loss has a weight for that."""
     learner.vlm.model.zero_grad(set_to_none=True)
-    samples = [Sample(t, a) for t, a in zip(batch.trajectories, batch.advantages, strict=True)]
+    own = learner.loss.own_proximal
+    samples = [
+        Sample(t, a, proximal=None if own else t.logprobs)
+        for t, a in zip(batch.trajectories, batch.advantages, strict=True)
+    ]
     meter = Meter()
     learner.accumulate(samples, meter)
     named = learner.vlm.model.named_parameters()
@@ -253,7 +264,7 @@ def test_a_divergence_in_the_reward_is_a_sum_and_no_term_of_the_loss(vlm, checkp
         plain = []
         for one in batch.trajectories:
             d = plain_logprobs(reference, one)[0] - torch.from_numpy(one.logprobs[one.loss_mask])
-            plain.append(float((d.exp() - d - 1).sum()))
+            plain.append(float(-d.sum()))
     assert learner.divergence(batch.trajectories) == pytest.approx(plain, rel=1e-4, abs=1e-6)
     packed, metrics = packed_gradients(learner, batch)
     without, _ = packed_gradients(Learner(vlm, config()), batch)
@@ -283,6 +294,34 @@ def test_on_policy_the_ratio_is_one_and_nothing_is_clipped(vlm, loss):
     assert metrics["ratio"] == pytest.approx(1, abs=1e-5)
     assert metrics["behaviour_mismatch_max"] < 1e-4
     assert metrics["clip_fraction"] == 0
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"likelihood"}))
+def test_nothing_is_clipped_before_the_weights_have_moved(checkpoint, loss, dtype, steps):
+    """By bounds below the rounding of bf16, and of a record that is far from the policy's own."""
+    vlm = VisionLanguageModel.load(checkpoint, dtype)
+    batch = make_batch(vlm, MANY_TURNS, frames=True)
+    bounds = {"clip_low": 1e-6, "clip_high": 1e-6, "ratio_cap": 1 + 1e-6}
+    settings = config(loss=loss, epochs=steps, micro_batch_tokens=90, learning_rate=1e-30, **bounds)
+    metrics = Learner(vlm, settings).update(batch)
+    assert metrics["optimizer_steps"] == steps
+    assert (metrics["clip_fraction"], metrics["ratio"]) == (0, 1)
+
+
+def test_after_a_skipped_step_the_policy_is_still_its_own_proximal(vlm, monkeypatch):
+    learner = Learner(vlm, config(minibatches=2))
+    monkeypatch.setattr(learner.guard, "fault", lambda norm: "" if learner.guard.skipped else "x")
+    seen, original = [], learner.loss
+
+    def spy(inputs):
+        seen.append((inputs.logprobs - inputs.proximal).detach().abs().max().item())
+        return original(inputs)
+
+    learner.loss = replace(original, function=spy)
+    learner.update(make_batch(vlm, ONE_TURN))
+    assert seen == [0, 0]
 
 
 def test_several_steps_measure_the_ratio_from_the_start_of_the_update(vlm):
@@ -435,6 +474,16 @@ def test_settings_that_cannot_train_are_refused(vlm):
         Learner(vlm, config(kl_coefficient=0.1))
     with pytest.raises(ValueError, match="needs cuda"):
         Learner(vlm, config(attention="flex"))
+
+
+def test_float16_is_refused_before_and_after_it_is_loaded(checkpoint):
+    with pytest.raises(ConfigError, match="dtype=bfloat16"):
+        Learner(VisionLanguageModel.load(checkpoint, "float16"), config())
+    cheap = TrainConfig(agent=AgentConfig(checkpoint="nowhere", dtype="float16"))
+    with pytest.raises(ConfigError, match="dtype=bfloat16"):
+        check(cheap, ALONE, None)
+    with pytest.raises(ConfigError, match="dtype=bfloat16"):
+        check_sft(SFTConfig(agent=AgentConfig(dtype="half")), ALONE)
 
 
 def test_attention_is_chosen_by_device():

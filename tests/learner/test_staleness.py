@@ -108,7 +108,19 @@ VERSIONS = [5, 3, 5, 4, 5, 3]
 OLDER = [1, 3, 5]
 
 
-def test_only_older_tokens_have_their_proximal_computed(vlm, monkeypatch, first_inputs):
+def proximal_by_age(vlm, batch, monkeypatch, first_inputs, loss):
+    """Of two steps on the batch, at version 5: what the first is handed, and the tokens passed."""
+    seen = first_inputs(loss)
+    learner = Learner(vlm, config(loss=loss, epochs=2, staleness=2))
+    counted = passes(learner, monkeypatch)
+    metrics = learner.update(batch, version=5)
+    return seen, sum(counted), metrics
+
+
+@pytest.mark.parametrize("loss", ["decoupled", "tis", "clipped", "gspo", "cispo"])
+def test_what_older_weights_drew_has_the_record_as_proximal_unless_the_loss_weighs_it(
+    vlm, monkeypatch, first_inputs, loss
+):
     """Behaviour is far from the policy here, so the two kinds of pi_prox are told apart."""
     batch = with_versions(make_batch(vlm, ONE_TURN), VERSIONS)
     lengths = [int(one.loss_mask.sum()) for one in batch.trajectories]
@@ -119,24 +131,25 @@ def test_only_older_tokens_have_their_proximal_computed(vlm, monkeypatch, first_
             for b, p in zip(one.logprobs[one.loss_mask], plain(vlm, one)[0], strict=True)
         }
     old = set(np.round(recorded(batch, OLDER), 6))
-    seen = first_inputs("decoupled")
-    learner = Learner(vlm, config(loss="decoupled", epochs=2, staleness=2))
-    counted = passes(learner, monkeypatch)
-    metrics = learner.update(batch, version=5)
-    assert sum(counted) == sum(lengths[i] for i in OLDER)
+    seen, counted, metrics = proximal_by_age(vlm, batch, monkeypatch, first_inputs, loss)
+    weighs = LOSSES[loss].own_proximal
+    assert counted == sum(n for i, n in enumerate(lengths) if weighs or i not in OLDER)
     assert len(seen[0]) == sum(lengths)
     for proximal, behaviour, logprob in seen[0]:
         assert own[round(behaviour, 6)] == pytest.approx(logprob, abs=1e-4)
-        expected = logprob if round(behaviour, 6) in old else behaviour
-        assert proximal == pytest.approx(expected, abs=1e-4)
+        stale = round(behaviour, 6) in old and not weighs
+        assert proximal == (pytest.approx(behaviour) if stale else logprob)
+    assert any(proximal != logprob for proximal, _, logprob in seen[1])
     tokens = np.array(lengths)
     ages = np.array([0, 2, 0, 1, 0, 2])
     assert metrics["staleness/mean"] == pytest.approx(float((ages * tokens).sum() / tokens.sum()))
     assert metrics["staleness/max"] == 2.0
 
 
-def test_the_loss_of_older_and_own_tokens_is_the_plain_one(vlm):
-    """The first step by hand: own tokens clip pi / pi_behave, older ones are weighed by it."""
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("loss", ["decoupled", "clipped"])
+def test_the_loss_of_older_and_own_tokens_is_the_plain_one(vlm, loss, epochs):
+    """The first step by hand: own tokens have a ratio of 1, the record corrects for older ones."""
     batch, rng = with_versions(make_batch(vlm, MANY_TURNS), VERSIONS), np.random.default_rng(0)
     terms = []
     with torch.no_grad():
@@ -152,32 +165,44 @@ def test_the_loss_of_older_and_own_tokens_is_the_plain_one(vlm):
             )
             for logprob, behaviour, a in rows:
                 ratio = math.exp(logprob - behaviour)
-                if one.version == 5:
+                if loss == "decoupled":  # behaviour_cap drops the token
+                    terms.append((-ratio * a if ratio <= 1.2 else 0.0, 0.0))
+                elif one.version == 5:
+                    terms.append((-a, 0.0))
+                else:
                     bounded = min(max(ratio, 0.8), 1.2)
                     terms.append((-min(ratio * a, bounded * a), float(bounded * a < ratio * a)))
-                else:
-                    terms.append((-ratio * a if ratio <= 1.2 else 0.0, 0.0))
-    settings = config(
-        loss="decoupled", behaviour_cap=1.2, epochs=2, learning_rate=1e-12, staleness=2
-    )
+    settings = config(loss=loss, behaviour_cap=1.2, epochs=epochs, learning_rate=1e-12, staleness=2)
     metrics = Learner(vlm, settings).update(batch, version=5)
     losses, clipped = zip(*terms, strict=True)
     assert metrics["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
     assert metrics["clip_fraction"] == pytest.approx(sum(clipped) / len(clipped))
-    assert sum(clipped) > 0 and 0 < metrics["behaviour_dropped"] < 1
+    if loss == "decoupled":
+        assert 0 < metrics["behaviour_dropped"] < 1
+    else:
+        assert sum(clipped) > 0
 
 
-def test_on_policy_no_pass_is_spent_on_the_proximal(vlm, monkeypatch):
-    learner = Learner(vlm, config(loss="decoupled", minibatches=2))
-    counted = passes(learner, monkeypatch)
-    assert learner.update(make_batch(vlm, ONE_TURN))["staleness/max"] == 0
-    assert counted == []
+def test_the_first_step_of_a_batch_needs_no_pass_for_the_proximal(vlm, monkeypatch):
+    batch = make_batch(vlm, ONE_TURN)
+    sizes = [int(one.loss_mask.sum()) for one in batch.trajectories]
+    tokens = {
+        g: sum(n for n, of in zip(sizes, batch.groups, strict=True) if of == g) for g in (0, 1)
+    }
+    for loss in ("decoupled", "clipped"):
+        learner = Learner(vlm, config(loss=loss, minibatches=2))
+        counted, drawn = passes(learner, monkeypatch), np.random.default_rng(0).permutation(2)
+        assert learner.update(batch)["staleness/max"] == 0
+        assert counted == [tokens[int(drawn[1])]]
+        alone = Learner(vlm, config(loss=loss))
+        counted = passes(alone, monkeypatch)
+        alone.update(batch)
+        assert counted == []
 
 
-@pytest.mark.parametrize(("loss", "own"), [("decoupled", False), ("tis", True), ("clipped", True)])
-def test_where_the_record_is_not_the_policys_all_of_it_is_computed(vlm, monkeypatch, loss, own):
-    """Another engine rounds differently; what the other losses ask for is no question of age."""
-    learner = Learner(vlm, config(loss=loss, epochs=2, own_numbers=own))
+@pytest.mark.parametrize("loss", ["decoupled", "tis", "clipped"])
+def test_over_several_epochs_all_of_it_is_computed_once(vlm, monkeypatch, loss):
+    learner = Learner(vlm, config(loss=loss, epochs=2))
     counted = passes(learner, monkeypatch)
     learner.update(make_batch(vlm, ONE_TURN))
     assert sum(counted) == 28

@@ -45,10 +45,18 @@ def crop(status="ok", window=(1.0, 2.0)):
     return CropResult(window, clipped, CropStatus(status))
 
 
-def episode(*texts, statuses=(), task=MCQ, answer=None, stop_reason="answered"):
+def crops_of(statuses, same=False):
+    """Crops of one second each: one after the other, or all the same second."""
+    return tuple(
+        crop(status, (1.0, 2.0) if same else (1.0 + i, 2.0 + i))
+        for i, status in enumerate(statuses)
+    )
+
+
+def episode(*texts, statuses=(), task=MCQ, answer=None, stop_reason="answered", same=False):
     """A transcript: one text a turn; `statuses` are those of the first turn's calls."""
     parsed = [parse(text) for text in texts]
-    crops = [tuple(crop(s) for s in statuses)] + [()] * len(parsed)
+    crops = [crops_of(statuses, same)] + [()] * len(parsed)
     turns = tuple(Turn(one, done) for one, done in zip(parsed, crops, strict=False))
     counted = parsed[-1].answer if answer is None and parsed else (answer or "")
     return Transcript(task, turns, counted, stop_reason)
@@ -56,7 +64,7 @@ def episode(*texts, statuses=(), task=MCQ, answer=None, stop_reason="answered"):
 
 def array_episode(*statuses, answer="", task=MCQ):
     """A transcript of an agent that writes no completion."""
-    return Transcript(task, (Turn(None, tuple(crop(s) for s in statuses)), Turn(None)), answer)
+    return Transcript(task, (Turn(None, crops_of(statuses)), Turn(None)), answer)
 
 
 def form(*texts, statuses=(), answer=None, **options):
@@ -65,8 +73,9 @@ def form(*texts, statuses=(), answer=None, **options):
 
 
 def gain(*statuses, answer="B", task=MCQ, **options):
-    rollout = array_episode(*statuses, answer=answer, task=task)
-    return ToolGain(**options)(replace(rollout, correct=Answer()(rollout)))
+    rollout, term = array_episode(*statuses, answer=answer, task=task), Answer()
+    valued = replace(rollout, correct=term(rollout), overlap=term.overlap(rollout))
+    return ToolGain(**options)(valued)
 
 
 # Answer: multiple choice
@@ -204,6 +213,9 @@ def test_temporal_iou():
     assert temporal_iou((15.0, 15.0), (10.0, 20.0)) == 0.0
     assert temporal_iou((0.0, math.inf), (10.0, 20.0)) == 0.0
     assert temporal_iou(None, (10.0, 20.0)) == 0.0
+    assert temporal_iou((10.0, 20.0), (20.0, 10.0)) == 0.0
+    assert temporal_iou((20.0, 30.0), (20.0, 10.0)) == 0.0
+    assert temporal_iou((10.0, 20.0), (15.0, 15.0)) == 0.0
     assert score_answer(SPAN, "9" * 400 + " - 10") == 0.0
     assert score_answer(SPAN, "15.0 - 25.0 s") == pytest.approx(1 / 3)
 
@@ -306,6 +318,11 @@ def test_thoughts_need_ten_characters():
     assert form("<think>123456789</think>" + ANSWER) == pytest.approx(0.6)
     assert form("<think>1234567890</think>" + ANSWER) == 1.0
     assert form("<think>1" + " " * 20 + "2</think>" + ANSWER) == pytest.approx(0.6)
+    assert form("<think>..........</think>" + ANSWER) == pytest.approx(0.6)
+    assert form("<think>123456789.........</think>" + ANSWER) == pytest.approx(0.6)
+    assert form("<think>a . . . . . . . . .</think>" + ANSWER) == pytest.approx(0.6)
+    assert form("<think>it is red 4</think>" + ANSWER) == 1.0
+    assert form("<think>我看了看这段视频的画面</think>" + ANSWER) == 1.0
 
 
 def test_defect_10_closing_the_forced_thought_pays_and_leaving_it_open_costs():
@@ -383,6 +400,25 @@ def test_an_agent_without_completions_has_no_form():
     assert FormatAnchor()(array_episode("ok", answer="B")) == 0.0
     half = Transcript(MCQ, (Turn(parse(THINK)), Turn(None)), "B")
     assert FormatAnchor()(half) == 0.0
+    acted = Transcript(MCQ, (Turn(None, (crop(),)), Turn(parse(THINK + ANSWER))), "B")
+    assert FormatAnchor()(acted) == 0.0
+
+
+def test_an_empty_completion_costs_what_it_lacks_and_not_the_whole_form():
+    nothing = Transcript(MCQ, (Turn(None), Turn(parse(THINK + ANSWER))), "B")
+    # of the answer 0.3 + 0.2 and balanced 0.1; a thought in every turn is missing
+    assert FormatAnchor()(nothing) == pytest.approx(0.6)
+    assert FormatAnchor()(Transcript(MCQ, (Turn(parse(THINK)), Turn(None)))) == 0.0
+    assert not compliance(nothing)
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "\n<|im_end|>\n", "<|endoftext|>", "<|im_end|>" * 2])
+def test_the_end_of_turn_in_the_text_is_no_lapse(end):
+    rollout = episode(THINK + ANSWER + end)
+    assert compliance(rollout)
+    assert score(rollout, PRESETS["longvila"])["total"] == 1.0
+    assert form(THINK + ANSWER + end, rescale=True) == form(THINK + ANSWER, rescale=True)
+    assert not compliance(episode(THINK + ANSWER + end + "so"))
 
 
 # Tool gain
@@ -407,6 +443,20 @@ def test_the_published_accumulative_gain():
     assert gain("ok", "ok", answer="A", **counted) == 0.0
     assert gain("ok", answer="red car", task=OPEN, **counted) == 0.0
     assert gain("ok", answer="10-20", task=SPAN, **counted) == 0.1
+
+
+def test_crops_that_share_seconds_are_paid_once():
+    def paid(*windows):
+        crops = tuple(crop(window=window) for window in windows)
+        rollout = Transcript(MCQ, (Turn(None, crops), Turn(None)), "B", correct=1.0)
+        return ToolGain(gain="accumulative")(rollout)
+
+    assert paid((1.0, 2.0), (1.0, 2.0), (1.0, 2.0)) == 0.1
+    assert paid((0.0, 10.0), (5.0, 15.0)) == 0.1
+    assert paid((0.0, 10.0), (10.0, 20.0)) == 0.2
+    assert paid((20.0, 30.0), (0.0, 10.0), (5.0, 25.0)) == 0.2
+    assert paid((0.0, 45.0), (1.0, 1.1), (2.0, 2.1)) == 0.2
+    assert paid((0.0, 10.0), (9.0, 19.0), (18.0, 28.0)) == 0.2
 
 
 def looking(*turns, spans=((10.0, 20.0),), **options):
@@ -435,7 +485,10 @@ def test_the_iou_of_several_crops_and_spans_counts_seconds():
 
 def test_the_recall_of_all_crops_as_evidence_gain():
     turns = [("ok", 0.0, 15.0)], [("ok", 14.0, 17.5), ("timeout", 17.0, 20.0)]
-    assert looking(*turns, evidence="recall") == pytest.approx(0.75)
+    assert looking(*turns, evidence="recall") == pytest.approx(7.5 / 17.5)
+    assert looking([("ok", 10.0, 15.0)], evidence="recall") == 0.5
+    assert looking([("ok", 10.0, 15.0)], [("ok", 10.0, 15.0)], evidence="recall") == 0.5
+    assert looking([("ok", 0.0, 40.0)], [("ok", 40.0, 80.0)], evidence="recall") == 0.125
     assert looking(*turns, evidence="iou") == pytest.approx(0.35)
     assert looking(*turns, evidence="recall", spans=()) == 0.0
 
@@ -446,6 +499,11 @@ def test_defect_12_only_the_tool_itself_and_real_success_pay():
     assert token_f1(tokens("car by lake at noon in May"), tokens(OPEN.answer)) < 0.5
     assert gain("ok", answer="car by lake at noon in May", task=OPEN) == 0.3
     assert gain("ok", answer="red car", task=OPEN) == 0.8
+    assert gain("ok", answer="car", task=OPEN) == 0.3
+    one = Task("o", "/v.mp4", "What?", "open", answer="red")
+    assert gain("ok", answer="red", task=one) == 0.8
+    assert gain("ok", answer="red blue", task=one) == gain("ok", answer="red, dog", task=one) == 0.3
+    assert gain("ok", answer="red blue green", task=one) == 0.3
     assert gain("ok", answer="0 - 600", task=SPAN) == 0.3
     assert gain("ok", answer="10 - 15", task=SPAN) == 0.8
     assert gain("ok", answer="10 - 15", task=SPAN, success_threshold=0.51) == 0.3
@@ -478,10 +536,10 @@ def test_the_presets():
 SEEN = Task("s", "/v.mp4", "Which?", "mcq", ("x", "y"), "B", evidence=((1.5, 3.5),))
 
 
-def published(preset, *texts, statuses=(), answer="B", task=SEEN):
+def published(preset, *texts, statuses=(), answer="B", task=SEEN, same=False):
     """Answer, format and tool term and the weighted sum, in this order."""
     texts = [text.replace(">B<", f">{answer}<") for text in texts]
-    rollout, made = episode(*texts, statuses=statuses, task=task), make_preset(preset)
+    rollout, made = episode(*texts, statuses=statuses, task=task, same=same), make_preset(preset)
     scored, every = score(rollout, made), every_term(rollout, made)
     assert scored == {**{name: every[name] for name in made.weights}, "total": scored["total"]}
     return [*every.values(), scored["total"]]
@@ -495,7 +553,7 @@ def published(preset, *texts, statuses=(), answer="B", task=SEEN):
         # the format term without its anchor: 0.8, and 1.1 capped
         ("vanilla", [1, 0.8, 0, 1.8], [1, 1, 0.8, 2.8], [0, 1, 0.3, 1.3]),
         # R_acc + R_fmt + IoU of 1-2 s with 1.5-3.5 s, whatever the answer
-        ("longvt", [1, 1, 0, 2], [1, 1, 0.2, 2.2], [0, 1, 0.2, 1.2]),
+        ("longvt", [1, 1, 0, 2], [1, 1, 0.2, 2.2], [0, 1, 0.2, 1.2]),  # two equal crops
         # 0.9 acc + 0.1 format
         ("longvila", [1, 1, 0, 1], [1, 1, 0.8, 1], [0, 1, 0.3, 0.1]),
         # R_acc + 0.1 n 1[R_acc = 1], here with two calls
@@ -503,10 +561,11 @@ def published(preset, *texts, statuses=(), answer="B", task=SEEN):
     ],
 )
 def test_presets_reproduce_the_published_values(preset, direct, called, called_wrong):
-    calls, ran = (THINK + CALL + CALL, THINK + ANSWER), ["ok", "ok"]
+    calls, ran = (THINK + CALL + CALL, THINK + ANSWER), {"statuses": ["ok", "ok"]}
+    ran["same"] = preset == "longvt"
     assert published(preset, THINK + ANSWER) == pytest.approx(direct)
-    assert published(preset, *calls, statuses=ran) == pytest.approx(called)
-    assert published(preset, *calls, statuses=ran, answer="A") == pytest.approx(called_wrong)
+    assert published(preset, *calls, **ran) == pytest.approx(called)
+    assert published(preset, *calls, **ran, answer="A") == pytest.approx(called_wrong)
 
 
 def test_the_published_partial_answers():
@@ -675,6 +734,7 @@ def test_compliant_rollouts(texts):
         [THINK + "<answer> </answer>"],
         [THINK + "<answer>B"],
         ["<think> </think>" + ANSWER],
+        ["<think>..........</think>" + ANSWER],
         ["<think><think>hm</think>" + ANSWER],
         [THINK + CALL],
         [THINK + CALL + ANSWER],
@@ -736,6 +796,11 @@ def test_only_executed_crops_cover_evidence():
         ({"options": ()}, "has 0 options"),
         ({"options": tuple("abcdefghijk")}, "10 at most"),
         ({"kind": "open"}, "a open task has 2 options"),
+        ({"kind": "grounding", "options": (), "answer": "20.0-10.0"}, "ends before it starts"),
+        (
+            {"kind": "grounding", "options": (), "answer": "5-5"},
+            "ends before it starts, or at once",
+        ),
     ],
 )
 def test_tasks_that_no_term_could_score(changes, message):

@@ -17,6 +17,7 @@ from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext
 from paravt_env.protocol.tags import Role
 from train.config.env import EnvConfig
+from train.config.learner import OptimizerConfig
 from train.config.run import RunConfig, TrainConfig
 
 SHAPE = MiniConfig(64, 2, 2, 128, 64, 2, 2, 128, vocabulary=400, numbers=64)
@@ -97,8 +98,7 @@ def training(agent: AgentConfig, clip: str, folder: Path, steps: int, **run: obj
             frame_size=(64, 64), max_turns=1, max_crops=2, frames_per_crop=2, frame_budget=2,
         ),
         agent=agent,
-        algorithm=PARAGRPOConfig(
-            groups=2, group_size=4, loss="tis", kl_coefficient=0.0, learning_rate=1e-3
-        ),
+        algorithm=PARAGRPOConfig(groups=2, group_size=4, loss="tis", kl_coefficient=0.0),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
         run=RunConfig(folder=str(folder), steps=steps, wandb="disabled", checkpoint_every=0, **run),  # type: ignore[arg-type]
     )  # fmt: skip

@@ -150,6 +150,11 @@ def test_every_problem_is_found_and_every_good_line_kept(write: Write, tmp_path:
     [
         ({"answer": ""}, "field 'answer': empty: no answer would ever be right"),
         ({"kind": "grounding", "answer": "12"}, "field 'answer': '12' is not start-end"),
+        (
+            {"kind": "grounding", "answer": "20-10"},
+            "field 'answer': gold answer '20-10' ends before",
+        ),
+        ({"kind": "grounding", "answer": "5-5"}, "gold answer '5-5' ends before it starts, or at"),
         ({"kind": "mcq", "answer": "A"}, "field 'options': a mcq task has 0 options"),
         ({"kind": "mcq", "answer": "K", "options": list("abcdefghijk")}, "field 'options': 11"),
         ({"evidence": ["12"]}, "field 'evidence': '12' is not"),

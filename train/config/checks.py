@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from train.common.errors import ConfigError
+
 
 def at_least(config: Any, least: float, *names: str) -> None:
     """Refuse a field that is below `least` or not finite; None is left alone.
@@ -18,3 +20,16 @@ def at_least(config: Any, least: float, *names: str) -> None:
             raise ValueError(
                 f"{type(config).__name__}.{name} = {value}: at least {least} is needed"
             )
+
+
+def check_trained_dtype(dtype: object) -> None:
+    """Refuse to train in float16, whose range gradients leave without a loss scale.
+
+    Raises:
+        ConfigError: It is float16, as text or as torch's own.
+    """
+    if str(dtype).removeprefix("torch.") in ("float16", "half"):
+        raise ConfigError(
+            "agent.dtype=float16 cannot be trained: small gradients vanish in its range; set "
+            "agent.dtype=bfloat16 (with fp32 master weights) or float32"
+        )

@@ -29,7 +29,9 @@ class OptimizerConfig:
     adam_betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of Adam's first and second moments."""
     weight_decay: float = 0.01
-    """Decoupled weight decay (AdamW)."""
+    """Decoupled weight decay (AdamW) of matrices; norms, biases and embeddings are spared."""
+    decay_all: bool = False
+    """Decay norms, biases and embeddings too."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this global norm."""
     freeze_vision: bool = False
@@ -118,9 +120,6 @@ class LearnerConfig:
     """Of the order of the mini-batches."""
     staleness: int = 0
     """Updates by which the weights that drew a rollout may be older, at most."""
-    own_numbers: bool = True
-    """Rollouts are drawn by this project's own forward pass, so that what it recorded is what the
-    learner computes, up to rounding; false for another engine."""
     folder: Path | None = None
     """Of the run, where the batches of skipped steps are kept; None keeps none."""
 

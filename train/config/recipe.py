@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
+import sys
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +24,7 @@ import yaml
 from paravt_env.common.files import write_whole
 from paravt_env.common.names import known_name
 from train.common.errors import ConfigError
+from train.config.choices import groups, without_foreign
 from train.config.learner import OptimizerConfig, PackingConfig
 
 Config = TypeVar("Config")
@@ -59,10 +62,58 @@ def load(
         ConfigError: Unknown recipe or key, wrong type, value out of range.
     """
     settings = read_recipe(kind, recipe) if recipe is not None else {}
-    pairs = overrides.items() if isinstance(overrides, Mapping) else _pairs(overrides)
+    given = overrides.items() if isinstance(overrides, Mapping) else _pairs(overrides)
+    named = [(key.replace("-", "_"), value) for key, value in given]
+    pairs = [(name, typed(value) if _is_free(kind, name) else value) for name, value in named]
+    changes: dict[str, Any] = {}
     for key, value in pairs:
-        _assign(settings, key.replace("-", "_"), value)
+        _assign(changes, key, value)
+    settings = _kept(kind, settings, changes, {key for key, _ in pairs})
+    for key, value in pairs:
+        _assign(settings, key, value)
     return build(kind, settings)
+
+
+def typed(value: Any) -> Any:
+    """What a word of the command line means where no type says so: JSON, a YAML list, or text.
+
+    >>> typed("0"), typed("1e-3"), typed("true"), typed("[4, 8]"), typed("[a, b]"), typed("cpu")
+    (0, 0.001, True, [4, 8], ['a', 'b'], 'cpu')
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        pass
+    if value[:1] in ("[", "{"):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
+    return value
+
+
+def _is_free(kind: Any, name: str) -> bool:
+    """Whether a dotted name leads into a mapping whose values have no type of their own."""
+    for part in name.split("."):
+        if not dataclasses.is_dataclass(kind):
+            return True
+        kind = _fields(kind).get(part)
+    return False
+
+
+def _kept(
+    kind: Any,
+    settings: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    replaced: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """The settings without arguments of choices that the changes replace; says what is left out."""
+    kept, said = without_foreign(kind, settings, changes, replaced)
+    for line in said:
+        print(f"paravt: {line}", file=sys.stderr, flush=True)
+    return kept
 
 
 def read_recipe(kind: Any, recipe: str | Path, trail: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -99,10 +150,10 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _expand(kind: Any, settings: dict[str, Any], trail: tuple[Path, ...]) -> dict[str, Any]:
-    groups = _groups(kind)
+    inner = groups(kind)
     own = {
-        key: _expand(groups[key], value, trail)
-        if key in groups and isinstance(value, dict)
+        key: _expand(inner[key], value, trail)
+        if key in inner and isinstance(value, dict)
         else value
         for key, value in settings.items()
         if key != "base"
@@ -111,16 +162,17 @@ def _expand(kind: Any, settings: dict[str, Any], trail: tuple[Path, ...]) -> dic
         return own
     base = Path(str(settings["base"]))
     base = trail[-1].parent / base if base.suffix else base
-    return _merge(kind, read_recipe(kind, base, trail), own)
+    settings = read_recipe(kind, base, trail)
+    return _merge(kind, _kept(kind, settings, own), own)
 
 
 def _merge(kind: Any, base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`changes` over `base`, group by group; a mapping that is a value is replaced whole."""
-    groups = _groups(kind)
+    inner = groups(kind)
     merged = dict(base)
     for key, value in changes.items():
-        both = key in groups and isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merge(groups[key], base[key], value) if both else value
+        both = key in inner and isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(inner[key], base[key], value) if both else value
     return merged
 
 
@@ -190,10 +242,6 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 def _fields(kind: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-
-
-def _groups(kind: Any) -> dict[str, Any]:
-    return {name: hint for name, hint in _fields(kind).items() if dataclasses.is_dataclass(hint)}
 
 
 def _keys(kind: Any, prefix: str = "") -> Iterator[str]:

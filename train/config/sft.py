@@ -136,6 +136,9 @@ class SFTConfig:
     """Part of the steps with a rising learning rate."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
+    decay_all: bool = True
+    """Decay norms, biases and embeddings too, as the shipped cold start was made; false spares
+    them."""
     grad_clip: float = 1.0
     """Largest gradient norm."""
     micro_batch_tokens: int = 8192

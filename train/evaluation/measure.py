@@ -14,7 +14,9 @@ from pathlib import Path
 from agents.base import Agent, AgentError, ClosableAgent
 from paravt_env.common.files import write_whole
 from paravt_env.task import TaskSet
+from paravt_env.tasksets.base import left_out, say_left_out
 from paravt_env.vector import LongVideoVectorEnv
+from train.common.console import printable
 from train.common.errors import ConfigError
 from train.config.env import EnvConfig
 from train.config.evaluation import EvalConfig, Shard
@@ -93,6 +95,7 @@ def _measure(
         raise ConfigError(str(error)) from error
     try:
         tasks = env.simulation.tasks
+        missing = left_out(tasks)
         whole = plan(tasks.ids, replace(settings, shard=""))
         agent = agent_for.identity() if isinstance(agent_for, AgentSource) else {}
         header = {
@@ -100,7 +103,10 @@ def _measure(
             "settings": asdict(settings),
             "shard": settings.shard or "1/1",
             "planned": len(plan(tasks.ids, settings)),
+            "left_out": missing,
         }
+        if missing:
+            print(printable(f"  {tasks.name}: {say_left_out(missing)}"))
         where = rows_path(path, Shard.parse(settings.shard))
         rows = RowFile(where, header, settings.resume, settings.retry_errors)
         try:
@@ -108,7 +114,8 @@ def _measure(
                 print(f"  {len(rows.done)} of {header['planned']} samples are in {where}")
             report = _played(agent_for(env), env, tasks, settings, progress, rows)
             rows.note_seconds(report.seconds)
-            return replace(report, seconds=round(rows.seconds(), 3))
+            seconds = round(rows.seconds(), 3)
+            return replace(report, seconds=seconds, left_out=tuple(missing))
         finally:
             rows.close()
     finally:
@@ -133,6 +140,8 @@ def _played(
 
 def in_mode(env: EnvConfig, settings: EvalConfig) -> tuple[EnvConfig, EvalConfig]:
     """The environment and the budgets of an evaluation's mode and sweep."""
+    if settings.untagged is not None or settings.suite:
+        env = replace(env, untagged_answers=settings.untagged is not False)
     if settings.sweep == "frames":
         settings = replace(settings, frame_budgets=settings.sweep_frames, budgets_per_task=None)
     if settings.mode == "sequential":
@@ -148,12 +157,20 @@ def measure_suite(config: TrainConfig, progress: EvalProgress | None = None) -> 
     """Evaluate every set of `config.evaluation.suite`; a set that is not there is an outcome too.
 
     Each set gets a folder in the run's, with its report; the table of all is `SUITE.json`.
+
+    Raises:
+        ConfigError: The sets are given one folder, where each has its own.
     """
     settings = config.evaluation
+    given = dict(config.env.tasks_kwargs or {})
+    if "root" in given:
+        raise ConfigError(
+            f"env.tasks_kwargs.root={given['root']} would be the folder of every set of a suite: "
+            "give evaluation.suite_root, which holds a folder for each"
+        )
     outcomes = []
     for entry in SUITES[settings.suite]:
         root = str(Path(settings.suite_root) / entry.tasks)
-        given = dict(config.env.tasks_kwargs or {})
         part = replace(
             config,
             env=replace(

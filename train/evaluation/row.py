@@ -27,7 +27,7 @@ LAYOUT = (
     *("task_id", "video", "family", "category", "kind", "frame_budget", "question", "gold"),
     *("evidence", "score", "majority", "reward", "compliant", "calls", "executed", "parallel"),
     *("frames_seen", "evidence_recall", "stop_reason", "answer", "error", "turns", "error_kind"),
-    *("duration", "duration_group", "usage", "span_iou", "blind"),
+    *("duration", "duration_group", "usage", "span_iou", "blind", "untagged", "lapses"),
 )
 """Names of a row's values in reports and row files, in order."""
 PLAYED = (
@@ -35,7 +35,7 @@ PLAYED = (
     *("executed", "parallel", "frames_seen", "stop_reason", "answer", "error"),
 )
 """Those that are the rollout's as they stand."""
-PLAYED_LATER = ("duration", "usage")
+PLAYED_LATER = ("duration", "usage", "untagged", "lapses")
 """The rollout's too, which older reports lack."""
 RowKey = tuple[str, int | None]
 """What a row answers: the task and the frame budget asked for (None: the environment samples)."""
@@ -87,6 +87,8 @@ class EvalRow:
     turns = property(attrgetter("rollout.turns"))
     duration = property(attrgetter("rollout.duration"))
     usage = property(attrgetter("rollout.usage"))
+    untagged = property(attrgetter("rollout.untagged"))
+    lapses = property(attrgetter("rollout.lapses"))
 
     @property
     def score(self) -> float:
@@ -158,8 +160,9 @@ def make_row(rollout: Rollout, task: Task, best: Mapping[str, str], start: Start
     iou = None
     if task.kind == "grounding":
         gold = parse_span(task.answer)
-        assert gold is not None  # or nothing could have scored the task
-        iou = 0.0 if failed else temporal_iou(parse_span(rollout.answer), gold)
+        iou = 0.0
+        if not failed and gold is not None:
+            iou = temporal_iou(parse_span(rollout.answer), gold)
     budget = rollout.frame_budget if start.frame_budget is None else start.frame_budget
     kept = replace(
         rollout,
@@ -178,10 +181,17 @@ def make_row(rollout: Rollout, task: Task, best: Mapping[str, str], start: Start
         question=task.prompt,
         gold=task.answer,
         evidence=task.evidence,
-        majority=score_answer(task, best[task.family]),
+        majority=_majority(task, best[task.family]),
         duration_group=duration_group(task, rollout.duration),
         span_iou=iou,
     )
+
+
+def _majority(task: Task, answer: str) -> float:
+    """What the most frequent answer scores; 0 for a task whose gold answer is none."""
+    if task.kind == "grounding" and parse_span(task.answer) is None:
+        return 0.0
+    return score_answer(task, answer)
 
 
 def _shortened(turn: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,6 +123,10 @@ def differences(config: TrainConfig) -> Iterator[str]:
         ("tokens of a sub-agent", agent.subagent_tokens, 512),
         ("evidence", agent.evidence or env.evidence, "subagent"),
         ("tasks of each set", settings.tasks or "all", "all"),
+        ("tokens of the forced answer", agent.answer_tokens, 64),
+        ("untagged answers are read", settings.untagged is not False, True),
+        ("forced text before the forced answer", agent.answer_prefix, False),
+        ("text that every other turn is made to start with", agent.forced_prefix, ""),
     ):
         if ours != published:
             yield f"{what}: {ours}; published: {published}"
@@ -135,6 +139,19 @@ def differences(config: TrainConfig) -> Iterator[str]:
         f"{MAX_PIXELS} pixels at the video's own aspect"
     )
     yield f"a crop is at most {env.max_crop_seconds:g} s long; published: no limit is stated"
+    yield (
+        "options: a letter in any usual form, or an option's text; an answer that names two, or "
+        "takes its letter back, is wrong; published: the first capital A to J in the text"
+    )
+    yield (
+        "spans: the first pair of times that is joined as start and end, units read; published: "
+        "the first pair in one of three patterns, else the first two numbers"
+    )
+    yield (
+        "calls: well-formed ones run"
+        + (", others after repairs (counted)" if env.lenient_calls else "")
+        + "; published: times such as 01:30 are read and windows that are none run from 0"
+    )
     reward = env.reward if isinstance(env.reward, Mapping) else {}
     scorer = "an LLM judge" if "judge" in reward else "token F1 with the gold answer"
     yield f"open questions (MMVU) are scored by {scorer}; published: the scorer is not stated"

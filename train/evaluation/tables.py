@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from paravt_env.tasksets.base import say_left_out
 from train.evaluation.bootstrap import Interval
 from train.evaluation.compare import Comparison
 from train.evaluation.scores import EvalReport
@@ -72,10 +73,18 @@ def table(report: EvalReport) -> str:
     if used:
         each = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in used.items())
         lines.append(f"an episode used: {each}")
+    overall = summary["overall"]
+    if overall.get("untagged"):
+        lines.append(f"untagged: {overall['untagged']} answers were read from text without a tag")
+    if overall.get("lapses"):
+        named = ", ".join(f"{count} {name}" for name, count in sorted(overall["lapses"].items()))
+        lines.append(f"calls that were put right: {named}")
     for errors, where in (("errors", ""), ("blind_errors", " without frames")):
         if summary[errors]:
             named = ", ".join(f"{count} {kind}" for kind, count in summary[errors].items())
             lines.append(f"errors{where}, counted as wrong: {named}")
+    if report.left_out:
+        lines.append(say_left_out(report.left_out))
     return "\n".join(lines)
 
 

@@ -7,7 +7,8 @@ add up to one optimizer step, so their size changes memory and speed, not the re
 number of processes. Each of these knows the whole batch and computes its own trees
 (`train/packing/shares.py`).
 
-On policy the ratio is 1 up to rounding. What older weights drew is known by its version
+pi_prox of what this version of the weights drew is the policy itself, so that no ratio leaves 1
+before the weights have moved, in any precision. What older weights drew is known by its version
 (`train/learner/staleness.py`). A step whose gradient is not finite is skipped.
 
 Shapes: `_T` trained tokens of a micro-batch. Command: `pytest tests/learner/test_learner.py`.
@@ -23,9 +24,10 @@ import numpy as np
 import torch
 
 from agents.algorithm.credit import Batch
-from agents.algorithm.losses import LossInputs, aggregation_named, k3, loss_named
+from agents.algorithm.losses import LossInputs, aggregation_named, k1, k3, loss_named
 from agents.base import Trajectory
 from agents.model.vlm import VisionLanguageModel
+from train.config.checks import check_trained_dtype
 from train.config.learner import LearnerConfig
 from train.distributed.processes import ALONE, Processes
 from train.distributed.sequence_parallel import check_heads
@@ -34,6 +36,7 @@ from train.learner.attention import choose
 from train.learner.guard import FaultGuard
 from train.learner.logprobs import TokenLogprobs
 from train.learner.meter import Meter
+from train.learner.optimizer import adamw, spared, warm_up
 from train.learner.staleness import staleness, staleness_metrics
 from train.learner.weights import shard, weights_for, whole
 from train.packing.pack import PackedBatch, pack
@@ -47,7 +50,7 @@ class Learner:
     Args:
         vlm: The policy. Where it has adapters (`train/learner/lora.py`), only these are trained.
         config: The method, the optimizer, the packing, and what is known of the rollouts.
-        reference: Frozen policy of the k3 term; needed if and only if there is a `kl_coefficient`,
+        reference: Frozen policy, for the divergence; needed if there is a `kl_coefficient`,
             this process trains, and the policy has no adapters: with these switched off it is its
             own reference.
         processes: Those that share the updates; each has a learner and the same batches.
@@ -60,6 +63,7 @@ class Learner:
         reference: VisionLanguageModel | None = None,
         processes: Processes = ALONE,
     ) -> None:
+        check_trained_dtype(vlm.model.dtype)
         check_heads(vlm.model.config.text_config.num_key_value_heads, processes.config.sequence)
         method, optimizer = config.algorithm, config.optimizer
         self.adapted = bool(lora.layers(vlm.model))
@@ -91,15 +95,8 @@ class Learner:
         self.logprobs = self.weights.logprobs
         self.reference = self._frozen(reference, computes) if reference is not None else None
         self.parameters = list(self.weights.parameters.values())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=optimizer.learning_rate,
-            betas=optimizer.adam_betas,
-            weight_decay=optimizer.weight_decay,
-        )
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: min(1.0, (step + 1) / (optimizer.warmup_steps + 1))
-        )
+        self.optimizer = adamw(self.weights.parameters, spared(vlm.model), optimizer)
+        self.scheduler = warm_up(self.optimizer, optimizer.warmup_steps)
 
     def _frozen(self, vlm: VisionLanguageModel, like: TokenLogprobs) -> TokenLogprobs:
         """The reference policy, sharded as the trained one is."""
@@ -126,29 +123,29 @@ class Learner:
             StalenessError: A trajectory is older than the bound, or newer than the policy.
             TooManyFaults: The gradients of several steps in a row were not usable.
         """
-        samples = [
-            Sample(trajectory, advantages)
-            for trajectory, advantages in zip(batch.trajectories, batch.advantages, strict=True)
-        ]
         groups = np.asarray(batch.groups)
         tokens_N = np.array([int(one.loss_mask.sum()) for one in batch.trajectories], np.int64)
         staleness_N = staleness(batch.trajectories, version, self.config.staleness)
+        samples = [
+            Sample(one, advantages, proximal=self._recorded(one, int(age)))
+            for one, advantages, age in zip(
+                batch.trajectories, batch.advantages, staleness_N, strict=True
+            )
+        ]
         trained = tokens_N > 0
         meter = Meter()
         if not trained.any():
             return meter.metrics() | {"optimizer_steps": 0.0}
         steps, skipped = 0, self.guard.skipped
         if self.processes.trains:
-            if self.method.updates_per_batch > 1:
-                with meter.timed("proximal"):
-                    samples = self._proximal_by_version(samples, staleness_N)
-            for _ in range(self.method.epochs):
-                order = self.rng.permutation(np.unique(groups))
-                for part in np.array_split(order, self.method.minibatches):
-                    members = np.flatnonzero(np.isin(groups, part) & trained)
-                    if len(members):
-                        self.optimize([samples[i] for i in members], meter)
-                        steps += 1
+            parts = self._parts(groups, trained)
+            with meter.timed("proximal") if len(parts) > 1 else nullcontext():
+                known = self._known(samples, parts)
+            for members in parts:
+                moved = steps > self.guard.skipped - skipped
+                given = known if moved else samples
+                self.optimize([given[i] for i in members], meter)
+                steps += 1
         with meter.timed("publish") if self.processes.world.size > 1 else nullcontext():
             self.weights.publish()
         all_of = self.processes.gather((meter, steps, self.guard.skipped - skipped))
@@ -159,6 +156,15 @@ class Learner:
             "optimizer_steps_skipped": float(skipped),
             **staleness_metrics(staleness_N, tokens_N),
         }
+
+    def _parts(self, groups: np.ndarray, trained: np.ndarray) -> list[list[int]]:
+        """The samples of each optimizer step on a batch, by their places; groups stay whole."""
+        parts = []
+        for _ in range(self.method.epochs):
+            order = self.rng.permutation(np.unique(groups))
+            for part in np.array_split(order, self.method.minibatches):
+                parts.append(np.flatnonzero(np.isin(groups, part) & trained).tolist())
+        return [part for part in parts if part]
 
     def optimize(self, samples: Sequence[Sample], meter: Meter) -> None:
         """One optimizer step on `samples`, or none where the gradient is not usable."""
@@ -195,7 +201,7 @@ class Learner:
         lengths = np.array([int(s.trajectory.loss_mask.sum()) for s in samples], dtype=np.int64)
         weights = self.aggregation(lengths, config.length_limit)
         weighted = [replace(s, weight=float(w)) for s, w in zip(samples, weights, strict=True)]
-        live = [s for s in weighted if kl_in_loss or s.advantages.any()]
+        live = [s for s in weighted if self._computed(s)]
         if self.processes.training.rank == 0:
             meter.totals["samples"] += len(samples)
             meter.totals["samples_without_advantage"] += len(samples) - len(live)
@@ -228,11 +234,8 @@ class Learner:
             torch.from_numpy(column).to(logprobs_T.device)
             for column in (packed.behaviour, packed.advantages, packed.weights, packed.proximal)
         )
-        if config.updates_per_batch == 1:
-            # The policy has not moved yet, so pi_prox is the policy itself; a loss without a weight
-            # for the sampler's mismatch takes its ratio from what the sampler recorded.
-            own = self.loss.own_proximal
-            proximal_T = logprobs_T.detach() if own else behaviour_T
+        # where nothing is given, pi_prox is the policy itself
+        proximal_T = torch.where(proximal_T.isnan(), logprobs_T.detach(), proximal_T)
         outputs = self.loss(
             LossInputs(
                 logprobs=logprobs_T,
@@ -275,7 +278,7 @@ class Learner:
             return self._scores(self.logprobs, packed, vision)
 
     def divergence(self, trajectories: Sequence[Trajectory]) -> np.ndarray:
-        """Sum over each trajectory's sampled tokens of k3(pi_behave || pi_ref), (N,) float64.
+        """Sum over each trajectory's sampled tokens of log pi_behave - log pi_ref, (N,) float64.
 
         For a divergence in the reward (`kl_in`): the policy's side is what the sampler recorded.
         """
@@ -288,24 +291,36 @@ class Learner:
             return sums_N
         for packed, vision in self._packed(samples):
             reference_T = self._reference(packed, vision).cpu()
-            divergence_T = k3(torch.from_numpy(packed.behaviour), reference_T)
+            divergence_T = k1(torch.from_numpy(packed.behaviour), reference_T)
             if self.processes.sequence.rank == 0:
                 np.add.at(sums_N, packed.sample, divergence_T.numpy().astype(np.float64))
         return self.processes.sum(sums_N)
 
-    def _proximal_by_version(
-        self, samples: Sequence[Sample], staleness_N: np.ndarray
-    ) -> list[Sample]:
-        """Samples with the log-probabilities of the policy as it is now.
+    def _computed(self, sample: Sample) -> bool:
+        """Whether the loss of a sample has a gradient."""
+        kl_in_loss = self.method.kl_coefficient > 0 and self.method.kl_in == "loss"
+        return kl_in_loss or bool(sample.advantages.any())
 
-        Where the loss trusts versions, those of its own tokens are the recorded ones: no pass.
+    def _recorded(self, one: Trajectory, age: int) -> np.ndarray | None:
+        """The recorded log-probabilities, where they are pi_prox: of what older weights drew.
+
+        A loss without a weight of its own for them takes its ratio from the weights that drew it,
+        as PPO does: then the ratio is what corrects for them.
         """
-        trusted = self.loss.trusts_versions and self.config.own_numbers
-        known = [replace(s, proximal=s.trajectory.logprobs) for s in samples]
-        older = [i for i, age in enumerate(staleness_N) if age or not trusted]
-        computed = self._with_proximal([samples[i] for i in older])
-        for i, sample in zip(older, computed, strict=True):
-            known[i] = sample
+        return one.logprobs if age and not self.loss.own_proximal else None
+
+    def _known(self, samples: Sequence[Sample], parts: Sequence[Sequence[int]]) -> list[Sample]:
+        """Samples with pi_prox, the policy as it is now, for the steps that follow the first one.
+
+        Computed part by part, packed as the steps will be: it rounds as they do.
+        """
+        once = parts[: self.method.minibatches] if self.method.epochs > 1 else parts[1:]
+        known = list(samples)
+        for part in once:
+            asked = [i for i in part if samples[i].proximal is None and self._computed(samples[i])]
+            computed = self._with_proximal([samples[i] for i in asked])
+            for i, sample in zip(asked, computed, strict=True):
+                known[i] = sample
         return known
 
     def _with_proximal(self, samples: Sequence[Sample]) -> list[Sample]:

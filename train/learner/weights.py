@@ -35,7 +35,7 @@ from train.distributed.processes import Processes
 from train.learner import lora
 from train.learner.logprobs import TokenLogprobs
 
-LOW_PRECISION = (torch.bfloat16, torch.float16)
+LOW_PRECISION = (torch.bfloat16,)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

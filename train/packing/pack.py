@@ -89,7 +89,7 @@ class PackedBatch:
     behaviour: np.ndarray
     """(T,) float32 log-probabilities recorded at sampling."""
     proximal: np.ndarray
-    """(T,) float32 log-probabilities at the start of the update; NaN where not recomputed."""
+    """(T,) float32 log-probabilities of pi_prox; NaN where it is the policy itself."""
     weights: np.ndarray
     """(T,) float32 weight of each token in the loss."""
     sample: np.ndarray

@@ -28,8 +28,7 @@ class Sample:
         trajectory: The tokens, the behaviour log-probabilities and the loss mask.
         advantages: (C,) float32.
         weight: What each trained token counts in the loss of its optimizer step.
-        proximal: (C,) float32 log-probabilities at the start of the update; None while nothing was
-            recomputed.
+        proximal: (C,) float32 log-probabilities of pi_prox; None where it is the policy itself.
     """
 
     trajectory: Trajectory

@@ -15,7 +15,7 @@ import numpy as np
 from agents.base import Trajectory, image_key
 from agents.config import Limits
 from agents.model.vlm import VisionLanguageModel
-from agents.text.context import TokenContext
+from agents.text.context import TokenContext, text_ids
 from paravt_env.protocol.parts import FramesAs, subagent_parts
 from paravt_env.protocol.styles import PromptStyle, prompt_style
 from paravt_env.protocol.tags import Role
@@ -69,7 +69,7 @@ def frame_reading(
     window = (cue.time, cue.time)
     times = np.array([cue.time])
     context.ask(subagent_parts(style, FRAME_QUESTION, window, times, frames_as=frames_as), pixels)
-    ids = vlm.tokenizer(describe_frame(cue), add_special_tokens=False)["input_ids"]
+    ids = text_ids(vlm.tokenizer, describe_frame(cue))
     ids.append(vlm.tokenizer.eos_token_id)
     context.append(ids, int(Role.text), [0.0] * len(ids))
     return context.freeze()

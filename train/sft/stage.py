@@ -37,6 +37,7 @@ def likelihood_learner(
             OptimizerConfig(
                 learning_rate=stage.learning_rate or config.learning_rate,
                 weight_decay=config.weight_decay,
+                decay_all=config.decay_all,
                 max_grad_norm=config.grad_clip,
                 freeze_vision=stage.freeze_vision,
             ),

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from agents.config import AgentConfig, Limits
+from agents.text.context import text_ids
 from agents.text.conversation import ConversationAgent, Reading, Sampled, Turn
 from paravt_env.crop import Window
 from paravt_env.protocol import render_completion
@@ -144,7 +145,7 @@ class TraceAgent(ConversationAgent):
         ]
 
     def _tokens(self, text: str) -> Sampled:
-        ids = [*self.vlm.tokenizer(text, add_special_tokens=False)["input_ids"], self.stop_id]
+        ids = [*text_ids(self.vlm.tokenizer, text), self.stop_id]
         return Sampled(ids, [0.0] * len(ids))
 
     def _write(self, turn: Turn) -> str:

@@ -23,11 +23,13 @@ from agents.text.context import (
     IM_END,
     IM_START,
     NEXT_TURN,
-    SYSTEM,
+    SYSTEM_CLOSE,
+    SYSTEM_OPEN,
     USER_CLOSE,
     USER_OPEN,
     TokenContext,
     decode_with_offsets,
+    text_ids,
     token_roles,
 )
 from agents.text.conversation import open_conversation
@@ -105,9 +107,9 @@ class ConversationWriter:
             if block[0].is_turn:
                 self._append_turn(context, block[0].text)
             else:
-                context.append_text(NEXT_TURN + USER_OPEN, Role.response)
+                context.append_control(NEXT_TURN + USER_OPEN, Role.response)
                 self._append_messages(context, block, Role.response)
-                context.append_text(USER_CLOSE + ASSISTANT_OPEN, Role.response)
+                context.append_control(USER_CLOSE + ASSISTANT_OPEN, Role.response)
         limit = self.config.max_tokens
         if limit and len(context.ids) > limit:
             raise Unusable(TOO_LONG, f"{len(context.ids)} tokens; published.max_tokens is {limit}")
@@ -119,10 +121,14 @@ class ConversationWriter:
         """A context that opens with the published messages; the overview is the task's video."""
         context = TokenContext(self.vlm)
         said = "\n".join(message.text for message in before if message.is_system)
-        context.append_text((SYSTEM.format(said) if said else "") + USER_OPEN, Role.prompt)
+        if said:
+            context.append_control(SYSTEM_OPEN, Role.prompt)
+            context.append_text(said, Role.prompt)
+            context.append_control(SYSTEM_CLOSE, Role.prompt)
+        context.append_control(USER_OPEN, Role.prompt)
         asked = list(dropwhile(lambda one: one.is_system, before))
         self._append_messages(context, asked, Role.prompt, task.video, view)
-        context.append_text(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
+        context.append_control(USER_CLOSE + ASSISTANT_OPEN, Role.prompt)
         context.close_prompt()
         return context
 
@@ -178,7 +184,7 @@ class ConversationWriter:
     def _append_turn(self, context: TokenContext, text: str) -> None:
         """Append an assistant's turn and its stop token, which are trained."""
         tokenizer = self.vlm.tokenizer
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = text_ids(tokenizer, text)
         read, ends = decode_with_offsets(tokenizer, ids)
         roles = [*token_roles(parse(read), ends), Role.tag]
         context.append([*ids, tokenizer.eos_token_id], list(map(int, roles)), [0.0] * len(roles))

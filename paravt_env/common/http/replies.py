@@ -17,13 +17,15 @@ class Reply(NamedTuple):
     """What the model said and what it cost in tokens, as the server reports them.
 
     `content` is its text, "" where it wrote none beside calls or reasoning; a refusal is text too.
-    `message` is the whole message: tool calls and reasoning are in it where there are any.
+    `message` is the whole message: tool calls and reasoning are in it where there are any. `finish`
+    says why the model stopped ("length" at the limit), "" where the server does not.
     """
 
     content: str
     prompt_tokens: int
     completion_tokens: int
     message: Mapping[str, Any] = {}
+    finish: str = ""
 
 
 def read_reply(content: bytes) -> Reply:
@@ -40,7 +42,7 @@ def read_reply(content: bytes) -> Reply:
         sent, sampled = (_count(usage.get(f"{who}_tokens")) for who in ("prompt", "completion"))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise EndpointError("the reply is not a chat completion", temporary=True) from None
-    return Reply(text, sent, sampled, choice["message"])
+    return Reply(text, sent, sampled, choice["message"], str(choice.get("finish_reason") or ""))
 
 
 def _count(tokens: Any) -> int:

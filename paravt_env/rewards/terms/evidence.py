@@ -1,6 +1,7 @@
 """How the executed crops and the gold evidence overlap: recall, and intersection over union.
 
-Recall is a diagnostic in `info` and the logs; both can be the tool term (`tool_gain.evidence`).
+Recall is a diagnostic in `info` and the logs; the tool term pays for IoU, or for recall by the
+seconds watched (`tool_gain.evidence`).
 """
 
 from __future__ import annotations
@@ -46,10 +47,38 @@ def evidence_iou(evidence: Sequence[Span], windows: Sequence[Span]) -> float:
     return overlap / (total + _seconds(seen) - overlap)
 
 
+def evidence_yield(evidence: Sequence[Span], windows: Sequence[Span]) -> float:
+    """Recall for the seconds watched: the gold seconds seen, over the larger of gold and watched.
+
+    What is watched beside the evidence thins it out, so that cropping everything is worth no more
+    than the evidence's share of everything. Arguments and NaN as `evidence_recall`.
+
+    >>> [evidence_yield([(10.0, 20.0)], [window]) for window in ((10.0, 15.0), (0.0, 40.0))]
+    [0.5, 0.25]
+    """
+    gold, seen = _union(evidence), _union(windows)
+    total = _seconds(gold)
+    return _overlap(gold, seen) / max(total, _seconds(seen)) if total else math.nan
+
+
+def distinct_windows(windows: Sequence[Span]) -> int:
+    """The most of the windows that share no second; windows that only touch share none.
+
+    Taking them by their end is optimal (interval scheduling).
+
+    >>> distinct_windows([(0.0, 10.0), (0.0, 10.0), (5.0, 15.0), (15.0, 20.0)])
+    2
+    """
+    count, until = 0, -math.inf
+    for start, end in sorted(windows, key=lambda window: window[1]):
+        if start >= until:
+            count, until = count + 1, end
+    return count
+
+
 def transcript_recall(transcript: Transcript) -> float:
     """`evidence_recall` of the crops that ran in an episode."""
-    ran = [window for turn in transcript.turns for window in turn.windows]
-    return evidence_recall(transcript.task.evidence, ran)
+    return evidence_recall(transcript.task.evidence, transcript.windows)
 
 
 def _seconds(spans: Sequence[Span]) -> float:

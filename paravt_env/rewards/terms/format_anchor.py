@@ -5,28 +5,32 @@ text; over turns, each bonus for a thought must be earned by **every** turn, eac
 answer by the last one, and a penalty by any one turn is paid once. So a well-formed rollout of any
 length scores as published, and a further turn, tag or repeat adds nothing:
 
-- A thought counts if it is the turn's first block, closed, and at least `THOUGHT_CHARS` characters
-  without tags and surplus white space. The forced prefix belongs to the text that is scored.
+- A thought counts if it is the turn's first block, closed, and its words (letters and digits, a
+  space between two) are at least `THOUGHT_CHARS` long: ten dots are no thought. The forced prefix
+  belongs to the text that is scored.
 - The call bonus needs a call that ran. The published one is for any parseable call, so that a call
   of nothing pays (defects 12 and 18); `pay_attempts` pays for a readable, allowed one too.
-- An agent that writes no completion has no form: 0.
+- An agent that writes no completion has no form: 0. A turn in which a model wrote nothing is a turn
+  of that form, and costs what it lacks.
 
 `binary` is the format term of LongVT (arXiv 2511.20785) and LongVILA-R1 (arXiv 2507.07966).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from paravt_env.common.names import known_name
-from paravt_env.protocol import ParsedCompletion
+from paravt_env.protocol import ParsedCompletion, parse
 from paravt_env.protocol.tags import THINK
 from paravt_env.rewards.compliance import compliance
 from paravt_env.rewards.terms.base import check_switch
 from paravt_env.rewards.transcript import Transcript
 
 THOUGHT_CHARS = 10
+_WORD = re.compile(r"[^\W_]+")
 ANCHOR_SCALE = 0.5  # lambda
 CLOSED_THOUGHT, WHOLE_FLOW, UNCLOSED_THOUGHT = 0.4, 0.3, -0.3  # R_anchor
 THOUGHT_BEFORE_CALL = 0.3
@@ -87,18 +91,17 @@ def anchored(transcript: Transcript, options: FormatAnchor) -> float:
     Well-formed rollouts reach 1.15 without and 1.45 with a call before the cap; `options.rescale`
     divides by that maximum instead. A thought that is never closed costs 0.15.
     """
-    turns = [turn.parsed for turn in transcript.turns]
-    parsed = [completion for completion in turns if completion is not None]
-    if not turns or len(parsed) < len(turns):
+    parsed = _written(transcript)
+    if not parsed:
         return 0.0
-    last = parsed[-1].answers
+    last, tagged = parsed[-1].answers, bool(transcript.answer) and not transcript.untagged
     value = _formula(
         options,
         thinks=all(map(thinks_first, parsed)),
         unclosed=options.unclosed_penalty
         and any(not block.closed for completion in parsed for block in completion.thoughts),
-        answers=bool(transcript.answer) or any(b.content and not b.closed for b in last),
-        closes_answer=bool(transcript.answer),
+        answers=tagged or any(b.content and not b.closed for b in last),
+        closes_answer=tagged,
         calls=transcript.called if options.pay_attempts else transcript.executed > 0,
         balanced=all(completion.balanced for completion in parsed),
     )
@@ -107,12 +110,23 @@ def anchored(transcript: Transcript, options: FormatAnchor) -> float:
     return value / _formula(options, True, False, True, True, True, True)
 
 
+def _written(transcript: Transcript) -> list[ParsedCompletion]:
+    """The completion of every turn, an empty one too; none where a turn acted without writing."""
+    turns = transcript.turns
+    if all(turn.parsed is None for turn in turns):
+        return []
+    silent = any(turn.parsed is None and turn.crops for turn in turns)
+    if silent or (transcript.answer and turns[-1].parsed is None):
+        return []
+    return [parse("") if turn.parsed is None else turn.parsed for turn in turns]
+
+
 def thinks_first(completion: ParsedCompletion) -> bool:
     """Whether the turn's first block is a closed thought of sufficient length."""
     first = completion.blocks[0] if completion.blocks else None
     if first is None or first.name != THINK or not first.closed:
         return False
-    return len(first.content) >= THOUGHT_CHARS
+    return len(" ".join(_WORD.findall(first.content))) >= THOUGHT_CHARS
 
 
 def _formula(

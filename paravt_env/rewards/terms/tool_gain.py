@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from paravt_env.common.names import known_name
 from paravt_env.rewards.terms.base import check_switch
-from paravt_env.rewards.terms.evidence import evidence_iou, transcript_recall
+from paravt_env.rewards.terms.evidence import distinct_windows, evidence_iou, evidence_yield
 from paravt_env.rewards.transcript import Transcript
 
 CALLED, EXECUTED, SUCCEEDED = 0.1, 0.3, 0.5
@@ -29,7 +29,8 @@ class ToolGain:
         gain: How it is computed: a key of `GAINS`.
         evidence: What the evidence gain measures: `iou` or `recall`.
         success_threshold: The answer value from which the graduated gain pays for success, in
-            (0, 1].
+            (0, 1]. Where the value is an overlap of tokens, the answer must say more than this
+            share of the gold one, and nothing beside.
         pay_attempts: Let a readable call that did not run earn what the paper pays for a parseable
             one, 0.1 of the graduated gain. Off, only a call that ran earns anything.
     """
@@ -62,19 +63,25 @@ def graduated(transcript: Transcript, options: ToolGain) -> float:
     nothing unless `options.pay_attempts` (defects 12 and 18). The paper adds 0.5 whenever R_acc >
     0; here it takes an executed crop and an answer value of at least `options.success_threshold`:
     the same for values in {0, 0.5, 1}, and neither a tiny F1 nor the IoU of "the whole video"
-    unlocks it (defect 12).
+    unlocks it (defect 12). An open answer compared by tokens must say more than half of the gold
+    one and nothing else: naming three words of which one is right, or the one word that all answers
+    share, is no success.
     """
     if not transcript.executed:
         return CALLED if options.pay_attempts and transcript.called else 0.0
-    return EXECUTED + SUCCEEDED * (_correct(transcript) >= options.success_threshold)
+    correct, least = _correct(transcript), options.success_threshold
+    overlap = transcript.overlap
+    succeeded = correct >= least if overlap is None else correct == 1.0 or overlap > least
+    return EXECUTED + SUCCEEDED * succeeded
 
 
 def accumulative(transcript: Transcript, options: ToolGain) -> float:
     """PyVision-RL (arXiv 2602.20739): 0.1 for each executed call of a fully right answer.
 
     The released code also pays for a call that raised an error; here it earns nothing (defect 18).
+    Crops that share seconds count once: looking again at what was seen is not paid.
     """
-    return EACH_CALL * transcript.executed * (_correct(transcript) == 1.0)
+    return EACH_CALL * distinct_windows(transcript.windows) * (_correct(transcript) == 1.0)
 
 
 def evidence(transcript: Transcript, options: ToolGain) -> float:
@@ -82,11 +89,12 @@ def evidence(transcript: Transcript, options: ToolGain) -> float:
 
     `iou` is LongVT's time reward (arXiv 2511.20785), the temporal IoU of the last crop with the
     gold segment; where a turn crops several windows, of the last cropping turn's seconds with the
-    gold seconds. `recall` is the covered share of the gold seconds, over all crops. A task without
-    gold spans is worth 0 to every rollout.
+    gold seconds. `recall` is the covered share of the gold seconds, over all crops, divided by the
+    seconds watched where they are more than the gold ones: to watch everything finds everything. A
+    task without gold spans is worth 0 to every rollout.
     """
     if options.evidence == "recall":
-        value = transcript_recall(transcript)
+        value = evidence_yield(transcript.task.evidence, transcript.windows)
     else:
         cropping = (turn.windows for turn in reversed(transcript.turns) if turn.windows)
         value = evidence_iou(transcript.task.evidence, next(cropping, []))

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from paravt_env.protocol.parser import parse
-from paravt_env.span import parse_span
+from paravt_env.span import parse_span, sole_span
 from paravt_env.task import Task
 from paravt_env.tasksets.published.base import PublishedTasks
 from paravt_env.tasksets.published.options import gold_letter, split_options
@@ -126,7 +126,7 @@ class ParaVTSFTTasks(ParaVTRLTasks):
             raise FieldError("messages", "the last turn holds no <answer>")
         _, options = split_options(text)
         kind = "mcq" if gold_letter(answer, len(options)) else "open"
-        if kind == "open" and parse_span(answer) is not None:
+        if kind == "open" and sole_span(answer) is not None:
             kind = "grounding"
         kept = published if isinstance(published, str) else json.dumps(published)
         return self.task(row, text, kind, answer, media, {"messages": kept})

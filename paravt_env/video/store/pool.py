@@ -5,14 +5,19 @@ the interpreter's exit. Here a job that overruns its deadline is written off: it
 error at once, another thread takes the place of the lost one, and whatever the lost one brings
 back later belongs to its own job object, which nobody reads any more.
 
+The threads hold the queue and not the pool: a pool that nobody closes and nobody has any more ends
+its threads as it is collected, and what it decoded goes with it.
+
 Where it sits: `store.py` submits, the threads run the back end. Run its tests:
 `python -m pytest tests/video/test_video.py`.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 
@@ -51,6 +56,40 @@ class DecodePool:
     def __init__(self, workers: int) -> None:
         if workers < 1:
             raise ValueError(f"a decode pool needs at least one worker, not {workers}")
+        self._crew = _Crew(workers)
+        weakref.finalize(self, _close_own, self._crew, os.getpid()).atexit = False
+
+    def submit(self, job: Job) -> None:
+        """Queue a job.
+
+        Raises:
+            RuntimeError: the pool was closed.
+        """
+        self._crew.submit(job)
+
+    def idle(self) -> int:
+        """Workers with nothing to do now."""
+        return self._crew.idle()
+
+    def reap(self) -> None:
+        """Write off the jobs that hang, and put new threads in the place of theirs."""
+        self._crew.reap()
+
+    def close(self) -> None:
+        """Drop the queued jobs; the threads end with the job they are at."""
+        self._crew.close()
+
+
+def _close_own(crew: _Crew, owner: int) -> None:
+    """Close a crew, unless this is a fork of the process whose threads it has."""
+    if os.getpid() == owner:
+        crew.close()
+
+
+class _Crew:
+    """The queue of a pool and its threads, which hold nothing else."""
+
+    def __init__(self, workers: int) -> None:
         self.workers = workers
         self._ready = threading.Condition()
         self._queue: deque[Job] = deque()
@@ -59,11 +98,7 @@ class DecodePool:
         self._closed = False
 
     def submit(self, job: Job) -> None:
-        """Queue a job.
-
-        Raises:
-            RuntimeError: the pool was closed.
-        """
+        """See `DecodePool`."""
         with self._ready:
             if self._closed:
                 raise RuntimeError("the decode pool is closed: make a new FrameStore")
@@ -73,12 +108,12 @@ class DecodePool:
             self._ready.notify()
 
     def idle(self) -> int:
-        """Workers with nothing to do now."""
+        """See `DecodePool`."""
         with self._ready:
             return max(0, self.workers - len(self._running) - len(self._queue))
 
     def reap(self) -> None:
-        """Write off the jobs that hang, and put new threads in the place of theirs."""
+        """See `DecodePool`."""
         late = time.monotonic() - GRACE
         with self._ready:
             hung = [j for j in self._running if j.deadline is not None and j.deadline < late]
@@ -90,7 +125,7 @@ class DecodePool:
             job.give_up()
 
     def close(self) -> None:
-        """Drop the queued jobs; the threads end with the job they are at."""
+        """See `DecodePool`."""
         with self._ready:
             self._closed = True
             dropped = list(self._queue)
@@ -117,3 +152,4 @@ class DecodePool:
             with self._ready:
                 if self._running.pop(job, None) is None:
                     return  # written off: another thread has this one's place
+            del job  # what it holds must not wait for the next one
