@@ -15,6 +15,7 @@ from typing import Any
 
 from paravt_env.budget import FrameBudget, make_budget
 from paravt_env.common.names import known_name
+from paravt_env.crop import CropFrames
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
 from paravt_env.video.readers.backends import ISOLATION, check_backend, check_device
@@ -49,6 +50,10 @@ class EnvSettings:
         frames_per_crop: Most frames of one crop.
         crop_fps: Frames a second inside a crop, before that limit.
         max_crop_seconds: A longer crop is refused.
+        crop_density: Whether a call may ask for its own frames a second (`fps`, in the action
+            `crop_fps`) in place of `crop_fps`; `frames_per_crop` bounds both.
+        crop_quota: Frames that all crops of an episode show at most; one that would show more is
+            refused (`over_quota`). 0: no bound.
         frame_budget: See `budget.make_budget`; None is the default choice, 0 is on-demand context.
         force_answer: Whether the calling turns are followed by one turn that must answer.
         lenient_calls: Whether calls that are malformed get a second reading (`"01:30"`, single
@@ -98,6 +103,8 @@ class EnvSettings:
     frames_per_crop: int = 16
     crop_fps: float = 1.0
     max_crop_seconds: float = 45.0
+    crop_density: bool = False
+    crop_quota: int = 0
     frame_budget: int | Mapping[str, Any] | FrameBudget | None = None
     force_answer: bool = True
     lenient_calls: bool = False
@@ -129,6 +136,7 @@ class EnvSettings:
         for name in ("crop_fps", "max_crop_seconds", "crop_timeout", "reset_timeout"):
             _check(name, getattr(self, name), float, 0.0)
         _check("max_turns", self.max_turns, int, 0)
+        _check("crop_quota", self.crop_quota, int, 0)
         _check("subtitle_characters", self.subtitle_characters, int, 1)
         switches = (
             "subtitles",
@@ -136,6 +144,7 @@ class EnvSettings:
             "square_pixels",
             "lenient_calls",
             "untagged_answers",
+            "crop_density",
         )
         for name in switches:
             if not isinstance(getattr(self, name), bool):
@@ -170,6 +179,13 @@ class EnvSettings:
         if not isinstance(self.tasks, str):
             return self.tasks
         return load_tasks(self.tasks, **{"split": self.split, **(self.tasks_kwargs or {})})
+
+    @property
+    def crop_frames(self) -> CropFrames | None:
+        """What a policy is told of the frames of crops; None where nothing is its business."""
+        if not (self.crop_density or self.crop_quota):
+            return None
+        return CropFrames(self.crop_fps, self.frames_per_crop, self.crop_quota, self.crop_density)
 
     @property
     def capacity(self) -> int:

@@ -109,6 +109,11 @@ class Episode:
         self.must_answer = self.settings.max_turns == 0
 
     @property
+    def crop_frames_seen(self) -> int:
+        """Frames that its crops have shown so far."""
+        return self.frames_seen - len(self.overview.timestamps)
+
+    @property
     def transcript(self) -> Transcript:
         """Everything the reward terms may look at."""
         stop_reason = "" if self.stop_reason is None else str(self.stop_reason)
@@ -197,7 +202,7 @@ class Episode:
         return {
             "task_id": self.task.id,
             "frame_budget": self.frame_budget,
-            "crops": [_crop_info(crop) for crop in self.crops],
+            "crops": [_crop_info(crop, self.settings.crop_density) for crop in self.crops],
             "frames_seen": self.frames_seen,
             "slow_frames": self.slow_frames,
             "turn": self.turn,
@@ -220,9 +225,9 @@ def feedback(crops: Sequence[CropResult]) -> str:
     return "\n".join(lines)
 
 
-def _crop_info(crop: CropResult) -> dict[str, Any]:
+def _crop_info(crop: CropResult, density: bool) -> dict[str, Any]:
     times = [] if crop.frames is None else crop.frames.timestamps.tolist()
-    return {
+    info = {
         "window": crop.window,
         "clipped": crop.clipped,
         "status": crop.status,
@@ -230,3 +235,4 @@ def _crop_info(crop: CropResult) -> dict[str, Any]:
         "frames": len(times),
         "timestamps": times,
     }
+    return info | {"fps": crop.fps} if density else info

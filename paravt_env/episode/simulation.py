@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from paravt_env.budget import draw_frames, make_budget
+from paravt_env.budget import FrameBudget, by_duration, draw_frames, make_budget
 from paravt_env.crop import CropRequest
 from paravt_env.episode.actions import read_turn
 from paravt_env.episode.decoder import Decoder
 from paravt_env.episode.episode import Episode, StopReason
-from paravt_env.episode.overview import TaskVideoError
+from paravt_env.episode.overview import Overview, TaskVideoError
 from paravt_env.rewards import Scored, compliance, lapses, make_preset, score_all, transcript_recall
 from paravt_env.rewards.judge.scorer import LLMJudge
 from paravt_env.rewards.terms.answer import Answer
@@ -31,10 +31,23 @@ from paravt_env.video.types import VideoError
 
 
 class Start(NamedTuple):
-    """What a reset decided: the question and K, the number of overview frames."""
+    """What a reset decided: the question and K, the number of overview frames.
+
+    Where K depends on the video, `budget` says it once that is open; `frame_budget` is the cap.
+    """
 
     task: Task
     frame_budget: int
+    budget: FrameBudget | None = None
+
+    @property
+    def request(self) -> tuple[str, int | FrameBudget]:
+        """What is opened: the file, and K or what says it."""
+        return self.task.video, self.frame_budget if self.budget is None else self.budget
+
+    def frames(self, overview: Overview) -> int:
+        """K, now that the video is open."""
+        return self.frame_budget if self.budget is None else len(overview.frames)
 
 
 class Failure(NamedTuple):
@@ -100,9 +113,13 @@ class Simulation:
         self._check_judge()
         self.video_errors: Counter[str] = Counter()
         self.observation_space = observation_space(
-            settings.capacity, *settings.frame_size, settings.max_crops, settings.max_turns
+            settings.capacity,
+            *settings.frame_size,
+            settings.max_crops,
+            settings.max_turns,
+            quota=settings.crop_quota > 0,
         )
-        self.action_space = action_space(settings.max_crops)
+        self.action_space = action_space(settings.max_crops, settings.crop_density)
         self.video = Decoder(settings)
 
     @property
@@ -148,7 +165,9 @@ class Simulation:
         index = int(np_random.integers(len(self.tasks)))
         drawn = draw_frames(self.budget, np_random)
         task = self.tasks[index] if task_id is None else self.tasks.by_id(task_id)
-        return Start(task, drawn if frame_budget is None else self._checked_budget(frame_budget))
+        if frame_budget is not None:
+            return Start(task, self._checked_budget(frame_budget))
+        return Start(task, drawn, self.budget if by_duration(self.budget) else None)
 
     def begin(
         self,
@@ -189,18 +208,14 @@ class Simulation:
         """
         moved = [self._refused(start.task) for start in starts]
         asked = zip(starts, moved, strict=True)
-        decoded = iter(
-            self.video.overviews(
-                [(start.task.video, start.frame_budget) for start, error in asked if not error]
-            )
-        )
+        decoded = iter(self.video.overviews([start.request for start, error in asked if not error]))
         outcomes = [error or next(decoded) for error in moved]
         for start, outcome in zip(starts, outcomes, strict=True):
             self.video_errors[start.task.id] += isinstance(outcome, VideoError)
         return [
             Failure(start, TaskVideoError(start.task.id, outcome.path, outcome.reason))
             if isinstance(outcome, VideoError)
-            else Episode(start.task, start.frame_budget, *outcome, self.settings)
+            else Episode(start.task, start.frames(outcome), *outcome, self.settings)
             for start, outcome in zip(starts, outcomes, strict=True)
         ]
 

@@ -112,7 +112,7 @@ def test_the_setting_of_a_recipe_is_its_longest_rollout():
     shown = of_recipe(load(TrainConfig, "longvt_8b"))
     assert (shown.frames, shown.crop_frames) == (128, 5 * 128)
     assert shown.completion == 5 * (2048 + WRAPPING) + 5 * WRAPPING + 64 + WRAPPING
-    assert shown.branch(SHAPES["8b"]) == shown.completion + 640 * 51
+    assert shown.branch(SHAPES["8b"]) == shown.completion + 640 // 2 * 51
     imitated = of_recipe(load(SFTConfig, "sft_longvila_8b"))
     assert imitated.prompt(SHAPES["8b"]) + imitated.completion == 32768
     assert (imitated.group, imitated.groups, imitated.reference) == (1, 32, False)
@@ -312,10 +312,15 @@ def test_split_and_supervised_recipes_play_where_they_do():
     assert not of_recipe(load(TrainConfig, "paragrpo_8b_split", away), gpus=8).plays
     assert not of_recipe(load(SFTConfig, "sft_paravt_8b"), gpus=8).plays
     shape, alone = SHAPES["8b"], of_recipe(load(TrainConfig, "paragrpo_8b"), gpus=8)
-    assert alone.beside == 5 * (QUESTION + WRAPPING + 16 * alone.frame_tokens(shape) + 512)
+    assert alone.beside == 5 * (QUESTION + WRAPPING + 16 // 2 * alone.frame_tokens(shape) + 512)
     slow = ["--agent.engine=transformers"]
-    longvt = predict(shape, of_recipe(load(TrainConfig, "longvt_8b", slow), gpus=8), Constants())
+    pictures = [*slow, "--agent.frames_as=image"]
+    longvt, video = (
+        predict(shape, of_recipe(load(TrainConfig, "longvt_8b", how), gpus=8), Constants())
+        for how in (pictures, slow)
+    )
     assert longvt.total < longvt.limit < longvt.playing
+    assert video.playing < video.limit
 
 
 def test_whole_gradients_and_kept_weights_count_on_several_cards():
@@ -520,3 +525,16 @@ def test_a_file_that_is_no_measurement_is_refused(content, tmp_path, capsys):
     for flag in ("--measured", "--check"):
         assert main(["plan", flag, str(path)]) == 2
         assert "is not what benchmarks/gpu.py --json writes" in capsys.readouterr().err
+
+
+def test_frames_shown_as_video_are_half_the_tokens_and_half_the_tower():
+    images = Setting(frames=65, crop_frames=10, group=2, text=0, completion=0, budget=10**9)
+    video, shape = replace(images, together=2), SHAPES["8b"]
+    assert (images.prompt(shape), images.branch(shape)) == (65 * 51, 10 * 51)
+    assert (video.prompt(shape), video.branch(shape)) == (33 * 51, 5 * 51)
+    towers = seen_flops(shape, video) / seen_flops(shape, images)
+    assert towers == pytest.approx((33 + 2 * 5) / (65 + 2 * 10))
+    recipe = of_recipe(load(TrainConfig, "paragrpo_8b"))
+    pictures = of_recipe(load(TrainConfig, "paragrpo_8b", ["--agent.frames_as=image"]))
+    assert recipe == replace(pictures, together=2, beside=recipe.beside)
+    assert recipe.beside == pictures.beside - 5 * 8 * 51

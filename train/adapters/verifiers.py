@@ -194,6 +194,7 @@ def _content(part: Part, frames: np.ndarray) -> ContentBlock:
     if isinstance(part, FrameRef):
         data = base64.b64encode(ENCODERS[PICTURE](frames[part.index])).decode("ascii")
         return ImageContent(type="image", data=data, mime_type=f"image/{PICTURE}")
+    assert isinstance(part, str)  # a tool's frames are shown one by one
     return _text(part)
 
 

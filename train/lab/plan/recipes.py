@@ -87,7 +87,8 @@ def of_recipe(
     """
     env, agent, parallel = config.env, config.agent, config.parallel
     style = prompt_style(agent.prompt_style)
-    system = system_text(style, env.max_crops, env.max_crop_seconds, env.max_turns)
+    bounds = env.max_crops, env.max_crop_seconds, env.max_turns, env.crop_frames
+    system = system_text(style, *bounds)
     servers = parallel.generator_ranks if parallel.layout == "disaggregated" else 0
     common = Setting(
         frames=make_budget(env.frame_budget).maximum,
@@ -101,6 +102,7 @@ def of_recipe(
         offload=parallel.offload,
         feature_cache_gib=agent.feature_cache_gib,
         reshard=parallel.reshard,
+        together=2 if agent.frames_as == "video" else 1,
     )
     if isinstance(config, SFTConfig):
         prompt = common.prompt(shape)
@@ -118,7 +120,8 @@ def of_recipe(
     in_context = (agent.evidence or env.evidence) == "frames"
     evidence = calls * (WRAPPING + (0 if in_context else agent.subagent_tokens))
     forced = (agent.answer_tokens + WRAPPING) * env.force_answer
-    crop = env.frames_per_crop * common.frame_tokens(shape)
+    patches = common.shown(env.frames_per_crop)
+    crop = patches * common.frame_tokens(shape)
     reading = 0 if in_context else QUESTION + WRAPPING + crop + agent.subagent_tokens
     here = agent.engine != "vllm_server" or (common.servers > 0 and not agent.vllm.url)
     return replace(
@@ -126,7 +129,7 @@ def of_recipe(
         group=algorithm.group_size,
         groups=algorithm.groups,
         completion=env.max_turns * (agent.max_new_tokens + WRAPPING) + evidence + forced,
-        crop_frames=calls * env.frames_per_crop if in_context else 0,
+        crop_frames=calls * patches * common.together if in_context else 0,
         freeze_vision=config.optimizer.freeze_vision,
         reference=algorithm.kl_coefficient > 0,
         budget=config.packing.micro_batch_tokens,
