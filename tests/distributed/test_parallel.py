@@ -94,10 +94,13 @@ def text_only(batch):
 
 
 def five_steps(learner, batch):
-    """The losses of five updates by plain gradient descent."""
+    """The losses of five updates by plain gradient descent, on what an older version drew.
+
+    Of what this version drew, pi_prox is the policy itself, and every loss would be the same.
+    """
     learner.optimizer = torch.optim.SGD(learner.parameters, lr=0.02)
     learner.scheduler = torch.optim.lr_scheduler.ConstantLR(learner.optimizer, 1.0)
-    return [learner.update(batch)["loss"] for _ in range(5)]
+    return [learner.update(batch, version=1)["loss"] for _ in range(5)]
 
 
 def two(folder):
@@ -115,7 +118,8 @@ def two(folder):
     batch = make_batch(double(), SEVERAL, frames=True, subagents=True)
     found["data"] = compare(parallel, double, batch, micro_batch_tokens=200)
     found["steps"] = [
-        five_steps(Learner(double(), config(), processes=one), batch) for one in (parallel, ALONE)
+        five_steps(Learner(double(), config(staleness=1), processes=one), batch)
+        for one in (parallel, ALONE)
     ]
     lonely = make_batch(double(), [[[3, 2], [4]]])
     found["one tree"] = compare(parallel, double, lonely)

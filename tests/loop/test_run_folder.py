@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from support.builders import make_task, write_manifest
 from support.tiny_runs import SHAPE, tiny_settings, varied, with_run
 
 from agents.algorithm.config import PARAGRPOConfig
@@ -206,7 +207,12 @@ def test_sigterm_is_left_to_the_watchdog_of_several_processes():
 @pytest.fixture(scope="module")
 def settings(clip, other_clip, tmp_path_factory):
     """Settings of a run of a few tokens: 2 groups of 2 a step."""
-    config = tiny_settings(tmp_path_factory.mktemp("folders"), (clip, other_clip), SHAPE)
+    folder = tmp_path_factory.mktemp("folders")
+    config = tiny_settings(folder, (clip, other_clip), SHAPE)
+    trained = [make_task(clip), make_task(other_clip, "shape", question="Which shape is it?")]
+    validated = [make_task(clip, "new", question="Which one is new?")]
+    tasks = write_manifest(folder / "tasks.jsonl", trained, validated)
+    config.env = replace(config.env, tasks=tasks)
     config.algorithm = PARAGRPOConfig(groups=2, group_size=2)
     config.evaluation = EvalConfig(frame_budgets=(1,), num_envs=2, resamples=10)
     config.run = replace(config.run, steps=2, checkpoint_every=0)

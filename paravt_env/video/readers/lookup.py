@@ -15,7 +15,7 @@ import av
 
 from paravt_env.video.files import FileId
 from paravt_env.video.readers.order import (
-    REENCODE,
+    RE_ENCODE,
     REMUX,
     DisplayOrder,
     lasts,
@@ -191,9 +191,9 @@ def _read_packets(
         raise VideoError(path, f"cannot be read ({error.strerror}): the file is damaged") from error
     if not keys:
         lacks = "presentation times" if timeless else "key frame to begin with"
-        raise VideoError(path, f"holds no {lacks}: {REENCODE}")
+        raise VideoError(path, f"holds no {lacks}: {RE_ENCODE}")
     if len(set(starts)) <= len(starts) // 2:
-        raise VideoError(path, f"several of its frames have one time each: {REENCODE}")
+        raise VideoError(path, f"several of its frames have one time each: {RE_ENCODE}")
     if reorders and len(delays) < 2:
         return read_order(path)
     return PassKeyFrames(tuple(sorted(keys)), keys, min(keys), min(starts), end)

@@ -26,7 +26,7 @@ from paravt_env.video.readers.opening import open_video
 from paravt_env.video.types import VideoError
 
 REMUX = "ffmpeg -fflags +genpts -i FILE -c copy out.mkv"
-REENCODE = "ffmpeg -i FILE -c:v libx264 -crf 18 out.mp4"
+RE_ENCODE = "ffmpeg -i FILE -c:v libx264 -crf 18 out.mp4"
 """What to run for a file that lacks something; FILE is the file."""
 
 
@@ -92,13 +92,13 @@ def _pass(
             tick = packet.dts if packet.dts is not None else packet.pts
             lacks = ""
             if packet.is_discard:
-                lacks = f"hides frames by an edit list: {REENCODE}"
+                lacks = f"hides frames by an edit list: {RE_ENCODE}"
             elif tick is None or (ticks and tick <= ticks[-1]):
                 lacks = f"has no times that go on: give it times with {REMUX}"
             data = bytes(packet) if mpeg4 or packet.is_keyframe else b""
             anew = packet.is_keyframe and starts_anew(codec, data, length)
             if not ticks and codec in ("h264", "hevc") and not anew:
-                lacks = f"starts inside a group of pictures: {REENCODE}"
+                lacks = f"starts inside a group of pictures: {RE_ENCODE}"
             if tick is None or lacks:
                 raise VideoError(path, f"holds no presentation times of its frames, and {lacks}")
             ticks.append(tick)
@@ -108,11 +108,11 @@ def _pass(
         raise VideoError(path, reason) from error
     frames = shown.frames()
     if not ticks or not len(frames):
-        raise VideoError(path, f"holds no picture that can be shown: {REENCODE}")
+        raise VideoError(path, f"holds no picture that can be shown: {RE_ENCODE}")
     still = one_frame(stream)
     placed = places(ticks, frames, shown.is_packed, still)
     if placed is None:
-        reason = f"packs its pictures so that nothing tells their times: {REENCODE}"
+        reason = f"packs its pictures so that nothing tells their times: {RE_ENCODE}"
         raise VideoError(path, reason)
     starts, frames = placed
     restarts = (Restart(0, ticks[0]), *(r for r in shown.restarts if r.frame))
