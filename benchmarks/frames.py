@@ -20,6 +20,9 @@ next reader; the tables show medians. Times depend on the machine: compare withi
     pip install qwen-vl-utils==0.0.14 decord torchcodec opencv-python-headless torchvision
     python benchmarks/frames.py --output benchmarks/results/frames.txt
     python benchmarks/frames.py --quick
+    python benchmarks/frames.py --files FOLDER --output benchmarks/results/frames_files.txt
+
+`--files` times ten encodings that people have instead (`frames_files.py`); FOLDER keeps them.
 
 torchcodec also needs FFmpeg's shared libraries on the loader's path.
 """
@@ -44,6 +47,7 @@ from pathlib import Path
 import av
 import numpy as np
 from films import Film, make_film, make_truths
+from frames_files import measure_files
 from readers import BASELINE, QUICK, READERS, SCALED, SNAPPED, Session, Window
 from support.videos import read_index
 
@@ -348,11 +352,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a short file: under a minute")
     parser.add_argument("--rounds", type=int, default=5, help="rounds a file (default 5)")
     parser.add_argument("--output", type=Path, help="also write the tables here")
+    parser.add_argument("--files", type=Path, help="time ten encodings, kept in this folder")
     cache = Path(os.environ.get("PARAVT_CACHE", Path(tempfile.gettempdir()) / "paravt"))
     parser.add_argument("--cache", type=Path, default=cache, help="folder of the video files")
     args = parser.parse_args()
     if args.rounds < 1:
         parser.error("--rounds must be at least 1")
+    if args.files is not None:
+        command = f"$ python benchmarks/frames.py --files FOLDER --rounds {args.rounds}"
+        report([command, *machine(), "", *measure_files(args.files, args.rounds)], args.output)
+        return
     minutes, overview, windows, gops = (5, 4, 2, (250,)) if args.quick else (60, 64, 5, (250, 48))
     checked = WINDOWS[:2] if args.quick else WINDOWS
     folder = args.cache / "benchmarks"
@@ -381,10 +390,15 @@ def main() -> None:
         text += ["seconds off, at most", *truth_table(readers, truths, checked), ""]
     text += goals(results) if not args.quick else ["the aims are those of the full run"]
     text += [f"does not work here: {name}: {why}" for name, why in absent.items()]
+    report(text, args.output)
+
+
+def report(text: Sequence[str], output: Path | None) -> None:
+    """Print the tables, and write them where asked."""
     print("\n".join(text))
-    if args.output is not None:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text("\n".join(text) + "\n")
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text("\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def build(shape: Shape, device: str) -> VisionLanguageModel:
     finally:
         torch.set_default_dtype(before)
     model.set_attn_implementation("sdpa")
-    return VisionLanguageModel(model, known.tokenizer, known.image_processor)
+    return known.around(model)
 
 
 def make_samples(vlm: VisionLanguageModel, setting: Setting, repeated: bool) -> list[Sample]:

@@ -22,6 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ParaVT-LongVideo-OnDemand-v0": {"frame_budget": 0},
     "ParaVT-LongVideo-Frames-v0": {"evidence": "frames"},
     "ParaVT-LongVideo-Text-v0": {},
+    "ParaVT-LongVideo-Density-v0": {"crop_density": True, "crop_quota": 128},
 }
 
 # id -> entry points of the single and the vector environment, where they are not the usual ones

@@ -1,7 +1,8 @@
 """Frame budgets: how many overview frames K an episode starts with.
 
 First random choice of the journey: `env.reset` samples K from the environment's own generator, then
-the sampler spreads K frames over the video. A new budget is one class, chosen by a door such as
+the sampler spreads K frames over the video. A budget by frames a second (`PerSecond`) draws nothing
+and says K once the video is open. A new budget is one class, chosen by a door such as
 `mine.py:Budget`, or with an entry of `BUDGETS`. Run the examples with `python -m doctest
 paravt_env/budget.py`.
 """
@@ -18,6 +19,7 @@ import numpy as np
 
 from paravt_env.common.doors import chosen
 from paravt_env.common.names import known_name
+from paravt_env.video.sampler import window_times
 
 DEFAULT_CHOICES = (4, 8, 16, 32, 64)
 
@@ -126,11 +128,50 @@ class LogUniform(Uniform):
         )  # exp(log(x)) may round to either side of x
 
 
+@dataclass(frozen=True)
+class PerSecond:
+    """A frame for every 1 / `fps` seconds of the video begun, at most `most`.
+
+    As the crops' density, and as users of Qwen-VL ask for an overview.
+    """
+
+    fps: float
+    most: int = 768
+
+    def __post_init__(self) -> None:
+        """Validate rate and cap."""
+        number = isinstance(self.fps, int | float) and not isinstance(self.fps, bool)
+        if not number or not 0 < self.fps < math.inf:
+            raise ValueError(
+                "frame budget: fps must be a finite number of frames a second above 0, not "
+                f"{self.fps!r}"
+            )
+        _frame_count("most", self.most, 1)
+
+    @property
+    def maximum(self) -> int:
+        """`most`."""
+        return self.most
+
+    def sample(self, np_random: np.random.Generator) -> int:
+        """The cap: K is known when the video is. Draws nothing."""
+        return self.most
+
+    def for_duration(self, duration: float) -> int:
+        """K for a video of `duration` seconds.
+
+        >>> PerSecond(0.5, 64).for_duration(61.0), PerSecond(0.5, 64).for_duration(3600.0)
+        (31, 64)
+        """
+        return len(window_times(0.0, duration, self.fps, self.most))
+
+
 BUDGETS: dict[str, type] = {
     "fixed": Fixed,
     "choice": Choice,
     "uniform": Uniform,
     "log_uniform": LogUniform,
+    "fps": PerSecond,
 }
 
 
@@ -184,6 +225,31 @@ def draw_frames(budget: FrameBudget, np_random: np.random.Generator) -> int:
     if frames > budget.maximum:
         raise ValueError(f"frame budget: sample() returned {frames}, above its {budget.maximum=}")
     return frames
+
+
+def frames_for(budget: FrameBudget, duration: float) -> int:
+    """K of a budget that depends on the video: one with a method `for_duration`.
+
+    Args:
+        budget: The budget.
+        duration: Of the video, seconds.
+
+    Raises:
+        ValueError: A budget of a user's own gave something else than a whole number of frames from
+            0 to its `maximum`.
+    """
+    said = budget.for_duration(duration)  # type: ignore[attr-defined]
+    frames = _frame_count("what for_duration() returns", said, 0)
+    if frames > budget.maximum:
+        raise ValueError(
+            f"frame budget: for_duration() returned {frames}, above its {budget.maximum=}"
+        )
+    return frames
+
+
+def by_duration(budget: FrameBudget) -> bool:
+    """Whether K depends on the video."""
+    return callable(getattr(budget, "for_duration", None))
 
 
 def _checked(kind: str, budget: Any) -> FrameBudget:

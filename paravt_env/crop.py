@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
+from paravt_env.video.sampler import window_times
 from paravt_env.video.types import Frames
 
 Window = tuple[float, float]
@@ -26,17 +27,21 @@ class CropStatus(StrEnum):
     not_finite = "not_finite"  # NaN or infinity
     outside = "outside"  # no part of it lies in the video
     too_long = "too_long"  # more seconds than one crop may have
-    malformed = "malformed"  # the call could not be parsed: no window
+    malformed = "malformed"  # the call could not be parsed: no window, or no possible density
     unknown_tool = "unknown_tool"  # it names a tool that does not exist
     wrong_video = "wrong_video"  # of older recordings: a path in a call is ignored
     over_limit = "over_limit"  # the turn already holds as many calls as are allowed
     refused = "refused"  # the forced-answer turn takes no calls
     timeout = "timeout"  # decoding ran past its deadline
     decode_error = "decode_error"  # the file could not be decoded there
+    over_quota = "over_quota"  # its frames are more than the episode's quota has left
 
 
 CROP_STATUSES: tuple[CropStatus, ...] = tuple(CropStatus)
 """In the order of their codes: an observation holds 1 + the index here, and 0 for "no call"."""
+
+CHOSEN_BY_SETTING = math.nan
+"""A call's frames a second where it asks for none: the setting `crop_fps` says."""
 
 NO_WINDOW: Window = (math.nan, math.nan)
 """The window of a call that has none."""
@@ -55,6 +60,8 @@ class CropResult:
     """One line for the model: what was wrong and what is allowed; "" when ok."""
     frames: Frames | None = None
     """The frames when ok, else None."""
+    fps: float = CHOSEN_BY_SETTING
+    """Frames a second as asked; NaN where the setting says."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,33 @@ class CropRequest:
     path: str
     window: Window
     clipped: Window
+    fps: float = CHOSEN_BY_SETTING
+    """Frames a second as asked; NaN where the setting says."""
+
+
+@dataclass(frozen=True)
+class CropFrames:
+    """How many frames crops show, as a policy is told it where that is its choice or bounded.
+
+    Attributes:
+        fps: Frames a second of a crop, where a call asks for none.
+        most: Frames of one crop.
+        quota: Frames that all crops of an episode show at most; 0: no bound.
+        chosen: Whether a call may ask for its own frames a second.
+    """
+
+    fps: float
+    most: int
+    quota: int
+    chosen: bool
+
+    def planned(self, clipped: Window, fps: float) -> int:
+        """Frames of a crop of this part of the video, asked for at `fps` (NaN: the setting).
+
+        >>> CropFrames(1.0, 16, 0, True).planned((10.0, 13.0), 4.0)
+        12
+        """
+        return len(window_times(*clipped, self.fps if math.isnan(fps) else fps, self.most))
 
 
 def check_window(

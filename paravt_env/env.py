@@ -48,6 +48,9 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     - `crops`: float64 (P, 2), start and end of each window in seconds. Unbounded: the environment
       validates each window and answers a bad one with a status, while its neighbours run.
     - `crop_mask`: int8 (P,), which rows of `crops` are calls.
+    - `crop_fps`, with the argument `crop_density=True` alone: float64 (P,), frames a second of each
+      crop above 0, at most `frames_per_crop` frames; NaN, or the key left out: the argument
+      `crop_fps`.
     - `answer`: text, "" for none.
     - `completion`: the text that crops and answer were parsed from, "" for agents that write none.
       The environment goes by its own parse of it, and an action that contradicts it raises
@@ -87,10 +90,11 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     `env.unwrapped.simulation.video_errors` counts them.
 
     `info` holds `task_id`, `frame_budget` (K), `crops` (window, clipped, status, message, frames,
-    timestamps of each call of the latest turn), `frames_seen`, `turn`; at the end also
-    `reward_terms`, `stop_reason`, `answer` (the one that counted), `correct` (the answer term),
-    `compliant` (`rewards.compliance`) and, for a task with gold evidence, `evidence_recall` (the
-    share of the gold seconds that the crops covered).
+    timestamps of each call of the latest turn; with `crop_density` also `fps`), `frames_seen`,
+    `slow_frames` (those of them that only a decode from further back than needed gave: see
+    `docs/video.md`), `turn`; at the end also `reward_terms`, `stop_reason`, `answer` (the one that
+    counted), `correct` (the answer term), `compliant` (`rewards.compliance`) and, for a task with
+    gold evidence, `evidence_recall` (the share of the gold seconds that the crops covered).
 
     Where an LLM judge gave no verdict on the answer, nothing is scored: the reward is 0,
     `stop_reason` is `judge_error`, `reward_terms` and `correct` are NaN, and `error` says why.
@@ -122,6 +126,9 @@ class LongVideoEnv(gym.Env[Observation, Action]):
       whose own setting is None do as `env.unwrapped.simulation.settings.evidence` asks.
     - `ParaVT-LongVideo-Text-v0`: the action is a completion, `env.step(text)`, with the tags and
       the tool call of `protocol`; in `gym.make_vec` a sequence with one text a row.
+
+    - `ParaVT-LongVideo-Density-v0`: a call may choose its density (`crop_density=True`), and all
+      crops of an episode show at most 128 frames (`crop_quota=128`).
 
     Every keyword argument below replaces a variant's own: the ids differ in nothing else.
 

@@ -15,9 +15,10 @@ from typing import Any
 
 from paravt_env.budget import FrameBudget, make_budget
 from paravt_env.common.names import known_name
+from paravt_env.crop import CropFrames
 from paravt_env.task import TaskSet
 from paravt_env.tasksets import load_tasks
-from paravt_env.video.readers.backends import ISOLATION, check_backend
+from paravt_env.video.readers.backends import ISOLATION, check_backend, check_device
 
 OVERVIEW_SAMPLING = ("exact", "snap")
 """How overview frames are chosen: the frame on screen, or a key frame near it."""
@@ -49,6 +50,10 @@ class EnvSettings:
         frames_per_crop: Most frames of one crop.
         crop_fps: Frames a second inside a crop, before that limit.
         max_crop_seconds: A longer crop is refused.
+        crop_density: Whether a call may ask for its own frames a second (`fps`, in the action
+            `crop_fps`) in place of `crop_fps`; `frames_per_crop` bounds both.
+        crop_quota: Frames that all crops of an episode show at most; one that would show more is
+            refused (`over_quota`). 0: no bound.
         frame_budget: See `budget.make_budget`; None is the default choice, 0 is on-demand context.
         force_answer: Whether the calling turns are followed by one turn that must answer.
         lenient_calls: Whether calls that are malformed get a second reading (`"01:30"`, single
@@ -67,10 +72,13 @@ class EnvSettings:
         overview_sampling: `exact`, or `snap`: an overview frame moves to a key frame when one lies
             within a tenth of the distance between two of them; many times as fast. Timestamps are
             those of the frames delivered, either way. Crops are always exact.
+        square_pixels: Whether a video's `width` is told as players show it, in square pixels, where
+            the stored ones are not. Frames have `frame_size` either way.
         video_workers: Decoding threads, shared by all rows.
         video_isolation: `thread`; `process`, where a decoder that hangs or crashes is killed and
             costs one window; `auto`, a process for the back ends that need it (decord).
         backend: Video back end: `pyav`, `decord`, `torchcodec` or `auto`.
+        video_device: Where the back end decodes: `cpu`; `cuda` or `cuda:N` with `torchcodec` only.
         disk_cache_bytes: The most that decoded frames may take under `$PARAVT_CACHE`, shared by all
             processes of the machine; 0 keeps them in memory only.
         on_video_error: What `reset` does with a drawn task whose video cannot be read: `raise`
@@ -95,6 +103,8 @@ class EnvSettings:
     frames_per_crop: int = 16
     crop_fps: float = 1.0
     max_crop_seconds: float = 45.0
+    crop_density: bool = False
+    crop_quota: int = 0
     frame_budget: int | Mapping[str, Any] | FrameBudget | None = None
     force_answer: bool = True
     lenient_calls: bool = False
@@ -105,9 +115,11 @@ class EnvSettings:
     crop_timeout: float = 20.0
     reset_timeout: float = 120.0
     overview_sampling: str = "exact"
+    square_pixels: bool = False
     video_workers: int = 2
     video_isolation: str = "auto"
     backend: str = "pyav"
+    video_device: str = "cpu"
     disk_cache_bytes: int = 0
     on_video_error: str = "raise"
 
@@ -124,8 +136,17 @@ class EnvSettings:
         for name in ("crop_fps", "max_crop_seconds", "crop_timeout", "reset_timeout"):
             _check(name, getattr(self, name), float, 0.0)
         _check("max_turns", self.max_turns, int, 0)
+        _check("crop_quota", self.crop_quota, int, 0)
         _check("subtitle_characters", self.subtitle_characters, int, 1)
-        for name in ("subtitles", "force_answer", "lenient_calls", "untagged_answers"):
+        switches = (
+            "subtitles",
+            "force_answer",
+            "square_pixels",
+            "lenient_calls",
+            "untagged_answers",
+            "crop_density",
+        )
+        for name in switches:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.max_turns == 0 and not self.force_answer:
@@ -133,6 +154,7 @@ class EnvSettings:
                 "max_turns=0 leaves no turn at all: set force_answer=True or max_turns >= 1"
             )
         make_budget(self.frame_budget)
+        check_device(self.backend, self.video_device)
         check_backend(self.backend)
         known_name("video_isolation", self.video_isolation, ISOLATION)
         known_name("on_video_error", self.on_video_error, ON_VIDEO_ERROR)
@@ -157,6 +179,13 @@ class EnvSettings:
         if not isinstance(self.tasks, str):
             return self.tasks
         return load_tasks(self.tasks, **{"split": self.split, **(self.tasks_kwargs or {})})
+
+    @property
+    def crop_frames(self) -> CropFrames | None:
+        """What a policy is told of the frames of crops; None where nothing is its business."""
+        if not (self.crop_density or self.crop_quota):
+            return None
+        return CropFrames(self.crop_fps, self.frames_per_crop, self.crop_quota, self.crop_density)
 
     @property
     def capacity(self) -> int:

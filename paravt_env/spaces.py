@@ -5,7 +5,8 @@ actions with `empty_action` and `batch_actions`, and whoever has a batch takes a
 `unbatch`. Run the tests with `pytest tests/env/test_spaces.py`.
 
 Action (`Dict`): `crops` float64 (P, 2), start and end in seconds; `crop_mask` int8 (P,); `answer`
-and `completion` text. Observation (`Dict`): `frames` uint8 (F, H, W, 3), `timestamps` seconds (F,),
+and `completion` text; where calls choose their density, `crop_fps` float64 (P,), frames a second,
+NaN for the setting. Observation (`Dict`): `frames` uint8 (F, H, W, 3), `timestamps` seconds (F,),
 `window` int16 (F,) (-1 padding, 0 overview, i the i-th crop of the turn), `question`, `video`
 (duration in seconds, fps, width and height in pixels), `turn`, `must_answer`, `crop_status` int8
 (P,) (0 no call, else 1 + index in `CROP_STATUSES`), `feedback`, `subtitles` (see `subtitles.py`).
@@ -14,17 +15,18 @@ and `completion` text. Observation (`Dict`): `frames` uint8 (F, H, W, 3), `times
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import is_space_dtype_shape_equiv
-from gymnasium.vector.utils import batch_differing_spaces
+from gymnasium.vector.utils import batch_differing_spaces, batch_space
 from gymnasium.wrappers.utils import create_zero_array
 
 from paravt_env.common.conversion import keep_text
-from paravt_env.crop import CROP_STATUSES
+from paravt_env.crop import CHOSEN_BY_SETTING, CROP_STATUSES, CropStatus
 
 PADDING, OVERVIEW = -1, 0  # values of observation["window"]
 _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;?!'-éßñ中文字😀"
@@ -101,25 +103,45 @@ def _texts_of(texts: Sequence[UnicodeText]) -> spaces.Tuple:  # type: ignore[mis
 keep_text()
 
 
-def action_space(max_crops: int) -> spaces.Dict:
+class OptionalBox(spaces.Box):
+    """A `Box` whose entries may be left out: NaN is a member, which samples do not hold."""
+
+    def contains(self, x: Any) -> bool:
+        """Whether every entry is NaN or lies in the box."""
+        if not isinstance(x, np.ndarray) or x.shape != self.shape:
+            return super().contains(x)
+        return super().contains(np.where(np.isnan(x), self.low.astype(x.dtype), x))
+
+
+@batch_space.register(OptionalBox)
+def _(space: OptionalBox, n: int = 1) -> OptionalBox:
+    low, high = (np.repeat(bound[None], n, axis=0) for bound in (space.low, space.high))
+    return OptionalBox(low, high, dtype=space.dtype, seed=deepcopy(space.np_random))
+
+
+def action_space(max_crops: int, density: bool = False) -> spaces.Dict:
     """What a policy may do in a turn: up to `max_crops` crops and an answer.
+
+    With `density`, each crop may ask for its frames a second, `crop_fps`.
 
     `completion` samples the empty string: a random text would contradict the random crops beside
     it. A call that could not be parsed has a NaN window; the environment takes it, although a Box
     does not contain NaN.
     """
-    return spaces.Dict(
-        {
-            "crops": spaces.Box(-np.inf, np.inf, (max_crops, 2), np.float64),
-            "crop_mask": spaces.MultiBinary(max_crops),
-            "answer": UnicodeText(),
-            "completion": UnicodeText(sample_length=0),
-        }
-    )
+    action: dict[str, gym.Space] = {
+        "crops": spaces.Box(-np.inf, np.inf, (max_crops, 2), np.float64),
+        "crop_mask": spaces.MultiBinary(max_crops),
+        "answer": UnicodeText(),
+        "completion": UnicodeText(sample_length=0),
+    }
+    if density:
+        least = np.finfo(np.float64).tiny
+        action["crop_fps"] = OptionalBox(least, np.inf, (max_crops,), np.float64)
+    return spaces.Dict(action)
 
 
 def observation_space(
-    frames: int, height: int, width: int, max_crops: int, max_turns: int
+    frames: int, height: int, width: int, max_crops: int, max_turns: int, quota: bool = False
 ) -> spaces.Dict:
     """What a policy sees after `reset` and each `step`, in fixed shapes.
 
@@ -130,7 +152,9 @@ def observation_space(
         max_crops: P, the most crops of a turn.
         max_turns: Turns that may call; `turn` counts to `max_turns + 1`, the forced-answer turn
             included.
+        quota: Whether a crop can be refused as `over_quota`.
     """
+    statuses = len(CROP_STATUSES) if quota else CROP_STATUSES.index(CropStatus.over_quota)
     seconds = spaces.Box(0.0, np.inf, (), np.float64)
     pixels = spaces.Box(0, np.iinfo(np.int32).max, (), np.int32)
     return spaces.Dict(
@@ -144,40 +168,78 @@ def observation_space(
             ),
             "turn": spaces.Discrete(max_turns + 2),
             "must_answer": spaces.Discrete(2),
-            "crop_status": spaces.Box(0, len(CROP_STATUSES), (max_crops,), np.int8),
+            "crop_status": spaces.Box(0, statuses, (max_crops,), np.int8),
             "feedback": UnicodeText(),
             "subtitles": UnicodeText(),
         }
     )
 
 
-def empty_action(max_crops: int) -> Action:
+def empty_action(max_crops: int, density: bool = False) -> Action:
     """An action without crops, answer or text; what an idle row is given.
+
+    With `density` it has `crop_fps`, all NaN: `action_space(max_crops, density)` holds it.
 
     >>> empty_action(2)["crop_mask"].tolist()
     [0, 0]
     """
-    return {
+    action: Action = {
         "crops": np.zeros((max_crops, 2), np.float64),
         "crop_mask": np.zeros(max_crops, np.int8),
         "answer": "",
         "completion": "",
     }
+    return action | {"crop_fps": np.full(max_crops, CHOSEN_BY_SETTING)} if density else action
 
 
 def batch_actions(actions: Sequence[Action | None], max_crops: int) -> Action:
     """Stack one action a row into the action of a vector environment; None is the empty action.
 
+    `crop_fps` is there if a row has it, NaN in the others.
+
     >>> batch_actions([None, empty_action(2)], 2)["crops"].shape
     (2, 2, 2)
     """
     rows = [empty_action(max_crops) if action is None else action for action in actions]
-    return {
+    batch = {
         "crops": np.stack([np.asarray(row["crops"], np.float64) for row in rows]),
         "crop_mask": np.stack([np.asarray(row["crop_mask"], np.int8) for row in rows]),
         "answer": tuple(row["answer"] for row in rows),
         "completion": tuple(row["completion"] for row in rows),
     }
+    if any("crop_fps" in row for row in rows):
+        unset = np.full(max_crops, CHOSEN_BY_SETTING)
+        asked = [np.asarray(row.get("crop_fps", unset), np.float64) for row in rows]
+        batch["crop_fps"] = np.stack(asked)
+    return batch
+
+
+def with_density(actions: Mapping[str, Any], space: spaces.Dict, rows: int) -> Mapping[str, Any]:
+    """Batched actions with `crop_fps` where `space`, that of a row, has it and they leave it out.
+
+    Raises:
+        ValueError: It is there, and not with an entry for each of `rows`; or it asks for something,
+            and the environment lets no call choose.
+    """
+    given = actions.get("crop_fps")
+    if given is not None and _length(given) != rows:
+        raise ValueError(f"crop_fps needs one entry for each of the {rows} rows")
+    own = space.spaces.get("crop_fps")
+    if own is None:
+        refuse_density(given)
+        return actions
+    if given is not None:
+        return actions
+    return {**actions, "crop_fps": np.full((rows, *(own.shape or ())), CHOSEN_BY_SETTING)}
+
+
+def refuse_density(crop_fps: Any) -> None:
+    """Raise `ValueError` where an action asks for a density that the environment would ignore."""
+    if crop_fps is not None and not np.isnan(np.asarray(crop_fps, np.float64)).all():
+        raise ValueError(
+            "crop_fps asks for a density, and in this environment the setting says it: make it "
+            "with crop_density=True (ParaVT-LongVideo-Density-v0), or leave crop_fps out"
+        )
 
 
 def check_batch(actions: Mapping[str, Any], rows: int) -> None:

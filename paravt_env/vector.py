@@ -24,7 +24,7 @@ from paravt_env.episode.simulation import Failure, Simulation, redrawn
 from paravt_env.rewards import Transcript
 from paravt_env.settings import make_settings
 from paravt_env.show.render import RENDER_MODES, render_row
-from paravt_env.spaces import Action, Observation, check_batch, unbatch
+from paravt_env.spaces import Action, Observation, check_batch, unbatch, with_density
 from paravt_env.task import Task, TaskSet
 
 
@@ -171,9 +171,11 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         """
         running = np.flatnonzero(~self._idle).tolist()
         check_batch(actions, self.num_envs)
+        space = self.single_action_space
+        given = with_density(actions, self.simulation.action_space, self.num_envs)
         steps = self.simulation.step(
             {row: self._episode(row) for row in running},
-            {row: unbatch(actions, row, self.single_action_space) for row in running},
+            {row: unbatch(given, row, space) for row in running},
         )
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, bool)

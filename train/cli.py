@@ -11,6 +11,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import NamedTuple
 
 from train.commands.status import status_of
@@ -64,7 +65,8 @@ COMMANDS = {
         at("train.commands.evaluation:run_compare"),
     ),
     "report": Command(
-        "Write a run's report.html again.", at("train.commands.evaluation:run_report")
+        "Write a run's report.html: its training, its evaluation, or both.",
+        at("train.commands.evaluation:run_report"),
     ),
     "replay": Command(
         "Print recorded episodes and write their page, replay.html (core installation).",
@@ -82,11 +84,28 @@ COMMANDS = {
         "Predict memory and time of a run on GPUs, and the largest setting that fits.",
         at("train.commands.plan:run"),
     ),
+    "serve": Command(
+        "Serve the environment to other people's trainers, over OpenEnv's protocol.",
+        at("train.commands.serve:run"),
+    ),
     "demo": Command(
         "The whole journey in minutes: videos, cold start, PARA-GRPO, evaluation, report.",
         at("train.commands.demo:run"),
     ),
 }
+
+
+class Version(argparse.Action):
+    """Prints the installed version, which is looked up no sooner than it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print and exit.
+
+        Raises:
+            PackageNotFoundError: The project was put on a path, but never installed.
+        """
+        print(f"paravt {version('paravt')}")
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Long-video question answering: environment, policies, PARA-GRPO.",
         epilog="paravt COMMAND --help says more.",
     )
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=command.title, add_help=False)

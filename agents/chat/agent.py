@@ -1,8 +1,9 @@
 """A policy behind any OpenAI-style chat server: closed APIs, vLLM, SGLang, llama.cpp.
 
 Beside `agents.text.conversation`, whose prompts, evidence and turns it shares: there the context is
-a list of tokens, here a list of messages with the frames as base64 pictures. It has no token ids
-and cannot be trained; it is evaluated by the same driver:
+a list of tokens, here a list of messages with the frames as base64 pictures, or, where
+`agent.frames_as` is `video`, as one video (`agents.chat.video`). It has no token ids and cannot be
+trained; it is evaluated by the same driver:
 
     paravt eval --evaluation.policy openai --evaluation.chat.base_url http://localhost:8000/v1
         --evaluation.chat.model NAME --agent.prompt_style qwen3vl
@@ -23,6 +24,7 @@ import numpy as np
 from agents.base import Completion, Decision
 from agents.chat.client import ChatClient, ChatConfig, ChatRequest
 from agents.chat.text import Message, ToolCall, as_text, completion_text, native_calls, one_call
+from agents.chat.video import clip_url, media_settings
 from agents.config import AgentConfig, Limits
 from paravt_env.common.http.client import Usage
 from paravt_env.common.http.endpoint import EndpointError
@@ -31,6 +33,7 @@ from paravt_env.common.images import data_uri
 from paravt_env.crop import CROP_STATUSES, CropStatus
 from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.parts import (
+    ClipRef,
     FrameRef,
     Part,
     evidence_parts,
@@ -62,6 +65,8 @@ class _Row:
     prefix: str = ""
     """What the turn that is asked for was made to start with."""
     frames: int = 0
+    media: dict[str, Any] = field(default_factory=dict)
+    """`media_io_kwargs` of the conversation: the times of the video that it holds."""
     usage: Usage = field(default_factory=Usage)
 
 
@@ -102,6 +107,12 @@ class OpenAIAgent:
                 "calls='native': use the style 'tool_calling'"
             )
         self.evidence = self.config.evidence or self.limits.evidence
+        self.frames_as = self.config.frames_as
+        if self.frames_as == "video" and self.evidence == "frames":
+            raise ValueError(
+                "a request to a chat server tells the times of one video, and evidence='frames' "
+                "would show several: set agent.evidence=subagent, or agent.frames_as=image"
+            )
         self.client = ChatClient(self.chat, pause)
         self._rows: dict[int, _Row] = {}
 
@@ -155,14 +166,14 @@ class OpenAIAgent:
                 start, end = window_that_ran(view, state.action["crops"][call])
                 times = view["timestamps"][shown]
                 said = lines_of(view["subtitles"], call + 1)
-                parts = subagent_parts(self.style, view["question"], (start, end), times, said)
+                parts = subagent_parts(
+                    self.style, view["question"], (start, end), times, said, self.frames_as
+                )
                 places.append((row, call))
                 content = self._content(row, parts, view["frames"][shown])
-                requests.append(
-                    self._request(
-                        row, [{"role": "user", "content": content}], self.config.subagent_tokens
-                    )
-                )
+                asked = [{"role": "user", "content": content}]
+                limit, media = self.config.subagent_tokens, _media(parts)
+                requests.append(self._request(row, asked, limit, media))
         texts = {row: [""] * self.limits.max_crops for row in views}
         failed: dict[int, EndpointError] = {}
         for (row, call), reply in zip(places, self.client.ask_all(requests), strict=True):
@@ -179,11 +190,16 @@ class OpenAIAgent:
         if state.action is None:
             limits = self.limits
             system = system_text(
-                self.style, limits.max_crops, limits.max_crop_seconds, limits.max_turns
+                self.style,
+                limits.max_crops,
+                limits.max_crop_seconds,
+                limits.max_turns,
+                limits.crop_frames,
             )
             if system:
                 state.messages.append({"role": "system", "content": as_text(system)})
-            parts = overview_parts(self.style, view)
+            parts = overview_parts(self.style, view, self.frames_as)
+            state.media = _media(parts)
         else:
             parts = self._evidence(state, view, texts)
         if forced:
@@ -192,9 +208,9 @@ class OpenAIAgent:
             content = self._content(row, parts, view["frames"])
             state.messages.append({"role": "user", "content": content})
         limit = self.config.answer_tokens if forced else self.config.max_new_tokens
-        fields: dict[str, Any] = {}
+        fields: dict[str, Any] = dict(state.media)
         if self.chat.calls == "native" and not (forced and state.action is None):
-            fields["tools"] = [tool_schema(self.limits.max_crop_seconds)]
+            fields["tools"] = [tool_schema(self.limits.max_crop_seconds, self.limits.crop_frames)]
             fields |= {"tool_choice": "none"} if forced else {}
         messages = list(state.messages)
         state.prefix = self._prefix_of(forced)
@@ -230,7 +246,7 @@ class OpenAIAgent:
         return after
 
     def _content(self, row: int, parts: Sequence[Part], frames: np.ndarray) -> Any:
-        """Parts as the content of a message: text, and frames as pictures."""
+        """Parts as the content of a message: text, and frames as pictures or as one video."""
         if all(isinstance(part, str) for part in parts):
             return as_text("".join(map(str, parts)))
         content: list[dict[str, Any]] = []
@@ -239,6 +255,10 @@ class OpenAIAgent:
                 self._rows[row].frames += 1
                 url = data_uri(frames[part.index], self.chat.pictures)
                 content.append({"type": "image_url", "image_url": {"url": url}})
+            elif isinstance(part, ClipRef):
+                self._rows[row].frames += len(part.indices)
+                url = clip_url(frames[list(part.indices)], self.chat.pictures)
+                content.append({"type": "video_url", "video_url": {"url": url}})
             else:
                 content.append({"type": "text", "text": as_text(part)})
         return content
@@ -262,7 +282,7 @@ class OpenAIAgent:
         calls = native_calls(reply.message) if self.chat.calls == "native" else []
         text = completion_text(prefix + reply.content, reply.message, calls)
         parsed = parse(text, lenient=self.limits.lenient_calls)
-        state.action = action_of(parsed, self.limits.max_crops)
+        state.action = action_of(parsed, self.limits.max_crops, self.limits.density)
         state.tool_calls, state.written_calls = calls, len(parsed.calls) - len(calls)
         message: Message = {"role": "assistant", "content": as_text(prefix + reply.content)}
         if calls:
@@ -276,3 +296,9 @@ class OpenAIAgent:
         where = f"{self.chat.model} at {self.chat.base_url}"
         reason = f"no reply from {where} after {requests} requests: {error}"
         return Decision.failed(reason, self.limits.max_crops)
+
+
+def _media(parts: Sequence[Part]) -> dict[str, Any]:
+    """The request's field with the times of the video in `parts`; none where there is none."""
+    clips = [part for part in parts if isinstance(part, ClipRef)]
+    return {"media_io_kwargs": media_settings(clips[0].times)} if clips else {}

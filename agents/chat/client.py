@@ -17,6 +17,11 @@ from paravt_env.common.http.endpoint import EndpointError
 from paravt_env.common.http.replies import Reply
 from paravt_env.common.names import known_name
 
+GONE = 8
+"""Questions of one call that get no reply, one after another, before the others are not asked."""
+NO_SERVER = (0, 502, 503, 504)
+"""Statuses of a server that is not there: none, and those of a proxy before it."""
+
 
 @dataclass(frozen=True)
 class ChatConfig(ClientSettings):
@@ -78,15 +83,20 @@ class ChatClient(RetryingClient):
             )
         super().__init__(config.base_url, config, pause)
         self.config, self.total = config, Usage()
+        self._silent = 0
         self._pool = ThreadPoolExecutor(config.concurrency, "chat")
 
     def ask_all(self, requests: Sequence[ChatRequest]) -> list[Reply | EndpointError]:
         """A reply for each request, in order, or the last error where all attempts failed.
 
+        After `GONE` questions in a row without a reply the rest are not asked, and have an error
+        that says so: a server that is gone costs one round of waiting.
+
         Raises:
             OSError: The server refuses the key, or knows neither the address nor the model: no
                 other request would fare better.
         """
+        self._silent = 0
         return list(self._pool.map(self._reply, requests))
 
     def close(self) -> None:
@@ -100,9 +110,17 @@ class ChatClient(RetryingClient):
             "max_tokens": request.max_tokens,
             **request.fields,
         }
+        if self._silent >= GONE:
+            return EndpointError(
+                f"not asked: {self.config.base_url} gave no reply {GONE} times in a row", False
+            )
         try:
-            return self.ask(self.config.body(sent), lambda reply: reply, request.bill, self.total)
+            reply = self.ask(self.config.body(sent), lambda reply: reply, request.bill, self.total)
+            self._silent = 0
+            return reply
         except EndpointError as error:
+            gone = error.temporary and error.status in NO_SERVER
+            self._silent = self._silent + 1 if gone else 0
             if error.status in (401, 403, 404):
                 raise _refusal(self.config, error) from error
             return error

@@ -165,5 +165,14 @@ def build_mini(
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],
     )
-    VisionLanguageModel(model, tokenizer, processor).save(folder)
+    video = {
+        "video_processor_type": "Qwen3VLVideoProcessor",
+        "size": {"shortest_edge": unit * unit, "longest_edge": 1024 * 1024 * unit * unit},
+        "patch_size": shape.patch_size,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    VisionLanguageModel(model, tokenizer, processor, video).save(folder)
     return folder

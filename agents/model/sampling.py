@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache
 
-from agents.base import AgentStats, image_key
+from agents.base import AgentStats, image_key, image_size
 from agents.model.kv_cache import growing_cache
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext, stop_ids
@@ -140,10 +140,9 @@ class TransformersSampler:
         fresh = torch.zeros(b, width, dtype=torch.bool)
         images: list[np.ndarray] = []
         for row, (context, tokens) in enumerate(zip(session.contexts, pending, strict=True)):
-            new = (
-                context.images_from(context.computed) if (tokens == vlm.image_pad_id).any() else []
-            )
-            grids = [vlm.image_grid(*image.shape[:2]) for image in new]
+            shows = np.isin(tokens, vlm.visual_ids).any()
+            new = context.images_from(context.computed) if shows else []
+            grids = [vlm.image_grid(*image_size(image)) for image in new]
             where, context.position = vlm.rope_positions(tokens, grids, context.position)
             ids[row, : len(tokens)] = torch.from_numpy(tokens)
             positions[:, row, : len(tokens)] = torch.from_numpy(where)

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agents.base import Trajectory
-from paravt_env.protocol.parts import FrameRef, Part
+from agents.base import Trajectory, image_size
+from paravt_env.protocol.parts import ClipRef, FrameRef, Part
 from paravt_env.protocol.structure import ParsedCompletion
 from paravt_env.protocol.tags import TAG_PATTERN, Role
 
@@ -151,7 +151,8 @@ class TokenContext:
 
     Attributes:
         ids: All tokens so far.
-        images: uint8 (H, W, 3) images behind the image tokens, in order.
+        images: uint8 (H, W, 3) images behind the image tokens, or temporal patches (2, H, W, 3)
+            behind the video tokens, in order.
         computed: How many tokens already have keys and values in the sampler's cache.
         position: M-RoPE position of the next token to be computed.
     """
@@ -169,6 +170,7 @@ class TokenContext:
         self._logprobs: list[float] = []
         self._sampled: list[bool] = []
         self._prompt_length: int | None = None
+        self._frames = self._visual_tokens = 0
 
     def append(
         self,
@@ -206,7 +208,7 @@ class TokenContext:
             self.append(text_ids(self.vlm.tokenizer, text), int(role))
 
     def append_parts(self, parts: Sequence[Part], frames: np.ndarray, role: Role) -> None:
-        """Append text and frames in order.
+        """Append text, frames and clips in order.
 
         Args:
             parts: Texts and references into ``frames``.
@@ -215,21 +217,52 @@ class TokenContext:
         """
         run: list[str] = []
         for part in parts:
+            if isinstance(part, str):
+                run.append(part)
+                continue
+            self.append_text("".join(run), role)
+            run = []
             if isinstance(part, FrameRef):
-                self.append_text("".join(run), role)
-                run = []
                 self.append_image(frames[part.index], role)
             else:
-                run.append(part)
+                self.append_clip(_frames_of(part, frames), part.times, role)
         self.append_text("".join(run), role)
 
     def append_image(self, image: np.ndarray, role: Role) -> None:
         """Append one frame: vision start, its image tokens, vision end."""
-        count = self.vlm.image_token_count(*image.shape[:2])
+        self._append_visual(image, self.vlm.image_pad_id, role)
+        self._frames += 1
+
+    def append_clip(self, frames: np.ndarray, times: Sequence[float], role: Role) -> None:
+        """Append frames as one video, in the tokens of the model's own processor.
+
+        Args:
+            frames: uint8 (F, H, W, 3), at least one.
+            times: (F,) seconds.
+            role: Of all tokens.
+
+        Raises:
+            CheckpointError: The checkpoint has no video channel.
+            ValueError: No frame, or not a time for each.
+        """
+        if not len(frames) or len(frames) != len(times):
+            raise ValueError(f"a clip of {len(frames)} frames with {len(times)} times")
+        video = self.vlm.video
+        self.append([self.vlm.vision_start_id], int(role))
+        for stamp, patch in zip(video.stamps(times), video.patches(frames), strict=True):
+            self.append_text(stamp, role)
+            self._append_visual(patch, video.pad_id, role)
+        self.append([self.vlm.vision_end_id], int(role))
+        self._frames += len(frames)
+
+    def _append_visual(self, image: np.ndarray, pad_id: int, role: Role) -> None:
+        """Append an image or a temporal patch between its marks."""
+        count = self.vlm.image_token_count(*image_size(image))
         self.image_starts.append(len(self.ids) + 1)
         self.images.append(image)
-        middle = [self.vlm.image_pad_id] * count
-        self.append([self.vlm.vision_start_id, *middle, self.vlm.vision_end_id], int(role))
+        self._visual_tokens += count
+        marks = self.vlm.vision_start_id, self.vlm.vision_end_id
+        self.append([marks[0], *[pad_id] * count, marks[1]], int(role))
 
     def close_prompt(self) -> None:
         """Mark the end of the prompt: what follows is the branch of this rollout."""
@@ -251,11 +284,11 @@ class TokenContext:
         ]
 
     def counts(self) -> dict[str, int]:
-        """Frames, image tokens, sampled tokens, and all tokens that were not sampled."""
+        """Frames, image and video tokens, sampled tokens, and all tokens that were not sampled."""
         sampled = sum(self._sampled)
         return {
-            "frames": len(self.images),
-            "visual_tokens": self.ids.count(self.vlm.image_pad_id),
+            "frames": self._frames,
+            "visual_tokens": self._visual_tokens,
             "prompt_tokens": len(self.ids) - sampled,
             "completion_tokens": sampled,
         }
@@ -281,3 +314,11 @@ class TokenContext:
             kind=self.kind,
             version=self.version or 0,
         )
+
+
+def _frames_of(clip: ClipRef, frames: np.ndarray) -> np.ndarray:
+    """The frames of a clip, a view where they lie one after the other."""
+    first, last = clip.indices[0], clip.indices[-1]
+    if clip.indices == tuple(range(first, last + 1)):
+        return frames[first : last + 1]
+    return frames[list(clip.indices)]

@@ -36,6 +36,7 @@ from agents.text.context import (
 from paravt_env.crop import CROP_STATUSES, CropStatus
 from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.parts import (
+    FramesAs,
     Part,
     evidence_parts,
     forced_answer_text,
@@ -99,6 +100,9 @@ class ConversationAgent(ABC):
         vlm: The checkpoint's adapter (tokenizer and image geometry are what is used here).
         config: How it plays.
         limits: What the environment allows.
+
+    Raises:
+        CheckpointError: `frames_as` is `video` and the checkpoint has no video channel.
     """
 
     def __init__(self, vlm: Any, config: AgentConfig, limits: Limits | None = None) -> None:
@@ -107,6 +111,9 @@ class ConversationAgent(ABC):
         self.limits = limits or Limits()
         self.evidence = config.evidence or self.limits.evidence
         self.style = prompt_style(config.prompt_style)
+        self.frames_as = config.frames_as
+        if self.frames_as == "video":
+            _ = vlm.video  # a checkpoint without a video channel fails here and not in an episode
         self.version = 0
         self.stop_id: int = vlm.tokenizer.eos_token_id
         self.stop_ids = stop_ids(vlm)
@@ -217,14 +224,15 @@ class ConversationAgent(ABC):
         shown = view["window"] == call + 1
         span = window_that_ran(view, window)
         said = lines_of(view["subtitles"], call + 1)
-        parts = subagent_parts(self.style, view["question"], span, view["timestamps"][shown], said)
+        times, how = view["timestamps"][shown], self.frames_as
+        parts = subagent_parts(self.style, view["question"], span, times, said, how)
         context = TokenContext(self.vlm, kind="subagent")
         context.ask(parts, view["frames"][shown])
         return context
 
     def overview(self, row: int, view: Mapping[str, Any]) -> list[Part]:
         """What a row's first message shows; ``row`` serves agents that know more than ``view``."""
-        return overview_parts(self.style, view)
+        return overview_parts(self.style, view, self.frames_as)
 
     def _extend(self, row: int, view: Mapping[str, Any], texts: Sequence[str]) -> TokenContext:
         """Append what the row sees now, up to the point where its next turn starts."""
@@ -236,7 +244,8 @@ class ConversationAgent(ABC):
         else:
             context = state.context
             shown = texts if self.evidence == "subagent" else None
-            parts = evidence_parts(self.style, view, state.action["crops"], shown)
+            crops = state.action["crops"]
+            parts = evidence_parts(self.style, view, crops, shown, self.frames_as)
             context.append_control(NEXT_TURN + USER_OPEN, Role.response)
             context.append_parts(parts, view["frames"], Role.response)
             _end_turn(context, self.style, view, Role.response)
@@ -270,7 +279,9 @@ class ConversationAgent(ABC):
         turn.context.drawn_by(self.version)
         if drawn.ids[-1:] != [self.stop_id]:
             turn.context.append([self.stop_id], int(Role.text))
-        action = self._rows[turn.row].action = action_of(parsed, self.limits.max_crops)
+        action = self._rows[turn.row].action = action_of(
+            parsed, self.limits.max_crops, self.limits.density
+        )
         logprobs = (*([0.0] * len(prefix)), *drawn.logprobs)
         cut = not drawn.ids or drawn.ids[-1] not in self.stop_ids
         written = Completion(
@@ -285,6 +296,7 @@ def open_conversation(
     limits: Limits,
     view: Mapping[str, Any],
     parts: Sequence[Part] | None = None,
+    frames_as: FramesAs = "image",
 ) -> TokenContext:
     """The main context of an episode that starts, up to where the first turn begins.
 
@@ -294,15 +306,17 @@ def open_conversation(
         limits: What the environment allows.
         view: One row's observation, of the reset.
         parts: What the first message shows; None is the overview and the question.
+        frames_as: How the overview is shown.
     """
     context = TokenContext(vlm)
-    system = system_text(style, limits.max_crops, limits.max_crop_seconds, limits.max_turns)
+    bounds = limits.max_crops, limits.max_crop_seconds, limits.max_turns, limits.crop_frames
+    system = system_text(style, *bounds)
     if system:
         context.append_control(SYSTEM_OPEN, Role.prompt)
         context.append_text(system, Role.prompt)
         context.append_control(SYSTEM_CLOSE, Role.prompt)
     context.append_control(USER_OPEN, Role.prompt)
-    shown = overview_parts(style, view) if parts is None else parts
+    shown = overview_parts(style, view, frames_as) if parts is None else parts
     context.append_parts(shown, view["frames"], Role.prompt)
     _end_turn(context, style, view, Role.prompt)
     context.close_prompt()

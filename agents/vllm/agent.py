@@ -87,6 +87,9 @@ class VLLMAgent(DrawsWithTorch, ConversationAgent):
         engine: What draws the tokens; agents may share one.
         limits: What the environment allows.
         seed: Seed of the sampling generator.
+
+    Raises:
+        EngineError: Frames are to be shown as video, and vLLM would normalise them otherwise.
     """
 
     def __init__(
@@ -98,6 +101,8 @@ class VLLMAgent(DrawsWithTorch, ConversationAgent):
         seed: int = 0,
     ) -> None:
         super().__init__(vlm, config, limits)
+        if self.frames_as == "video":
+            check_normalised_alike(vlm)
         self.longest = config.vllm.max_model_len
         self.engine = engine
         self.sampler = EngineSampler(engine, seed)
@@ -134,6 +139,25 @@ class VLLMAgent(DrawsWithTorch, ConversationAgent):
             raise EngineError(f"one batch was drawn by several versions of the weights: {versions}")
         self.version = versions.pop() if versions else self.version
         return [Sampled(one.ids, one.logprobs) for one in drawn]
+
+
+def check_normalised_alike(vlm: VisionLanguageModel) -> None:
+    """Refuse a checkpoint whose video is normalised otherwise than its images.
+
+    vLLM normalises what it is handed, temporal patches too, by the settings of images.
+
+    Raises:
+        EngineError: Mean or standard deviation differ.
+    """
+    images, video = vlm.image_processor, vlm.video
+    mean = 255.0 * torch.tensor(images.image_mean)
+    inverse_std = 1.0 / (255.0 * torch.tensor(images.image_std))
+    ours = torch.stack([video.mean, video.inverse_std])
+    if not torch.allclose(ours, torch.stack([mean, inverse_std])):
+        raise EngineError(
+            "the checkpoint's video settings normalise frames otherwise than its image settings do "
+            "(image_mean, image_std): agent.frames_as=video needs agent.engine=transformers here"
+        )
 
 
 def start_engine(

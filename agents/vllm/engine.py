@@ -3,7 +3,9 @@
 Between an agent's contexts and vLLM, whether it runs in this process (`agents/vllm/local.py`) or
 behind a server (`agents/vllm/server.py`). A prompt is handed over as it stands: its token ids, its
 images as uint8 patches, and where they go. Nothing is tokenised, resized or expanded again, and
-equal images have equal keys, so vLLM encodes an image once for all prompts that show it. Every
+equal images have equal keys, so vLLM encodes an image once for all prompts that show it. A temporal
+patch of a video is handed over as an image is: the tower takes two frames in either case, an image
+twice; its time stands in the tokens, and its place is told, so vLLM asks for nothing else. Every
 completion comes back with the log-probabilities of the distribution that it was drawn from and the
 version of the weights that drew it.
 
@@ -19,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from agents.base import AgentError, AgentStats
+from agents.base import AgentError, AgentStats, image_size
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext
 
@@ -94,7 +96,7 @@ def cut_patches(image: np.ndarray, patch: int, merge: int, temporal: int) -> np.
     """The vision tower's input before normalisation.
 
     Args:
-        image: uint8 (H, W, 3), sides multiples of `patch * merge`.
+        image: uint8 (H, W, 3) or a temporal patch (T, H, W, 3), sides multiples of `patch * merge`.
         patch: Side of a patch in pixels.
         merge: Patches on a side of the square that becomes one token.
         temporal: Frames that the tower takes at once; an image is repeated.
@@ -102,20 +104,21 @@ def cut_patches(image: np.ndarray, patch: int, merge: int, temporal: int) -> np.
     Returns:
         uint8 (patches, 3 * temporal * patch * patch), the patches of a token side by side.
     """
-    rows, columns = image.shape[0] // (patch * merge), image.shape[1] // (patch * merge)
-    x = image.reshape(rows, merge, patch, columns, merge, patch, 3)
-    x = x.transpose(0, 3, 1, 4, 6, 2, 5)[:, :, :, :, :, None]
-    x = np.broadcast_to(x, (rows, columns, merge, merge, 3, temporal, patch, patch))
+    height, width = image_size(image)
+    rows, columns = height // (patch * merge), width // (patch * merge)
+    frames = np.broadcast_to(image, (temporal, height, width, 3))
+    x = frames.reshape(temporal, rows, merge, patch, columns, merge, patch, 3)
+    x = x.transpose(1, 4, 2, 5, 7, 0, 3, 6)
     return np.ascontiguousarray(x).reshape(rows * columns * merge * merge, -1)
 
 
 def image_items(vlm: VisionLanguageModel, images: Sequence[np.ndarray]) -> Any:
-    """Images as vLLM's `MultiModalKwargsItems`."""
+    """Images and temporal patches as vLLM's `MultiModalKwargsItems`."""
     from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
 
     temporal = vlm.model.config.vision_config.temporal_patch_size
     patches = [cut_patches(image, vlm.patch, vlm.merge, temporal) for image in images]
-    grids = torch.tensor([vlm.image_grid(*image.shape[:2]) for image in images])
+    grids = torch.tensor([vlm.image_grid(*image_size(image)) for image in images])
     fields = {
         "pixel_values": MultiModalFieldConfig.flat_from_sizes("image", grids.prod(-1)),
         "image_grid_thw": MultiModalFieldConfig.batched("image", keep_on_cpu=True),
@@ -128,9 +131,9 @@ def image_items(vlm: VisionLanguageModel, images: Sequence[np.ndarray]) -> Any:
 
 
 def placeholders(context: TokenContext) -> list[tuple[int, int]]:
-    """(offset, length) of the image tokens of each image."""
+    """(offset, length) of the tokens of each image, or temporal patch."""
     return [
-        (start, context.vlm.image_token_count(*image.shape[:2]))
+        (start, context.vlm.image_token_count(*image_size(image)))
         for start, image in zip(context.image_starts, context.images, strict=True)
     ]
 

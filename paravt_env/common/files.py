@@ -76,11 +76,16 @@ def atomic_path(path: Path, advice: str = "") -> Iterator[Path]:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Put `content` at `path` in one stroke; text as UTF-8. The folder must exist.
 
+    Half a surrogate pair, which a model or a data set may write, becomes "?": no file is lost to
+    it.
+
     Raises:
         OSError: It could not be written; what was there before stays.
     """
     with atomic_path(path) as draft:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        draft.write_bytes(
+            content.encode("utf-8", "replace") if isinstance(content, str) else content
+        )
 
 
 def sweep(folder: Path) -> None:

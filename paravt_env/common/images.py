@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -53,6 +54,51 @@ def encode_jpeg(image: np.ndarray) -> bytes:
 
 ENCODERS: dict[str, Callable[[np.ndarray], bytes]] = {"png": encode_png, "jpeg": encode_jpeg}
 """Encoders by the ending of their files."""
+
+
+def decode_picture(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    """A PNG or JPEG file of a known size as uint8 (H, W, 3); what it says of its size is checked.
+
+    Args:
+        data: The file.
+        size: Height and width in pixels that it must have.
+
+    Raises:
+        ValueError: No such picture, or another size.
+
+    >>> decode_picture(encode_png(np.full((2, 4, 3), 7, np.uint8)), (2, 4))[0, 0].tolist()
+    [7, 7, 7]
+    """
+    kind = "png" if data[:4] == b"\x89PNG" else "mjpeg" if data[:2] == b"\xff\xd8" else ""
+    said = _png_size(data) if kind == "png" else _jpeg_size(data)
+    if not kind or said != tuple(size):  # before a decoder makes room for it
+        raise ValueError(f"{size[1]} x {size[0]} pixels as PNG or JPEG are no such file: {said}")
+    try:
+        decoder: Any = av.CodecContext.create(kind, "r")
+        frames = decoder.decode(av.Packet(data))
+    except av.FFmpegError as error:
+        raise ValueError(f"a picture cannot be decoded: {error}") from error
+    if len(frames) != 1 or (frames[0].height, frames[0].width) != tuple(size):
+        raise ValueError(f"a picture is not one of {size[1]} x {size[0]} pixels")
+    return frames[0].to_ndarray(format="rgb24")
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width that the header says; None where there is no header."""
+    width, height = struct.unpack(">II", data[16:24]) if len(data) >= 24 else (0, 0)
+    return (height, width) if width and height else None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width of the first frame header (ITU-T T.81, B.2.2); None where there is none."""
+    at = 2
+    while len(data) >= at + 9 and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return height, width
+        at += 2 + length
+    return None
 
 
 def data_uri(image: np.ndarray, kind: str = "jpeg") -> str:

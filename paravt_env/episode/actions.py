@@ -8,24 +8,37 @@ tests with `pytest tests/env/test_env.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from paravt_env.crop import NO_WINDOW, CropRequest, CropResult, CropStatus, Window, check_window
+from paravt_env.crop import (
+    CHOSEN_BY_SETTING,
+    NO_WINDOW,
+    CropRequest,
+    CropResult,
+    CropStatus,
+    Window,
+    check_window,
+)
 from paravt_env.episode.episode import Episode, TurnPlan
 from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.structure import ToolCall
 from paravt_env.protocol.untagged import untagged_answer
-from paravt_env.spaces import Action
+from paravt_env.spaces import Action, refuse_density
+
+_NO_DENSITY = "fps must be a number of frames a second above 0: leave it out for {:g}"
 
 
 def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
     """Read one action; the episode does not move.
 
     In its forced turn every call is `refused`; calls past `max_crops` are `over_limit`. A path that
-    a call names is neither opened nor compared: there is one video.
+    a call names is neither opened nor compared: there is one video. A crop that would show more
+    frames than the episode's quota has left is `over_quota`; those behind it in the turn that fit
+    still run.
 
     Args:
         action: A member of `spaces.action_space(max_crops)`.
@@ -34,17 +47,21 @@ def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
     Raises:
         ValueError: The action does not have the declared shape, or contradicts its own completion.
     """
-    max_crops, task = episode.settings.max_crops, episode.task
-    lenient = episode.settings.lenient_calls
+    settings, task = episode.settings, episode.task
+    max_crops, density = settings.max_crops, settings.crop_density
+    left = settings.crop_quota - episode.crop_frames_seen
     crops, mask, answer, completion = _checked(action, max_crops)
-    parsed = parse(completion, lenient=lenient) if completion else None
+    rates = _checked_rates(action, max_crops, density)
+    parsed = parse(completion, lenient=settings.lenient_calls) if completion else None
     calls: list[CropRequest | CropResult] = []
     if parsed is None:
         asked: list[ToolCall | Window] = [(float(a), float(b)) for a, b in crops[mask]]
+        wanted = rates[mask].tolist()
     else:
-        _agree(action_of(parsed, max_crops), crops, mask, answer)
+        _agree(action_of(parsed, max_crops, density), crops, mask, answer, rates)
         asked = list(parsed.calls)
-    for i, call in enumerate(asked):
+        wanted = [call.fps if density else CHOSEN_BY_SETTING for call in parsed.calls]
+    for i, (call, fps) in enumerate(zip(asked, wanted, strict=True)):
         window = call if isinstance(call, tuple) else (call.window or NO_WINDOW)
         refusal: tuple[CropStatus, str] | None = None
         if episode.must_answer:
@@ -53,18 +70,30 @@ def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
             refusal = CropStatus.over_limit, f"a turn takes {max_crops} calls at most"
         elif not isinstance(call, tuple) and call.error is not None:
             refusal = CropStatus(call.error), call.message
+        if refusal is None and not (math.isnan(fps) or 0 < fps < math.inf):
+            refusal = CropStatus.malformed, _NO_DENSITY.format(settings.crop_fps)
         if refusal is not None:
-            calls.append(CropResult(window, None, *refusal))
+            calls.append(CropResult(window, None, *refusal, fps=fps))
             continue
         status, clipped, message = check_window(
-            window, episode.video.duration, episode.settings.max_crop_seconds
+            window, episode.video.duration, settings.max_crop_seconds
         )
+        if clipped is not None and settings.crop_frames is not None and settings.crop_quota:
+            frames = settings.crop_frames.planned(clipped, fps)
+            if frames > left:
+                status, clipped = CropStatus.over_quota, None
+                message = (
+                    f"the crop has {frames} frames; {left} of the {settings.crop_quota} that crops "
+                    "may show in all are left"
+                )
+            else:
+                left -= frames
         if clipped is None:
-            calls.append(CropResult(window, None, status, message))
+            calls.append(CropResult(window, None, status, message, fps=fps))
         else:
-            calls.append(CropRequest(task.video, window, clipped))
+            calls.append(CropRequest(task.video, window, clipped, fps))
     answer, untagged = answer.strip(), False
-    if not answer and parsed is not None and episode.settings.untagged_answers:
+    if not answer and parsed is not None and settings.untagged_answers:
         answer = "" if calls and not episode.must_answer else untagged_answer(parsed)
         untagged = bool(answer)
     return TurnPlan(parsed, answer, tuple(calls), untagged)
@@ -96,10 +125,28 @@ def _checked(action: Mapping[str, Any], max_crops: int) -> tuple[np.ndarray, np.
     return crops, mask.astype(bool), answer, completion
 
 
-def _agree(expected: Action, crops: np.ndarray, mask: np.ndarray, answer: str) -> None:
+def _checked_rates(action: Mapping[str, Any], max_crops: int, density: bool) -> np.ndarray:
+    """Frames a second of each crop, (P,), NaN where the setting says."""
+    given = action.get("crop_fps")
+    if not density:
+        refuse_density(given)
+        given = None
+    if given is None:
+        return np.full(max_crops, CHOSEN_BY_SETTING)
+    rates = np.asarray(given, np.float64)
+    if rates.shape != (max_crops,):
+        raise ValueError(f"crop_fps must have shape ({max_crops},), not {rates.shape}")
+    return rates
+
+
+def _agree(
+    expected: Action, crops: np.ndarray, mask: np.ndarray, answer: str, rates: np.ndarray
+) -> None:
+    said = np.flatnonzero(mask & ~np.isnan(rates))  # a rate that is left out contradicts nothing
+    same_rates = not len(said) or np.array_equal(expected["crop_fps"][said], rates[said])
     same_mask = np.array_equal(expected["crop_mask"].astype(bool), mask)
     same_crops = np.array_equal(expected["crops"][mask], crops[mask], equal_nan=True)
-    if not (same_mask and same_crops and expected["answer"] == answer):
+    if not (same_mask and same_crops and same_rates and expected["answer"] == answer):
         raise ValueError(
             "the action's crops and answer are not those of its completion: build it with "
             "protocol.action_from_completion(), or leave completion empty"

@@ -7,9 +7,10 @@ one leaves its neighbours alone. Tests: `pytest tests/env/test_crops.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from paravt_env.crop import CropRequest, CropResult, CropStatus
+from paravt_env.crop import CropRequest, CropResult, CropStatus, Window
 from paravt_env.settings import EnvSettings
 from paravt_env.video.sampler import window_times
 from paravt_env.video.store.store import FrameStore
@@ -35,12 +36,13 @@ def run_crops(
     """
     size, timeout = settings.frame_size, settings.crop_timeout
     pending = {}
-    for path, window in dict.fromkeys((request.path, request.clipped) for request in requests):
-        times = window_times(*window, fps=settings.crop_fps, max_frames=settings.frames_per_crop)
-        pending[path, window] = store.submit(path, times, size, timeout=timeout)
+    for key in dict.fromkeys(_key(request, settings) for request in requests):
+        path, window, fps = key
+        times = window_times(*window, fps=fps, max_frames=settings.frames_per_crop)
+        pending[key] = store.submit(path, times, size, timeout=timeout)
     results = []
     for request in requests:
-        frames = pending[request.path, request.clipped]
+        frames = pending[_key(request, settings)]
         try:
             status, message, decoded = CropStatus.ok, "", frames.result()
         except VideoTimeoutError:
@@ -50,5 +52,11 @@ def run_crops(
             # the reason, never the path: paths are not the model's business
             status, message, decoded = CropStatus.decode_error, error.reason, None
         clipped = request.clipped if status is CropStatus.ok else None
-        results.append(CropResult(request.window, clipped, status, message, decoded))
+        results.append(CropResult(request.window, clipped, status, message, decoded, request.fps))
     return results
+
+
+def _key(request: CropRequest, settings: EnvSettings) -> tuple[str, Window, float]:
+    """What is decoded for a request: file, seconds, frames a second."""
+    fps = settings.crop_fps if math.isnan(request.fps) else request.fps
+    return request.path, request.clipped, fps

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from paravt_env.budget import FrameBudget
 from paravt_env.crop import CropRequest, CropResult
 from paravt_env.episode.decode_crops import run_crops
 from paravt_env.episode.overview import Overview, open_overviews
@@ -59,8 +60,10 @@ class Decoder:
         """The frame store of this process, made on first use."""
         return self._running().store
 
-    def overviews(self, requests: Sequence[tuple[str, int]]) -> list[Overview | VideoError]:
-        """Open the videos (path and K of each row) and decode their overviews."""
+    def overviews(
+        self, requests: Sequence[tuple[str, int | FrameBudget]]
+    ) -> list[Overview | VideoError]:
+        """Open the videos (path and K of each row, or its budget) and decode their overviews."""
         pools = self._running()
         with self._clock():
             return open_overviews(requests, pools.store, pools.openers, self.settings)
@@ -87,6 +90,7 @@ class Decoder:
                 workers=settings.video_workers,
                 isolation=settings.video_isolation,
                 disk_bytes=settings.disk_cache_bytes,
+                device=settings.video_device,
             )
             self._pools = VideoPools(store, DecodePool(settings.video_workers), os.getpid())
         return self._pools

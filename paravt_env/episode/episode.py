@@ -43,6 +43,7 @@ class StopReason(StrEnum):
     )
     video_error = "video_error"  # the video could not be read at reset: never scored
     judge_error = "judge_error"  # the scorer gave no verdict on the answer: never scored
+    server_error = "server_error"  # the server that played the row was lost: never scored
 
 
 class Outcome(NamedTuple):
@@ -99,11 +100,18 @@ class Episode:
     untagged: bool = False
     stop_reason: StopReason | None = None
     frames_seen: int = 0
+    slow_frames: int = 0
 
     def __post_init__(self) -> None:
         """Count the overview; without a calling turn the first turn is the forced one."""
         self.frames_seen = len(self.overview.timestamps)
+        self.slow_frames = self.overview.slow_count
         self.must_answer = self.settings.max_turns == 0
+
+    @property
+    def crop_frames_seen(self) -> int:
+        """Frames that its crops have shown so far."""
+        return self.frames_seen - len(self.overview.timestamps)
 
     @property
     def transcript(self) -> Transcript:
@@ -135,9 +143,9 @@ class Episode:
             )
         self.turns.append(Turn(parsed=plan.parsed, crops=tuple(crops)))
         self.turn += 1
-        self.frames_seen += sum(
-            len(crop.frames.timestamps) for crop in crops if crop.frames is not None
-        )
+        decoded = [crop.frames for crop in crops if crop.frames is not None]
+        self.frames_seen += sum(len(frames.timestamps) for frames in decoded)
+        self.slow_frames += sum(frames.slow_count for frames in decoded)
         force_answer = self.settings.force_answer
         if plan.answer and (self.must_answer or not plan.calls):
             self.answer, self.untagged = plan.answer, plan.untagged
@@ -194,8 +202,9 @@ class Episode:
         return {
             "task_id": self.task.id,
             "frame_budget": self.frame_budget,
-            "crops": [_crop_info(crop) for crop in self.crops],
+            "crops": [_crop_info(crop, self.settings.crop_density) for crop in self.crops],
             "frames_seen": self.frames_seen,
+            "slow_frames": self.slow_frames,
             "turn": self.turn,
         }
 
@@ -216,9 +225,9 @@ def feedback(crops: Sequence[CropResult]) -> str:
     return "\n".join(lines)
 
 
-def _crop_info(crop: CropResult) -> dict[str, Any]:
+def _crop_info(crop: CropResult, density: bool) -> dict[str, Any]:
     times = [] if crop.frames is None else crop.frames.timestamps.tolist()
-    return {
+    info = {
         "window": crop.window,
         "clipped": crop.clipped,
         "status": crop.status,
@@ -226,3 +235,4 @@ def _crop_info(crop: CropResult) -> dict[str, Any]:
         "frames": len(times),
         "timestamps": times,
     }
+    return info | {"fps": crop.fps} if density else info

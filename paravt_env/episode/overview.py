@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError, wait
 from typing import NamedTuple
 
+from paravt_env.budget import FrameBudget, frames_for
 from paravt_env.settings import EnvSettings
 from paravt_env.video.sampler import SNAP, overview_times
 from paravt_env.video.store.pool import DecodePool, Job
@@ -42,7 +43,7 @@ class _Opening:
     """One overview on its way; the pool writes off a hung file, and its late result is dropped."""
 
     def __init__(
-        self, store: FrameStore, path: str, frame_budget: int, settings: EnvSettings
+        self, store: FrameStore, path: str, frame_budget: int | FrameBudget, settings: EnvSettings
     ) -> None:
         self.store, self.path, self.frame_budget = store, path, frame_budget
         self.settings = settings
@@ -52,12 +53,15 @@ class _Opening:
         """Open and decode; called in a thread of the pool."""
         try:
             video = self.store.info(self.path, deadline)
-            times = overview_times(video.duration, self.frame_budget)
+            asked, duration = self.frame_budget, video.duration
+            frames = asked if isinstance(asked, int) else frames_for(asked, duration)
+            times = overview_times(duration, frames)
             if self.settings.overview_sampling == "snap" and len(times):
                 within = SNAP * video.duration / len(times)
                 times = self.store.snap(self.path, times, within, deadline)
-            frames = self.store.frames(self.path, times, self.settings.frame_size, deadline)
-            self._settle(Overview(video, frames))
+            decoded = self.store.frames(self.path, times, self.settings.frame_size, deadline)
+            square = self.settings.square_pixels
+            self._settle(Overview(video.square() if square else video, decoded))
         except VideoTimeoutError:
             self.give_up()
         except Exception as error:  # raised again by whoever waits
@@ -80,7 +84,7 @@ class _Opening:
 
 
 def open_overviews(
-    requests: Sequence[tuple[str, int]],
+    requests: Sequence[tuple[str, int | FrameBudget]],
     store: FrameStore,
     pool: DecodePool,
     settings: EnvSettings,
@@ -88,7 +92,7 @@ def open_overviews(
     """Open videos and decode their overviews.
 
     Args:
-        requests: Path and K of each row.
+        requests: Path and K of each row, or the budget that says K of an open video.
         store: Where frames are decoded and kept; its own pool decodes.
         pool: The threads that open files and wait for the store.
         settings: Of the environment: the size of the frames, whether a frame moves to a key frame
@@ -105,7 +109,7 @@ def open_overviews(
     while waiting:
         waiting = wait(waiting, timeout=POLL).not_done
         pool.reap()
-    outcomes: dict[tuple[str, int], Overview | VideoError] = {}
+    outcomes: dict[tuple[str, int | FrameBudget], Overview | VideoError] = {}
     for key, opening in openings.items():
         try:
             outcomes[key] = opening.future.result()

@@ -14,27 +14,40 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from paravt_env.budget import draw_frames, make_budget
+from paravt_env.budget import FrameBudget, by_duration, draw_frames, make_budget
 from paravt_env.crop import CropRequest
 from paravt_env.episode.actions import read_turn
 from paravt_env.episode.decoder import Decoder
 from paravt_env.episode.episode import Episode, StopReason
-from paravt_env.episode.overview import TaskVideoError
+from paravt_env.episode.overview import Overview, TaskVideoError
 from paravt_env.rewards import Scored, compliance, lapses, make_preset, score_all, transcript_recall
 from paravt_env.rewards.judge.scorer import LLMJudge
 from paravt_env.rewards.terms.answer import Answer
 from paravt_env.settings import REDRAWS, EnvSettings
 from paravt_env.spaces import action_space, empty_batch, observation_space, seal_batch
 from paravt_env.task import Task
-from paravt_env.tasksets.base import relinked
+from paravt_env.tasksets.base import relinked, unreadable_subtitles
 from paravt_env.video.types import VideoError
 
 
 class Start(NamedTuple):
-    """What a reset decided: the question and K, the number of overview frames."""
+    """What a reset decided: the question and K, the number of overview frames.
+
+    Where K depends on the video, `budget` says it once that is open; `frame_budget` is the cap.
+    """
 
     task: Task
     frame_budget: int
+    budget: FrameBudget | None = None
+
+    @property
+    def request(self) -> tuple[str, int | FrameBudget]:
+        """What is opened: the file, and K or what says it."""
+        return self.task.video, self.frame_budget if self.budget is None else self.budget
+
+    def frames(self, overview: Overview) -> int:
+        """K, now that the video is open."""
+        return self.frame_budget if self.budget is None else len(overview.frames)
 
 
 class Failure(NamedTuple):
@@ -50,6 +63,7 @@ class Failure(NamedTuple):
             "frame_budget": self.start.frame_budget,
             "crops": [],
             "frames_seen": 0,
+            "slow_frames": 0,
             "turn": 0,
             "stop_reason": StopReason.video_error,
             "error": str(self.error),
@@ -89,7 +103,7 @@ class Simulation:
         if not len(self.tasks):
             raise ValueError(f"the task set {self.tasks.name!r} holds no task")
         every = range(len(self.tasks))
-        if settings.subtitles and not any(len(self.tasks[i].subtitles) for i in every):
+        if settings.subtitles and not any(_has_subtitles(self.tasks[i]) for i in every):
             raise ValueError(
                 f"subtitles=True, but no task of {self.tasks.name!r} has any: check its folder of "
                 "subtitles, or leave the argument out"
@@ -99,9 +113,13 @@ class Simulation:
         self._check_judge()
         self.video_errors: Counter[str] = Counter()
         self.observation_space = observation_space(
-            settings.capacity, *settings.frame_size, settings.max_crops, settings.max_turns
+            settings.capacity,
+            *settings.frame_size,
+            settings.max_crops,
+            settings.max_turns,
+            quota=settings.crop_quota > 0,
         )
-        self.action_space = action_space(settings.max_crops)
+        self.action_space = action_space(settings.max_crops, settings.crop_density)
         self.video = Decoder(settings)
 
     @property
@@ -147,7 +165,9 @@ class Simulation:
         index = int(np_random.integers(len(self.tasks)))
         drawn = draw_frames(self.budget, np_random)
         task = self.tasks[index] if task_id is None else self.tasks.by_id(task_id)
-        return Start(task, drawn if frame_budget is None else self._checked_budget(frame_budget))
+        if frame_budget is not None:
+            return Start(task, self._checked_budget(frame_budget))
+        return Start(task, drawn, self.budget if by_duration(self.budget) else None)
 
     def begin(
         self,
@@ -181,23 +201,30 @@ class Simulation:
         return list(zip(rows, passed, strict=True))
 
     def start(self, starts: Sequence[Start]) -> list[Episode | Failure]:
-        """Open the videos and decode the overviews of all rows at once, each distinct one once."""
-        moved = [relinked(self.tasks, start.task.video) for start in starts]
+        """Open the videos and decode the overviews of all rows at once, each distinct one once.
+
+        A row whose files cannot be read (its subtitles too, where observations hold them) fails
+        alone.
+        """
+        moved = [self._refused(start.task) for start in starts]
         asked = zip(starts, moved, strict=True)
-        decoded = iter(
-            self.video.overviews(
-                [(start.task.video, start.frame_budget) for start, error in asked if not error]
-            )
-        )
+        decoded = iter(self.video.overviews([start.request for start, error in asked if not error]))
         outcomes = [error or next(decoded) for error in moved]
         for start, outcome in zip(starts, outcomes, strict=True):
             self.video_errors[start.task.id] += isinstance(outcome, VideoError)
         return [
             Failure(start, TaskVideoError(start.task.id, outcome.path, outcome.reason))
             if isinstance(outcome, VideoError)
-            else Episode(start.task, start.frame_budget, *outcome, self.settings)
+            else Episode(start.task, start.frames(outcome), *outcome, self.settings)
             for start, outcome in zip(starts, outcomes, strict=True)
         ]
+
+    def _refused(self, task: Task) -> VideoError | None:
+        """What keeps a task from being played, found before its video is opened."""
+        error = relinked(self.tasks, task.video)
+        if error is None and self.settings.subtitles:
+            error = unreadable_subtitles(task)
+        return error
 
     def step(
         self, rows: Mapping[int, Episode], actions: Mapping[int, Mapping[str, Any]]
@@ -227,7 +254,7 @@ class Simulation:
             reward, info = 0.0, episode.info()
             if row in scored:
                 reward = 0.0 if scored[row].error else scored[row].terms["total"]
-                info |= _final_info(episode, scored[row])
+                info |= final_info(episode, scored[row])
             steps[row] = Step(reward, *outcomes[row], info)
         return steps
 
@@ -245,12 +272,17 @@ class Simulation:
         return seal_batch(batch)
 
 
+def _has_subtitles(task: Task) -> bool:
+    """Whether a task brings subtitles, be they readable or not."""
+    return unreadable_subtitles(task) is not None or len(task.subtitles) > 0
+
+
 def redrawn(passed: Sequence[str]) -> dict[str, Any]:
     """What the info of a reset says of the tasks that were passed over; empty where none was."""
     return {"redrawn": list(passed)} if passed else {}
 
 
-def _final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
+def final_info(episode: Episode, scored: Scored) -> dict[str, Any]:
     """What the info says in addition at the end; `error` is there where nothing was scored."""
     recall = transcript_recall(episode.transcript)
     info = {

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from paravt_env.crop import Window
+from paravt_env.crop import CHOSEN_BY_SETTING, Window
 from paravt_env.protocol import schema
 from paravt_env.protocol.lenient import read_leniently
 from paravt_env.protocol.structure import Block, ParsedCompletion, TagSpan, ToolCall
@@ -211,43 +211,60 @@ def _read_call(reader: Any, body: Any, start: int, end: int) -> ToolCall:
         name, window, path = reader(body)
     except schema.CallError as error:
         return ToolCall(None, None, None, error.kind, str(error), start, end)
-    return ToolCall(name, window, path, None, "", start, end)
+    density = schema.read_density(body)
+    return ToolCall(name, window, path, None, "", start, end, fps=density)
 
 
-def action_from_completion(text: str, max_crops: int, lenient: bool = False) -> dict[str, Any]:
+def action_from_completion(
+    text: str, max_crops: int, lenient: bool = False, density: bool = False
+) -> dict[str, Any]:
     """The environment's action for a completion (forced prefix included): see `action_of`.
 
     Args:
         text: What the model wrote.
         max_crops: Of the environment.
         lenient: As the environment reads calls (`lenient_calls`).
+        density: Whether the environment lets calls choose their density (`crop_density`).
 
     Raises:
         ValueError: `text` is no text.
     """
     if not isinstance(text, str):
         raise ValueError(f"the action is a text, what the model wrote, not {text!r}")
-    return action_of(parse(text, lenient=lenient), max_crops)
+    return action_of(parse(text, lenient=lenient), max_crops, density)
 
 
-def action_of(parsed: ParsedCompletion, max_crops: int) -> dict[str, Any]:
+def action_of(parsed: ParsedCompletion, max_crops: int, density: bool = False) -> dict[str, Any]:
     """The environment's action for a completion that is parsed already, as plain data.
+
+    Args:
+        parsed: The completion.
+        max_crops: P.
+        density: Whether the environment lets calls choose their density.
 
     Returns:
         `crops` float64 (max_crops, 2) seconds, `crop_mask` int8 (max_crops,), `answer`,
         `completion`. Row i is the i-th call; one that cannot run has a NaN window and mask 1;
-        unused rows are zero with mask 0.
+        unused rows are zero with mask 0. With `density` also `crop_fps` float64 (max_crops,).
     """
     crops = np.zeros((max_crops, 2), np.float64)
     mask = np.zeros(max_crops, np.int8)
     for row, call in enumerate(parsed.calls[:max_crops]):
         crops[row] = call.window if call.window is not None else (math.nan, math.nan)
         mask[row] = 1
-    return {"crops": crops, "crop_mask": mask, "answer": parsed.answer, "completion": parsed.text}
+    action = {"crops": crops, "crop_mask": mask, "answer": parsed.answer, "completion": parsed.text}
+    if density:
+        rates = action["crop_fps"] = np.full(max_crops, CHOSEN_BY_SETTING)
+        for row, call in enumerate(parsed.calls[:max_crops]):
+            rates[row] = call.fps
+    return action
 
 
 def render_completion(
-    thought: str, windows: Sequence[Window] = (), answer: str | None = None
+    thought: str,
+    windows: Sequence[Window] = (),
+    answer: str | None = None,
+    densities: Sequence[float] = (),
 ) -> str:
     """Write the canonical completion: the thought, then the calls, then the answer if there is one.
 
@@ -255,6 +272,7 @@ def render_completion(
         thought: Text of the think block.
         windows: (start, end) seconds of each call; whole numbers are written without a fraction.
         answer: Text of the answer block; None writes no block.
+        densities: Frames a second of each call, NaN for none; empty: no call asks for any.
 
     Raises:
         ValueError: The thought or the answer holds a tag.
@@ -271,8 +289,11 @@ def render_completion(
         if TAG_PATTERN.search(text):
             raise ValueError(f"a tag inside a block: {text!r}")
     parts = [f"{FORCED_PREFIX}{thought}\n{closing(THINK)}"]
-    for start, end in windows:
+    rates = densities or [CHOSEN_BY_SETTING] * len(windows)
+    for (start, end), fps in zip(windows, rates, strict=True):
         arguments = {schema.START_KEYS[0]: _plain(start), schema.END_KEYS[0]: _plain(end)}
+        if not math.isnan(fps):
+            arguments[schema.FPS_KEY] = _plain(fps)
         call = json.dumps({"name": schema.TOOL_NAME, "arguments": arguments})
         parts.append(f"{opening(CALL)}\n{call}\n{closing(CALL)}")
     if answer is not None:

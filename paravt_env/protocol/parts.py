@@ -1,9 +1,10 @@
 """What an agent is told, in parts: text and references to frames, in the order of its context.
 
-Between an observation and an agent's context. A part is a string or a `FrameRef`, the place where
-the vision tokens of one frame go; the agent tokenises, so no chat template appears here. The words
-are those of a `PromptStyle` (`styles.py`). Run the tests with `pytest
-tests/protocol/test_protocol.py`.
+Between an observation and an agent's context. A part is a string, a `FrameRef`, the place where
+the vision tokens of one frame go, or a `ClipRef`, that of frames which are shown as one video; the
+agent tokenises, so no chat template appears here. The words are those of a `PromptStyle`
+(`styles.py`); before the frames of a video stand the model's own times and not the style's. Run the
+tests with `pytest tests/protocol/test_protocol.py`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from paravt_env.crop import CROP_STATUSES, CropStatus, Window
+from paravt_env.crop import CROP_STATUSES, CropFrames, CropStatus, Window
 from paravt_env.protocol.schema import tool_schema
 from paravt_env.protocol.styles import REACH, PromptStyle
 from paravt_env.subtitles import SubtitleLine, lines_of
@@ -28,26 +29,49 @@ class FrameRef:
     index: int
 
 
-Part = str | FrameRef
+@dataclass(frozen=True, slots=True)
+class ClipRef:
+    """The place of frames that are shown as one video.
+
+    Attributes:
+        indices: Of the frames, as those of `FrameRef`.
+        times: Their times in seconds.
+    """
+
+    indices: tuple[int, ...]
+    times: tuple[float, ...]
+
+
+Part = str | FrameRef | ClipRef
+FramesAs = Literal["image", "video"]
+"""`image`: each frame by itself, after the style's text; `video`: the frames of the overview, and
+those of each crop, as one video, whose times the model's own format writes."""
+FRAMES_AS: tuple[str, ...] = get_args(FramesAs)
 
 
 def system_text(
-    style: PromptStyle, max_crops: int, max_crop_seconds: float, max_turns: int = 3
+    style: PromptStyle,
+    max_crops: int,
+    max_crop_seconds: float,
+    max_turns: int = 3,
+    crop_frames: CropFrames | None = None,
 ) -> str:
     """The system message; "" where the style has none."""
-    tools = json.dumps(tool_schema(max_crop_seconds))
+    tools = json.dumps(tool_schema(max_crop_seconds, crop_frames))
     limits = {"max_turns": max_turns, "max_crops": max_crops, "max_seconds": max_crop_seconds}
     return style.system.format(tools=tools, **limits)
 
 
-def overview_parts(style: PromptStyle, observation: Mapping[str, Any]) -> list[Part]:
+def overview_parts(
+    style: PromptStyle, observation: Mapping[str, Any], frames_as: FramesAs = "image"
+) -> list[Part]:
     """The first user message: the overview frames (of `reset`) with their times, the question."""
     shown = np.flatnonzero(np.asarray(observation["window"]) == 0)
     video = {key: np.asarray(value).item() for key, value in observation["video"].items()}
     intro = style.video if len(shown) else style.on_demand
     parts: list[Part] = [intro.format(frames=len(shown), **video)]
     times = np.asarray(observation["timestamps"])[shown]
-    parts += _frame_parts(style, shown, times, style.overview_frame)
+    parts += _frame_parts(style, shown, times, style.overview_frame, frames_as)
     parts.append(_subtitle_text(style, lines_of(observation.get("subtitles", ""), 0)))
     parts.append(style.question.format(question=observation["question"]))
     return _merged(parts)
@@ -68,6 +92,7 @@ def evidence_parts(
     observation: Mapping[str, Any],
     windows: Sequence[Window],
     texts: Sequence[str] | None = None,
+    frames_as: FramesAs = "image",
 ) -> list[Part]:
     """What the calls of the last turn brought, in the order of the calls.
 
@@ -77,6 +102,7 @@ def evidence_parts(
         windows: (start, end) in seconds of each call, as asked; what is told is the part that ran.
         texts: Evidence of each call from the sub-agents (ignored for calls that did not run); None
             shows the frames.
+        frames_as: How frames are shown.
 
     Returns:
         Parts; empty when the turn held no call.
@@ -95,7 +121,7 @@ def evidence_parts(
         if texts is None:
             shown = np.flatnonzero(np.asarray(observation["window"]) == row + 1)
             times = np.asarray(observation["timestamps"])[shown]
-            parts += _frame_parts(style, shown, times, style.frame)
+            parts += _frame_parts(style, shown, times, style.frame, frames_as)
             said = lines_of(observation.get("subtitles", ""), row + 1)
             parts.append(_subtitle_text(style, said))
         else:
@@ -106,10 +132,12 @@ def evidence_parts(
     return _merged(parts)
 
 
-def crop_parts(style: PromptStyle, timestamps: np.ndarray, first: int = 0) -> list[Part]:
-    """The frames of a crop with their times (seconds), as `FrameRef(first)` and on."""
-    indices = range(first, first + len(timestamps))
-    return _merged(_frame_parts(style, indices, np.asarray(timestamps, np.float64), style.frame))
+def crop_parts(
+    style: PromptStyle, timestamps: np.ndarray, first: int = 0, frames_as: FramesAs = "image"
+) -> list[Part]:
+    """The frames of a crop with their times (seconds), which are the `first` and on."""
+    indices, times = range(first, first + len(timestamps)), np.asarray(timestamps, np.float64)
+    return _merged(_frame_parts(style, indices, times, style.frame, frames_as))
 
 
 def subagent_parts(
@@ -118,6 +146,7 @@ def subagent_parts(
     window: Window,
     timestamps: Sequence[float] | np.ndarray,
     subtitles: Sequence[SubtitleLine] = (),
+    frames_as: FramesAs = "image",
 ) -> list[Part]:
     """The sub-agent's whole prompt: the frames of one crop with their times, then the question.
 
@@ -127,10 +156,11 @@ def subagent_parts(
         window: (start, end) of the crop in seconds.
         timestamps: Time of each frame in seconds; `FrameRef(i)` is the i-th of them.
         subtitles: What is said in the crop: `subtitles.lines_of` the observation's text.
+        frames_as: How the frames are shown.
     """
     parts: list[Part] = [style.subagent.format(start=float(window[0]), end=float(window[1]))]
     times = np.asarray(timestamps, np.float64)
-    parts += _frame_parts(style, range(len(times)), times, style.frame)
+    parts += _frame_parts(style, range(len(times)), times, style.frame, frames_as)
     parts.append(_subtitle_text(style, subtitles))
     parts.append(style.subagent_question.format(question=question))
     return _merged(parts)
@@ -166,8 +196,11 @@ def _times_as_text(timestamps: np.ndarray, steps: int) -> list[str]:
 
 
 def _frame_parts(
-    style: PromptStyle, indices: Any, timestamps: np.ndarray, template: str
+    style: PromptStyle, indices: Any, timestamps: np.ndarray, template: str, frames_as: FramesAs
 ) -> list[Part]:
+    if frames_as == "video":
+        clip = ClipRef(tuple(map(int, indices)), tuple(map(float, timestamps)))
+        return [clip] if clip.indices else []
     steps = _steps_per_second(style, timestamps)
     named = (timestamps, np.maximum(timestamps - REACH, 0.0), timestamps + REACH)
     texts = zip(*(_times_as_text(times, steps) for times in named), strict=True)

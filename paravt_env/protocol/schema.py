@@ -12,12 +12,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from paravt_env.crop import Window
+from paravt_env.crop import CHOSEN_BY_SETTING, CropFrames, Window
 
 TOOL_NAME = "crop_video"
 START_KEYS = ("start_time", "start")
 END_KEYS = ("end_time", "end")
-PATH_KEY = "video_path"
+PATH_KEY, FPS_KEY = "video_path", "fps"
 MAX_CALL_CHARS = 4096
 """A longer body (characters) is malformed: it bounds the work that one call can ask for."""
 
@@ -41,10 +41,15 @@ class CallError(ValueError):
         self.kind = kind
 
 
-def tool_schema(max_crop_seconds: float) -> dict[str, Any]:
-    """The tool as a JSON schema, in the form that chat templates list under `tools`."""
+def tool_schema(max_crop_seconds: float, crop_frames: CropFrames | None = None) -> dict[str, Any]:
+    """The tool as a JSON schema, in the form that chat templates list under `tools`.
+
+    Args:
+        max_crop_seconds: Seconds of a crop at most.
+        crop_frames: What a policy is told of the frames of crops; None: nothing.
+    """
     seconds = {"type": "number"}
-    return {
+    schema: dict[str, Any] = {
         "type": "function",
         "function": {
             "name": TOOL_NAME,
@@ -62,6 +67,16 @@ def tool_schema(max_crop_seconds: float) -> dict[str, Any]:
             },
         },
     }
+    if crop_frames is None:
+        return schema
+    function = schema["function"]
+    function["description"] += f" It shows at most {crop_frames.most} frames."
+    if crop_frames.quota:
+        function["description"] += f" All windows together show at most {crop_frames.quota}."
+    if crop_frames.chosen:
+        said = f"frames a second in the window; {crop_frames.fps:g} where it is left out"
+        function["parameters"]["properties"][FPS_KEY] = {**seconds, "description": said}
+    return schema
 
 
 def decode_json(text: str, start: int) -> tuple[Any, int]:
@@ -109,6 +124,29 @@ def read_code_call(body: str) -> tuple[str, Window, str | None]:
     >>> read_code_call("crop_video(start=1, end='2.5')")
     ('crop_video', (1.0, 2.5), None)
     """
+    return _read_arguments(*_code_arguments(body))
+
+
+def read_density(body: Any) -> float:
+    """The `fps` of a call that `read_json_call` or `read_code_call` has read.
+
+    Args:
+        body: What they were given.
+
+    Returns:
+        Frames a second; NaN where the call has none, 0 where it is no number.
+
+    >>> read_density("crop_video(start=1, end=2, fps=0.5)")
+    0.5
+    """
+    arguments = _code_arguments(body)[1] if isinstance(body, str) else body["arguments"]
+    value = arguments.get(FPS_KEY)
+    if value is None:
+        return CHOSEN_BY_SETTING
+    return _number(value) or 0.0
+
+
+def _code_arguments(body: str) -> tuple[str, dict[str, str]]:
     match = _CODE.fullmatch(body) if len(body) <= MAX_CALL_CHARS else None
     if match is None:
         raise CallError(MALFORMED, "the body is not one call with keyword arguments")
@@ -121,7 +159,7 @@ def read_code_call(body: str) -> tuple[str, Window, str | None]:
             raise CallError(MALFORMED, "the body is not one call with keyword arguments")
         arguments[argument[1]] = argument[2].strip("\"'")
         position = argument.end()
-    return _read_arguments(name, arguments)
+    return name, arguments
 
 
 def _read_arguments(name: str, arguments: Any) -> tuple[str, Window, str | None]:
@@ -137,10 +175,17 @@ def _read_arguments(name: str, arguments: Any) -> tuple[str, Window, str | None]
 
 def _seconds(arguments: Mapping[str, Any], keys: tuple[str, ...]) -> float:
     """The first of `keys` that is there, as a float; a numeric string counts."""
-    value = next((arguments[key] for key in keys if key in arguments), None)
+    value = _number(next((arguments[key] for key in keys if key in arguments), None))
+    if value is None:
+        raise CallError(MALFORMED, f"{keys[0]} is not a number of seconds")
+    return value
+
+
+def _number(value: Any) -> float | None:
+    """A number, or a text that is one; None for anything else."""
     if isinstance(value, (float, str)):
         try:
             return float(value)
         except ValueError:
             pass
-    raise CallError(MALFORMED, f"{keys[0]} is not a number of seconds")
+    return None

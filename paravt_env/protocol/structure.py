@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from paravt_env.crop import Window
+from paravt_env.crop import CHOSEN_BY_SETTING, Window
 from paravt_env.protocol.tags import ANSWER, RESPONSE, ROLE_OF_TAG, TAG_PATTERN, THINK, Role
 
 
@@ -43,7 +43,8 @@ class ToolCall:
     """A call as the model wrote it.
 
     `window` is None exactly when `error` (`malformed` or `unknown_tool`) is set; `message` says
-    what is wrong. `video_path` is only ever compared, never opened.
+    what is wrong. `video_path` is only ever compared, never opened. `fps` is the density that it
+    asks for, frames a second: NaN where it asks for none, 0 where what it asks for is no number.
     """
 
     name: str | None
@@ -54,6 +55,7 @@ class ToolCall:
     start: int
     end: int
     repairs: tuple[str, ...] = ()
+    fps: float = CHOSEN_BY_SETTING
 
 
 @dataclass(frozen=True)

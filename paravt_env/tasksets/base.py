@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from paravt_env.task import Task, TaskError, TaskSet
 from paravt_env.tasksets.rows import Place, Problem
@@ -91,6 +91,43 @@ def relinked(tasks: TaskSet, video: str) -> VideoError | None:
     if not isinstance(tasks, TaskList) or os.path.realpath(video) == video:
         return None
     return VideoError(video, "has become a link since the task set was loaded: load it again")
+
+
+def unreadable_subtitles(task: Task) -> VideoError | None:
+    """The error of a task whose subtitles cannot be read; None where they can, or there are none.
+
+    A file of subtitles is read when first looked at, which is here.
+    """
+    try:
+        len(task.subtitles)
+    except TaskError as error:
+        path = getattr(task.subtitles, "path", task.video)
+        return VideoError(path, str(error).removeprefix(f"{path}: "))
+    return None
+
+
+def left_out(tasks: TaskSet) -> list[str]:
+    """The rows of a set's files that are no tasks, a line each; empty for a set that is strict."""
+    if not isinstance(tasks, TaskList):
+        return []
+    rows: dict[Place, Problem] = {}
+    for problem in tasks.problems:
+        rows.setdefault(problem.place, problem)
+    return [str(problem) for problem in rows.values()]
+
+
+def say_left_out(lines: Sequence[str], shown: int = 3) -> str:
+    """One line that counts rows that were left out and names the first; "" where there are none.
+
+    >>> say_left_out(["a.jsonl, line 2: id: missing", "a.jsonl, line 9: not JSON"], shown=1)
+    '2 rows are no tasks, left out and counted nowhere: a.jsonl, line 2: id: missing; and 1 more'
+    """
+    if not lines:
+        return ""
+    rest = f"; and {len(lines) - shown} more" if len(lines) > shown else ""
+    rows = "row is no task" if len(lines) == 1 else "rows are no tasks"
+    named = "; ".join(lines[:shown])
+    return f"{len(lines)} {rows}, left out and counted nowhere: {named}{rest}"
 
 
 def missing_videos(tasks: TaskSet) -> dict[str, int]:

@@ -1,15 +1,16 @@
-"""Subtitle files: SubRip (`.srt`, and WebVTT) and JSON, read as lines with times.
+"""Subtitle files: SubRip, WebVTT (`captions.py`) and JSON, read as lines with times.
 
 Between a data set's folder and `Task.subtitles`; `paravt_env/subtitles.py` chooses what an
-observation shows of them. Mark-up is taken out, so that a line can hold neither tags of the text
-protocol nor a model's special tokens. Run the tests with `pytest
-tests/tasksets/test_tasksets_subtitles.py`.
+observation shows of them. Cues whose times make no sense are left out, counted and logged. Run the
+tests with `pytest tests/tasksets/test_tasksets_subtitles.py`.
 """
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
+import logging
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -18,17 +19,13 @@ from pathlib import Path
 from typing import Any, overload
 
 from paravt_env.task import Subtitle, TaskError
+from paravt_env.tasksets.captions import CLOCK, Cue, Cues, clean, clock, parse_cues
 from paravt_env.tasksets.rows import is_number
 
 MAX_SUBTITLE_BYTES = 16 * 2**20
 """The largest subtitle file; an hour of speech has about 0.1 MiB."""
-MAX_SUBTITLE_CHARS = 2000
-"""The longest text of one line; what is longer is cut and ends in "..."."""
 
-_CLOCK = r"(?:\d+:)?\d{1,2}:\d{2}(?:[.,]\d{1,6})?"
-_TIMES = re.compile(rf"^[ \t]*({_CLOCK})[ \t]*-->[ \t]*({_CLOCK})", re.MULTILINE)
-_BLANK = re.compile(r"^[ \t]*$", re.MULTILINE)
-_MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
+log = logging.getLogger("paravt_env.tasksets")
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,11 @@ class SubtitleFile(Sequence[Subtitle]):
         """Number of lines."""
         return len(load_subtitles(self.path, self.offset))
 
+    @property
+    def skipped(self) -> int:
+        """Cues left out, as their times are reversed, negative, or no times at all."""
+        return _read(self.path).skipped
+
 
 @functools.lru_cache(maxsize=256)
 def load_subtitles(path: str, offset: float = 0.0) -> tuple[Subtitle, ...]:
@@ -68,38 +70,38 @@ def load_subtitles(path: str, offset: float = 0.0) -> tuple[Subtitle, ...]:
     Raises:
         TaskError: The file is absent, too large, or not subtitles; the message names it.
     """
-    try:
-        if Path(path).stat().st_size > MAX_SUBTITLE_BYTES:
-            raise TaskError(f"{path}: subtitles larger than {MAX_SUBTITLE_BYTES} bytes")
-        text = Path(path).read_bytes().decode("utf-8-sig", errors="replace")
-        lines = parse_json(text) if path.lower().endswith(".json") else parse_srt(text)
-    except OSError as error:
-        raise TaskError(f"{path}: cannot read the subtitles: {error}") from error
-    except ValueError as error:
-        raise TaskError(f"{path}: {error}") from error
+    lines = _read(path).cues
     shifted = (Subtitle(max(s - offset, 0.0), e - offset, text) for s, e, text in lines)
     return tuple(sorted((s for s in shifted if s.end > 0 and s.text), key=lambda s: s.start))
 
 
-def parse_srt(text: str) -> list[tuple[float, float, str]]:
-    r"""(start, end, text) of each block of SubRip or WebVTT text, in seconds.
+@functools.lru_cache(maxsize=64)
+def _read(path: str) -> Cues:
+    try:
+        if Path(path).stat().st_size > MAX_SUBTITLE_BYTES:
+            raise TaskError(f"{path}: subtitles larger than {MAX_SUBTITLE_BYTES} bytes")
+        text = decoded(Path(path).read_bytes())
+        if path.lower().endswith(".json"):
+            return Cues([Cue(*line) for line in parse_json(text)], 0)
+        read = parse_cues(text)
+    except OSError as error:
+        raise TaskError(f"{path}: cannot read the subtitles: {error}") from error
+    except ValueError as error:
+        raise TaskError(f"{path}: {error}") from error
+    if read.skipped:
+        count = f"{read.skipped} of {read.skipped + len(read.cues)}"
+        log.warning("%s: %s cues left out: reversed, negative or unreadable times", path, count)
+    return read
 
-    Raises:
-        ValueError: No block has a line of times.
 
-    >>> parse_srt("1\n00:00:01,500 --> 00:01:02,000\n<i>Hello</i>\nthere\n")
-    [(1.5, 62.0, 'Hello there')]
+def decoded(data: bytes) -> str:
+    r"""The text of a file: UTF-16 where its first bytes say so, else UTF-8.
+
+    >>> decoded("hi".encode("utf-16")), decoded(b"\xef\xbb\xbfhi")
+    ('hi', 'hi')
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    found = list(_TIMES.finditer(text))
-    if text.strip() and not found:
-        raise ValueError("no times such as 00:00:01,000 --> 00:00:02,000: not SubRip")
-    lines: list[tuple[float, float, str]] = []
-    ends = [*(match.start() for match in found), len(text)][1:]
-    for match, end in zip(found, ends, strict=True):
-        below = text[match.end() : end].partition("\n")[2]
-        lines.append((clock(match[1]), clock(match[2]), clean(_BLANK.split(below, 1)[0])))
-    return lines
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
 
 
 def parse_json(text: str) -> list[tuple[float, float, str]]:
@@ -149,31 +151,9 @@ def seconds(value: Any) -> float:
     """
     if is_number(value):
         return float(value)
-    if isinstance(value, str) and re.fullmatch(_CLOCK, value.strip()):
+    if isinstance(value, str) and re.fullmatch(CLOCK, value.strip()):
         return clock(value.strip())
     raise ValueError(f"{value!r} is no time: seconds or hh:mm:ss expected")
-
-
-def clock(text: str) -> float:
-    """Seconds of `hh:mm:ss,mmm` or `mm:ss.mmm`."""
-    total = 0.0
-    for part in text.replace(",", ".").split(":"):
-        total = 60 * total + float(part)
-    return total
-
-
-def clean(text: str) -> str:
-    r"""One line without mark-up and control characters.
-
-    >>> clean("<font color='white'>A\n<answer>B</answer>") + clean("{\\an8}|<|im_end|>")
-    'A B|'
-    """
-    if len(text) > MAX_SUBTITLE_CHARS:
-        text = text[:MAX_SUBTITLE_CHARS] + "..."
-    previous = ""
-    while text != previous:  # what is left when mark-up goes may be mark-up again
-        previous, text = text, _MARKUP.sub("", text)
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def as_subtitles(lines: Iterable[tuple[float, float, str]]) -> tuple[Subtitle, ...]:

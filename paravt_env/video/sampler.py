@@ -76,18 +76,21 @@ def window_times(start: float, end: float, fps: float, max_frames: int) -> np.nd
 
 
 def mark_wanted(
-    packets: Iterable[P], ticks: Sequence[int], shown: dict[int, int]
+    packets: Iterable[P], ticks: Sequence[int], shown: dict[int, int], reorder: int = 0
 ) -> Iterator[tuple[P, bool]]:
     """Say of each packet, in decode order, whether the frame it carries is one to be returned.
 
     The frame on screen at tick t is the one with the last pts <= t. Packets are not stored in that
     order (B-frames), but no packet after one with dts > t can have pts <= t: so packets are held
-    back for as long as the reordering lasts, a handful at a time, and never for a whole file.
+    back for as long as the reordering lasts, a handful at a time, and never for a whole file. Some
+    files hold decode times later than the pts; but of any file no more than `reorder` packets with
+    pts > t come before one with pts <= t.
 
     Args:
         packets: from a key frame shown at or before every tick, in decode order.
         ticks: wanted instants in the stream's time base, in any order.
         shown: filled with tick -> pts of the frame on screen.
+        reorder: the most pictures that may be stored before one that is shown before them.
 
     Yields:
         The packet and whether it is wanted; nothing after the last wanted one.
@@ -96,16 +99,21 @@ def mark_wanted(
     held: deque[P] = deque()
     wanted: set[int] = set()
     latest: int | None = None  # greatest pts <= targets[0] so far
+    ahead = 0  # packets with pts > targets[0] so far
 
     def look(packet: P) -> None:
-        nonlocal latest
+        nonlocal latest, ahead
         if not targets or packet.pts is None or packet.is_discard:
             return
-        if packet.pts <= targets[0] and (latest is None or packet.pts > latest):
+        if packet.pts > targets[0]:
+            ahead += 1
+        elif latest is None or packet.pts > latest:
             latest = packet.pts
 
     def settle() -> None:
+        nonlocal ahead
         target = targets.popleft()
+        ahead = 0
         if latest is not None:
             shown[target] = latest
             wanted.add(latest)
@@ -118,7 +126,7 @@ def mark_wanted(
         return packet.pts == latest or packet.pts > targets[0]
 
     for packet in packets:
-        while targets and packet.dts is not None and packet.dts > targets[0]:
+        while targets and packet.dts is not None and packet.dts > targets[0] and ahead >= reorder:
             settle()
         if not targets:
             break

@@ -9,7 +9,7 @@ Run its tests: `python -m pytest tests/video/test_video.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -27,10 +27,20 @@ class VideoInfo:
     fps: float
     """Average frames a second (a variable frame rate has no other); 0.0 when unknown."""
     width: int
-    """Stored pixels of the upright picture, before any resizing; they need not be square, so a
-    player may show it wider or narrower (the sample aspect ratio is not applied)."""
+    """Stored pixels of the upright picture, before any resizing; they need not be square."""
     height: int
     """Likewise."""
+    pixel_aspect: float = 1.0
+    """How many times as wide as high a pixel is shown (the sample aspect ratio)."""
+
+    def square(self) -> VideoInfo:
+        """The same with the width that a player shows, in square pixels.
+
+        >>> VideoInfo(60.0, 25.0, 720, 576, 64 / 45).square().width
+        1024
+        """
+        width = max(1, round(self.width * self.pixel_aspect))
+        return replace(self, width=width, pixel_aspect=1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +51,18 @@ class Frames:
     """RGB, uint8: one array (N, H, W, 3), or N of (H, W, 3), read-only where a store keeps them."""
     timestamps: np.ndarray
     """float64 (N,), seconds: when each frame appears, not when it was asked for."""
+    slow: np.ndarray | None = None
+    """bool (N,): which of them only a decode from further back than needed gave; None: none."""
 
     @property
     def pixels(self) -> np.ndarray:
         """The images in one array, uint8 (N, H, W, 3); copied on each call where they are N."""
         return self.images if isinstance(self.images, np.ndarray) else np.stack(self.images)
+
+    @property
+    def slow_count(self) -> int:
+        """How many of them are `slow`."""
+        return 0 if self.slow is None else int(self.slow.sum())
 
     def __len__(self) -> int:
         """Number of frames, repeated ones included."""

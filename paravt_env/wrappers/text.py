@@ -16,6 +16,7 @@ from gymnasium.vector.utils import batch_space
 
 from paravt_env.env import LongVideoEnv
 from paravt_env.protocol import action_from_completion
+from paravt_env.settings import EnvSettings
 from paravt_env.spaces import Action, Observation, UnicodeText, batch_actions
 from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.wrappers.unwrapped import simulation_of
@@ -29,15 +30,14 @@ class CompletionAction(
     def __init__(self, env: gym.Env[Observation, Action]) -> None:
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ActionWrapper.__init__(self, env)
-        settings = simulation_of(env).settings
-        self._max_crops, self._lenient = settings.max_crops, settings.lenient_calls
+        self._how = _how(simulation_of(env).settings)
         if env.action_space != simulation_of(env).action_space:
             raise ValueError("the action is not the environment's own: it may be a text already")
         self.action_space = UnicodeText()
 
     def action(self, action: str) -> Action:
         """Parse the text."""
-        return action_from_completion(action, self._max_crops, self._lenient)
+        return action_from_completion(action, *self._how)
 
 
 class VectorCompletionAction(gym.vector.VectorActionWrapper):
@@ -47,8 +47,7 @@ class VectorCompletionAction(gym.vector.VectorActionWrapper):
         super().__init__(env)
         self.single_action_space = UnicodeText()
         self.action_space = batch_space(self.single_action_space, env.num_envs)
-        settings = simulation_of(env).settings
-        self._max_crops, self._lenient = settings.max_crops, settings.lenient_calls
+        self._how = _how(simulation_of(env).settings)
 
     def actions(self, actions: Sequence[str]) -> Action:
         """Parse every row's text.
@@ -62,10 +61,13 @@ class VectorCompletionAction(gym.vector.VectorActionWrapper):
                 f"the action is a sequence of {self.num_envs} texts, one a row; "
                 'give "" to a row that idles'
             )
-        return batch_actions(
-            [action_from_completion(text, self._max_crops, self._lenient) for text in actions],
-            self._max_crops,
-        )
+        parsed = [action_from_completion(text, *self._how) for text in actions]
+        return batch_actions(parsed, self._how[0])
+
+
+def _how(settings: EnvSettings) -> tuple[int, bool, bool]:
+    """How completions become actions: most crops of a turn, lenient or not, with a density."""
+    return settings.max_crops, settings.lenient_calls, settings.crop_density
 
 
 class LongVideoTextEnv(LongVideoEnv):
@@ -79,10 +81,7 @@ class LongVideoTextEnv(LongVideoEnv):
         self, action: str
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play one turn, given the text that a model wrote."""
-        settings = self.simulation.settings
-        return super().step(
-            action_from_completion(action, settings.max_crops, settings.lenient_calls)
-        )
+        return super().step(action_from_completion(action, *_how(self.simulation.settings)))
 
 
 def make_text_vector(num_envs: int = 1, **settings: Any) -> VectorCompletionAction:

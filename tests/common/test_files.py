@@ -115,3 +115,8 @@ def test_a_write_that_fails_leaves_what_was_there(
     assert target.read_text() == "one"
     write_whole(target, content)
     assert target.read_bytes() == b"two"
+
+
+def test_half_a_surrogate_pair_does_not_lose_a_file(tmp_path):
+    write_whole(tmp_path / "a.svg", "half \ud800, \N{SNOWMAN}")
+    assert (tmp_path / "a.svg").read_text(encoding="utf-8") == "half ?, \N{SNOWMAN}"

@@ -1,10 +1,12 @@
 """Recipes, overrides and their errors."""
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
+import yaml
 
 from train.common.errors import ConfigError
 from train.config.env import EnvConfig
@@ -186,3 +188,44 @@ def test_the_run_folder():
 def test_no_setting_of_a_recipe_is_a_number_that_is_not_finite(override, name):
     with pytest.raises(ConfigError, match=re.escape(name)):
         load(TrainConfig, "paragrpo_mini", [override])
+
+
+def leaves(settings, prefix=""):
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, SFTConfig])
+def test_every_dotted_name_is_read_by_its_type(kind):
+    """What --print-config prints of a setting, given as a word, is that setting again."""
+    whole = yaml.safe_load(as_yaml(kind()))
+    names = dict(leaves(whole))
+    assert len(names) > 60
+    words = [f"--{name}={json.dumps(value)}" for name, value in names.items()
+             if not isinstance(value, str)]  # fmt: skip
+    words += [f"--{name}={value}" for name, value in names.items() if isinstance(value, str)]
+    assert load(kind, None, words) == kind()
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("0", 0), ("-0.5", -0.5), ("1e-3", 0.001), ("true", True), ("null", None), ("yes", "yes"),
+        ("[1, 2]", [1, 2]), ("{a: 1}", {"a": 1}), ("[a", "[a"), ('"0"', "0"), ("", ""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["--{}={}", "{}={}", "--{} {}"])
+def test_a_name_inside_a_mapping_gets_the_type_it_is_written_in(word, value, form):
+    key = "env.reward.terms.own.options.x"
+    words = form.format(key, word).split(" ", 1) if " {}" in form else [form.format(key, word)]
+    found = load(TrainConfig, "paragrpo_mini", words).env.reward
+    assert found == {"preset": "paravt", "terms": {"own": {"options": {"x": value}}}}
+    assert type(found["terms"]["own"]["options"]["x"]) is type(value)
+
+
+def test_a_weight_of_a_reward_keeps_the_reward_that_the_recipe_names():
+    found = load(TrainConfig, "vanilla_grpo_mini", ["--env.reward.weights.tool_gain=0"]).env.reward
+    assert found == {"preset": "vanilla", "weights": {"tool_gain": 0}}

@@ -36,7 +36,7 @@ def load(folder, dtype="float32", key_heads=None):
         settings.text_config.num_key_value_heads = key_heads
         torch.manual_seed(0)
         model = type(vlm.model)(settings).eval()
-        vlm = VisionLanguageModel(model, vlm.tokenizer, vlm.image_processor)
+        vlm = vlm.around(model)
     return vlm
 
 
@@ -94,10 +94,13 @@ def text_only(batch):
 
 
 def five_steps(learner, batch):
-    """The losses of five updates by plain gradient descent."""
+    """The losses of five updates by plain gradient descent, on what an older version drew.
+
+    Of what this version drew, pi_prox is the policy itself, and every loss would be the same.
+    """
     learner.optimizer = torch.optim.SGD(learner.parameters, lr=0.02)
     learner.scheduler = torch.optim.lr_scheduler.ConstantLR(learner.optimizer, 1.0)
-    return [learner.update(batch)["loss"] for _ in range(5)]
+    return [learner.update(batch, version=1)["loss"] for _ in range(5)]
 
 
 def two(folder):
@@ -115,7 +118,8 @@ def two(folder):
     batch = make_batch(double(), SEVERAL, frames=True, subagents=True)
     found["data"] = compare(parallel, double, batch, micro_batch_tokens=200)
     found["steps"] = [
-        five_steps(Learner(double(), config(), processes=one), batch) for one in (parallel, ALONE)
+        five_steps(Learner(double(), config(staleness=1), processes=one), batch)
+        for one in (parallel, ALONE)
     ]
     lonely = make_batch(double(), [[[3, 2], [4]]])
     found["one tree"] = compare(parallel, double, lonely)
@@ -166,6 +170,8 @@ def two(folder):
     found["sequence, split"] = compare(row, single, uneven, attention="split")
     found["sequence, frozen vision"] = compare(row, single, uneven, freeze_vision=True)
     found["sequence, gspo"] = compare(row, single, uneven, loss="gspo")
+    videos = make_batch(single(), SEVERAL, frames=True, subagents=True, pairs=True)
+    found["sequence, videos"] = compare(row, single, videos, micro_batch_tokens=300)
     found["sequence, text"] = compare(row, single, mixed, micro_batch_tokens=1)
     try:
         three = Group(0, 3)
@@ -360,6 +366,7 @@ SLICED = [
     "sequence, frozen vision",
     "sequence, gspo",
     "sequence, text",
+    "sequence, videos",
 ]
 
 
@@ -462,7 +469,7 @@ def test_slices_hold_every_token_once(folder):
     batch = make_batch(vlm, SEVERAL, frames=True)
     samples = [Sample(t, a) for t, a in zip(batch.trajectories, batch.advantages, strict=True)]
     packed = pack(grow_trees(samples, 10_000), vlm, multiple=4)
-    slices = [packed.slice(rank, 4, vlm.image_pad_id) for rank in range(4)]
+    slices = [packed.slice(rank, 4, vlm.visual_ids) for rank in range(4)]
     assert packed.ids.shape[1] % 4 == 0
     assert np.array_equal(np.concatenate([one.ids for one in slices], axis=1), packed.ids)
     trained = np.concatenate([one.trained for one in slices])
@@ -473,7 +480,7 @@ def test_slices_hold_every_token_once(folder):
     for one in slices:
         assert np.array_equal(one.ids.flatten()[one.source], flat[one.trained])
     with pytest.raises(ValueError, match="equal slices"):
-        packed.slice(0, 7, vlm.image_pad_id)
+        packed.slice(0, 7, vlm.visual_ids)
 
 
 def test_frames_are_split_evenly():

@@ -60,14 +60,16 @@ def look(env_id, env, *windows):
     """The action that crops, in the form that the id takes."""
     if env_id == TEXT:
         return render_completion("I look.", list(windows))
-    most = env.unwrapped.simulation.settings.max_crops
-    return act(*windows[:most], max_crops=most)
+    settings = env.unwrapped.simulation.settings
+    most = settings.max_crops
+    return empty_action(most, settings.crop_density) | act(*windows[:most], max_crops=most)
 
 
 def answer(env_id, env, letter):
     if env_id == TEXT:
         return render_completion("I know.", answer=letter)
-    return {**empty_action(env.unwrapped.simulation.settings.max_crops), "answer": letter}
+    settings = env.unwrapped.simulation.settings
+    return {**empty_action(settings.max_crops, settings.crop_density), "answer": letter}
 
 
 def episode(env_id, env, seed):
@@ -82,7 +84,7 @@ def episode(env_id, env, seed):
 
 
 def test_the_variants_are_registered_with_and_without_the_prefix():
-    expected = ["", "-Sequential", "-OnDemand", "-Frames", "-Text"]
+    expected = ["", "-Sequential", "-OnDemand", "-Frames", "-Text", "-Density"]
     assert [f"ParaVT-LongVideo{name}-v0" for name in expected] == IDS == list(paravt_env.ENV_IDS)
     assert all(env_id in gym.registry for env_id in IDS)
 

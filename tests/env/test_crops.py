@@ -33,6 +33,7 @@ def test_the_codes_of_the_statuses_are_part_of_the_observation():
         "refused",
         "timeout",
         "decode_error",
+        "over_quota",
     ]
 
 

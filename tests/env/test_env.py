@@ -54,6 +54,7 @@ def test_overview_shows_the_midpoints_of_k_equal_parts(make_env):
         "frame_budget": 4,
         "crops": [],
         "frames_seen": 4,
+        "slow_frames": 0,
         "turn": 0,
     }
 

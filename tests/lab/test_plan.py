@@ -1,12 +1,14 @@
 """The plan: counts that can be checked by hand or against real modules."""
 
 import json
+import math
 import weakref
 from dataclasses import asdict, replace
 
 import pytest
 
 from train.cli import main
+from train.common.errors import ConfigError
 from train.config.recipe import load, recipe_names
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
@@ -23,7 +25,7 @@ from train.lab.plan.costs import (
     update_flops,
 )
 from train.lab.plan.plan import HELD, LOGIT_COPIES, largest, predict
-from train.lab.plan.recipes import QUESTION, WRAPPING, of_recipe
+from train.lab.plan.recipes import QUESTION, SHIPPED, WRAPPING, of_recipe, shape_of
 from train.lab.plan.report import check, fit, text
 
 TINY = Shape("tiny", 8, 2, 4, 2, 4, 16, 100, True, 8, 2, 12, 1, patch=8, positions=16)
@@ -110,7 +112,7 @@ def test_the_setting_of_a_recipe_is_its_longest_rollout():
     shown = of_recipe(load(TrainConfig, "longvt_8b"))
     assert (shown.frames, shown.crop_frames) == (128, 5 * 128)
     assert shown.completion == 5 * (2048 + WRAPPING) + 5 * WRAPPING + 64 + WRAPPING
-    assert shown.branch(SHAPES["8b"]) == shown.completion + 640 * 51
+    assert shown.branch(SHAPES["8b"]) == shown.completion + 640 // 2 * 51
     imitated = of_recipe(load(SFTConfig, "sft_longvila_8b"))
     assert imitated.prompt(SHAPES["8b"]) + imitated.completion == 32768
     assert (imitated.group, imitated.groups, imitated.reference) == (1, 32, False)
@@ -310,10 +312,15 @@ def test_split_and_supervised_recipes_play_where_they_do():
     assert not of_recipe(load(TrainConfig, "paragrpo_8b_split", away), gpus=8).plays
     assert not of_recipe(load(SFTConfig, "sft_paravt_8b"), gpus=8).plays
     shape, alone = SHAPES["8b"], of_recipe(load(TrainConfig, "paragrpo_8b"), gpus=8)
-    assert alone.beside == 5 * (QUESTION + WRAPPING + 16 * alone.frame_tokens(shape) + 512)
+    assert alone.beside == 5 * (QUESTION + WRAPPING + 16 // 2 * alone.frame_tokens(shape) + 512)
     slow = ["--agent.engine=transformers"]
-    longvt = predict(shape, of_recipe(load(TrainConfig, "longvt_8b", slow), gpus=8), Constants())
+    pictures = [*slow, "--agent.frames_as=image"]
+    longvt, video = (
+        predict(shape, of_recipe(load(TrainConfig, "longvt_8b", how), gpus=8), Constants())
+        for how in (pictures, slow)
+    )
     assert longvt.total < longvt.limit < longvt.playing
+    assert video.playing < video.limit
 
 
 def test_whole_gradients_and_kept_weights_count_on_several_cards():
@@ -441,6 +448,63 @@ def test_the_command_plans_a_recipe_and_overrides_it(capsys):
     assert "longvt" in capsys.readouterr().err
 
 
+def test_a_recipe_says_its_model_and_its_gpus(capsys):
+    assert main(["plan", "--recipe", "paragrpo_8b_split"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("8b: 8.77 B parameters; 8 GPUs (1 serve)")
+    assert main(["plan", "--recipe", "paragrpo_8b", "--gpus", "16", "--model", "4b"]) == 0
+    assert capsys.readouterr().out.startswith("4b: 4.44 B parameters; 16 GPUs (0 serve)")
+    assert main(["plan", "--recipe", "paragrpo_mini"]) == 0
+    assert capsys.readouterr().out.startswith("paravt_mini: 0.00 B parameters; 1 GPUs")
+    assert main(["plan", "--recipe", "sft_mini"]) == 2
+    assert "the shape of '' is not known here: give --model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("_8b")])
+def test_every_8b_recipe_says_for_how_many_gpus_it_is(name):
+    config = load(SFTConfig if name.startswith("sft") else TrainConfig, name)
+    assert of_recipe(config) == of_recipe(config, gpus=8)
+    assert shape_of(config.agent.checkpoint) is SHAPES["8b"]
+
+
+def test_gpus_that_a_recipe_does_not_say_are_those_of_its_layout():
+    layout = {"parallel.layout": "disaggregated", "parallel.generator_ranks": 2}
+    config = load(TrainConfig, "paragrpo_mini", layout | {"parallel.sequence": 3})
+    assert (of_recipe(config).gpus, of_recipe(config).servers) == (5, 2)
+    assert of_recipe(load(TrainConfig, "paragrpo_mini")).gpus == 1
+
+
+def test_the_shape_of_a_folder_is_that_of_its_weights():
+    safetensors = pytest.importorskip("safetensors")
+    shape = shape_of("paravt_mini")
+    with safetensors.safe_open(SHIPPED / "paravt_mini" / "model.safetensors", "numpy") as file:
+        sizes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    assert shape.parameters == sum(math.prod(size) for size in sizes)
+    assert (shape.patch, shape.merge, shape.tied) == (16, 2, True)
+    assert shape_of(str(SHIPPED / "paravt_mini")) == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("Qwen/Qwen3-VL-8B-Instruct", "8b"), ("qwen3-vl-2b", "2b"), ("Qwen/Qwen3-VL-32B", None),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_hub_name_that_is_not_known_asks_for_the_model(name, shape):
+    if shape:
+        assert shape_of(name) is SHAPES[shape]
+    else:
+        with pytest.raises(ConfigError, match="is not known here: give --model, one of 2b, 4b"):
+            shape_of(name)
+
+
+def test_a_folder_of_another_architecture_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(ConfigError, match=r"is not of a Qwen3-VL \(KeyError\('text_config'\)\)"):
+        shape_of(str(tmp_path))
+
+
 def test_settings_that_cannot_be_planned_are_refused(capsys):
     assert main(["plan", "--model", "9b"]) == 2
     assert "choose from 2b, 4b, 8b" in capsys.readouterr().err
@@ -461,3 +525,16 @@ def test_a_file_that_is_no_measurement_is_refused(content, tmp_path, capsys):
     for flag in ("--measured", "--check"):
         assert main(["plan", flag, str(path)]) == 2
         assert "is not what benchmarks/gpu.py --json writes" in capsys.readouterr().err
+
+
+def test_frames_shown_as_video_are_half_the_tokens_and_half_the_tower():
+    images = Setting(frames=65, crop_frames=10, group=2, text=0, completion=0, budget=10**9)
+    video, shape = replace(images, together=2), SHAPES["8b"]
+    assert (images.prompt(shape), images.branch(shape)) == (65 * 51, 10 * 51)
+    assert (video.prompt(shape), video.branch(shape)) == (33 * 51, 5 * 51)
+    towers = seen_flops(shape, video) / seen_flops(shape, images)
+    assert towers == pytest.approx((33 + 2 * 5) / (65 + 2 * 10))
+    recipe = of_recipe(load(TrainConfig, "paragrpo_8b"))
+    pictures = of_recipe(load(TrainConfig, "paragrpo_8b", ["--agent.frames_as=image"]))
+    assert recipe == replace(pictures, together=2, beside=recipe.beside)
+    assert recipe.beside == pictures.beside - 5 * 8 * 51

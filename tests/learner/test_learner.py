@@ -84,6 +84,7 @@ CASES = {
     "frames in the branches": {"turns_of_group": MANY_TURNS, "frames": True},
     "sub-agents": {"turns_of_group": MANY_TURNS, "subagents": True},
     "sub-agents and frames": {"turns_of_group": MANY_TURNS, "frames": True, "subagents": True},
+    "videos": {"turns_of_group": MANY_TURNS, "frames": True, "subagents": True, "pairs": True},
 }
 
 

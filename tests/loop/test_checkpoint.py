@@ -28,7 +28,7 @@ from train.config.run import RunConfig, TrainConfig
 from train.distributed.processes import Group, Processes
 from train.learner.guard import MARK, TooManyFaults
 from train.learner.learner import Learner
-from train.loop import checkpoint, launch
+from train.loop import checkpoint, checksums, launch
 from train.loop.checks import AGENTS, check, last_saved, restarted
 from train.loop.interrupt import Interrupt
 from train.loop.launch import train
@@ -150,6 +150,7 @@ def test_a_folder_that_is_no_checkpoint_says_what_is_missing(tmp_path):
 def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path):
     folder = save(tmp_path, 1)
     assert sorted(p.name for p in folder.iterdir()) == [
+        "checksums.json",
         "model",
         "optimizer.safetensors",
         "state.json",
@@ -200,6 +201,7 @@ def settings(clip, other_clip, tmp_path_factory):
         make_task(other_clip, "shape", question="Which shape is it?"),
         make_task(clip, "other", question="Say another one?"),
     ]
+    val = [replace(task, id=f"val-{task.id}", question=f"Then: {task.question}") for task in tasks]
     for path in (clip, other_clip):
         os.link(path, folder / os.path.basename(path))
     model = build_mini(folder / "mini", ["crop the video"] * 3, SHAPE)
@@ -207,8 +209,9 @@ def settings(clip, other_clip, tmp_path_factory):
     def make(name, **run):
         return TrainConfig(
             env=EnvConfig(
-                tasks=write_manifest(folder / "tasks.jsonl", tasks), frame_size=SIZE, max_turns=1,
-                max_crops=2, frames_per_crop=2, frame_budget={"kind": "choice", "values": [1, 2]},
+                tasks=write_manifest(folder / "tasks.jsonl", tasks, val), frame_size=SIZE,
+                max_turns=1, max_crops=2, frames_per_crop=2,
+                frame_budget={"kind": "choice", "values": [1, 2]},
             ),
             agent=AgentConfig(
                 checkpoint=str(model), prompt_style="compact", temperature=1.0, max_new_tokens=8,
@@ -445,6 +448,7 @@ def test_another_task_set_cannot_be_resumed(copied, changes, message):
     state = json.loads(path.read_text())
     assert changes.keys() <= state.keys()
     path.write_text(json.dumps({**state, **changes}))
+    checksums.write(folder)
     with pytest.raises(ConfigError, match=message):
         train(config)
     shutil.rmtree(config.run.path)
@@ -461,8 +465,9 @@ def test_another_task_set_cannot_be_resumed(copied, changes, message):
     ],
 )
 def test_other_parameters_than_were_trained_cannot_be_resumed(copied, changes):
+    meant = replace(copied[0].run, allow_changes=True)
     with pytest.raises(ConfigError, match=r"trained other parameters.*lora and freeze_vision set"):
-        train(replace(copied[0], **changes))
+        train(replace(copied[0], run=meant, **changes))
     shutil.rmtree(copied[0].run.path)
 
 
@@ -473,6 +478,7 @@ def test_generators_of_another_kind_give_way_to_fresh_seeds(copied, capsys):
     before = tensors["generator.sampling"]
     tensors["generator.sampling"] = torch.zeros(16, dtype=torch.uint8)  # as a GPU has it
     save_file(tensors, folder / checkpoint.TENSORS)
+    checksums.write(folder)
     config = replace(config, run=replace(config.run, steps=5))
     train(config)
     said = capsys.readouterr().out
@@ -625,3 +631,39 @@ def test_interrupt_waits_for_the_release_and_a_second_one_does_not(default_inter
         assert interrupt.forced
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("lines", "split", "message"),
+    [
+        ("none", "val", r"3 of its 3 tasks are trained on .*name no split.*run\.eval_split, or"),
+        ("train", "val", r"split 'val'; it has train.*run\.eval_every=0"),
+        ("both", "train", r"3 of its 3 tasks are trained on"),
+    ],
+)
+def test_the_tasks_that_are_trained_on_are_no_validation(
+    settings, tmp_path, monkeypatch, lines, split, message
+):
+    """Found before a policy is loaded."""
+    config = settings("odd", eval_split=split)
+    rows = [json.loads(line) for line in Path(config.env.tasks).read_text().splitlines()]
+    if lines != "both":
+        kept = [row for row in rows if row["split"] == "train"]
+        rows = [row | {"split": None if lines == "none" else "train"} for row in kept]
+    manifest = tmp_path / "tasks.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    root = str(Path(config.env.tasks).parent)
+    env = replace(config.env, tasks=str(manifest), tasks_kwargs={"root": root})
+    monkeypatch.setattr(launch, "_learner", lambda *given: pytest.fail("a policy was loaded"))
+    with pytest.raises(ConfigError, match=message):
+        train(replace(config, env=env, run=replace(config.run, name=f"odd {lines}")))
+
+
+def test_rows_that_are_left_out_of_training_are_said(settings, tmp_path, capsys):
+    config = settings("left out", eval_every=0, steps=1)
+    manifest = tmp_path / "tasks.jsonl"
+    manifest.write_text(Path(config.env.tasks).read_text() + "not a task\n")
+    given = {"root": str(Path(config.env.tasks).parent), "strict": False}
+    train(replace(config, env=replace(config.env, tasks=str(manifest), tasks_kwargs=given)))
+    said = capsys.readouterr().out
+    assert f"paravt: 1 row is no task, left out and counted nowhere: {manifest}, line 7" in said

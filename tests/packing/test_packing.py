@@ -6,8 +6,9 @@ from support.packing import sample
 
 from agents.base import Trajectory
 from agents.model.vlm import rope_positions
-from train.packing.pack import pack, tree_mask
+from train.packing.pack import pack, padding_id, tree_mask
 from train.packing.samples import Sample, grow_trees, micro_batches
+from train.packing.shares import idle
 
 IMAGE = 99
 
@@ -15,7 +16,7 @@ IMAGE = 99
 class Squares:
     """Geometry of a model whose tokens are single pixels: an H x W image is H * W tokens."""
 
-    image_pad_id = IMAGE
+    visual_ids = (IMAGE,)
 
     def image_grid(self, height, width):
         return 1, height, width
@@ -89,6 +90,40 @@ def test_images_take_two_dimensional_positions_in_prompt_and_branch():
     assert batch.positions[2].tolist() == [[0, 1, 2, 3, 4, 5, 6, 4, 5, 6, 7]]
     assert batch.image_order == (0, 1, 0)
     assert [picture[0, 0, 0] for picture in batch.images] == [7, 3]
+
+
+def test_a_temporal_patch_takes_the_place_of_an_image_and_pairs_are_known_by_both_frames():
+    class Films(Squares):
+        visual_ids = (IMAGE, 98)
+
+        def rope_positions(self, ids, grids, start=0):
+            return rope_positions(ids, self.visual_ids, grids, 1, start)
+
+    small = image(1, 1, 7)
+    one, two = (np.stack([image(1, 2, 7), image(1, 2, value)]) for value in (7, 8))
+    samples = [
+        sample([5, 98, 98, 6], [1, 98, 98, 2], [1, 0, 0, 1], [one], [two]),
+        sample([5, 98, 98, 6], [1, 98, 98, IMAGE, 2], [1, 0, 0, 0, 1], [one], [one, small]),
+        sample([5, 98, 98, 6], [1], [1], [two]),
+    ]
+    tree, other = grow_trees(samples, 100)
+    assert (len(tree.samples), len(other.samples)) == (2, 1)
+    batch = pack([tree], Films())
+    assert batch.positions[2].tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7, 8]]
+    assert [picture.shape for picture in batch.images] == [(2, 1, 2, 3), (2, 1, 2, 3), (1, 1, 3)]
+    assert batch.image_order == (0, 1, 0, 2)
+    assert batch.slice(0, 13, Films.visual_ids).image_tokens.tolist() == []
+    assert batch.slice(11, 13, Films.visual_ids).image_tokens.tolist() == [6]
+
+
+def test_padding_is_never_a_token_that_features_stand_for():
+    class Low(Squares):
+        visual_ids = (0, 1)
+
+    assert padding_id(Squares()) == 0 and padding_id(Low()) == 2
+    samples = [sample([5, 6], [7, 8], [1, 1]), sample([7], [3], [1])]
+    assert pack(grow_trees(samples, 100), Low()).ids[1].tolist() == [7, 3, 2, 2]
+    assert idle(Low(), 3).ids.tolist() == [[2, 2, 2]]
 
 
 def test_tokens_and_images_after_the_last_trained_token_are_left_out():

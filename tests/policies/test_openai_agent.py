@@ -583,3 +583,33 @@ def test_the_page_on_plugging_in_an_agent_runs(serve, clip, tmp_path, monkeypatc
 def test_the_page_names_every_prompt_style():
     table = PAGE.read_text(encoding="utf-8").split("## Prompts by model family")[1]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(PROMPTS)
+
+
+def test_frames_as_video_are_one_video_url_with_their_times(serve, make_vector):
+    call = render_completion("look", [(10.0, 12.0), (20.1, 20.2)])
+    server = serve(lambda body: reply(call if len(body["messages"]) == 2 else ANSWER))
+    env = make_vector(1)
+    agent = agent_of(server, {"frames_as": "video"}, pictures="png")
+    (rollout,) = play(env, agent, [Start("colour", 5)])
+    assert agent.usage(0)["frames"] == 5 + 2 + 1 and not rollout.error
+    opening, *readings, last = server.bodies
+    kinds = [part["type"] for part in opening["messages"][-1]["content"]]
+    assert kinds == ["text", "video_url", "text"]
+    assert "seconds>" not in words(opening["messages"][-1])
+    told = opening["media_io_kwargs"]["video"]
+    assert told["frames_indices"] == [3000, 9000, 15000, 21000, 27000]
+    assert (told["fps"], told["num_frames"], told["total_num_frames"]) == (1000.0, -1, 27001)
+    assert last["media_io_kwargs"] == opening["media_io_kwargs"]
+    assert last["messages"][1] == opening["messages"][1]
+    counts = []
+    for body in readings:
+        (message,) = body["messages"]
+        (url,) = [p["video_url"]["url"] for p in message["content"] if p["type"] == "video_url"]
+        counts.append(len(body["media_io_kwargs"]["video"]["frames_indices"]))
+        assert url.startswith("data:video/jpeg;base64,") and url.count(",") == counts[-1]
+    assert counts == [2, 2]  # a single frame is sent twice
+
+
+def test_several_videos_in_a_request_are_refused_before_any(serve):
+    with pytest.raises(ValueError, match=r"times of one video.*set agent\.evidence=subagent"):
+        agent_of(serve(reply()), {"frames_as": "video", "evidence": "frames"})

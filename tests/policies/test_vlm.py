@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.learning import SHAPE
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from agents.model.mini import build_mini
-from agents.model.vlm import VisionLanguageModel
+from agents.model.vlm import FAMILIES, CheckpointError, VisionLanguageModel
 
 CUDA = pytest.param(
     "cuda",
@@ -136,3 +136,25 @@ def test_in_bfloat16_one_call_is_as_near_as_one_for_each_frame(mini, tmp_path, m
     found, expected = encoded(low, images), as_transformers(low, images, monkeypatch)
     assert low.encode_images(images)[0].dtype == torch.bfloat16
     assert_near(found, expected, 0.05)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        *("qwen3_5", "internvl", "gemma3", "llava", "llava_onevision", "qwen2_vl"),
+        *("qwen3_vl_moe", "smolvlm", "of_next_year"),
+    ],
+)
+def test_other_families_are_refused_in_one_line_that_names_them(family, tmp_path):
+    if family == "of_next_year":
+        (tmp_path / "config.json").write_text('{"model_type": "of_next_year"}', encoding="utf-8")
+    else:
+        AutoConfig.for_model(family).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError) as refused:
+        VisionLanguageModel.load(tmp_path, device="meta")
+    said = str(refused.value)
+    assert family in said and "\n" not in said and "Qwen3-VL" in said
+
+
+def test_the_two_families_are_not_refused(mini, windowed):
+    assert {mini.model.config.model_type, windowed.model.config.model_type} == {*FAMILIES}

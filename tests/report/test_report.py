@@ -142,6 +142,18 @@ def test_half_a_surrogate_pair_does_not_stop_the_page(tmp_path):
     assert "answer half ?" in text and "gold ?" in text
 
 
+def test_a_training_run_alone_has_its_curves(tmp_path):
+    lines = [f'{{"step": {s}, "reward": {0.25 * s}, "calls": null}}' for s in range(4)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 4, "rew']))
+    (tmp_path / "config.yaml").write_text("seed: 0")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "Trained for 4 steps, not measured yet" in text
+    assert "the first and last 2: reward 0.125 -&gt; 0.625." in text
+    assert "<h2>Training</h2>" in text and "<title>reward: 0.375</title>" in text
+    assert "seed: 0" in text
+    assert "<h2>Rollouts</h2>" not in text and "<h2>Test split</h2>" not in text
+
+
 def test_a_folder_without_an_evaluation_says_what_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="paravt eval"):
         write_report(tmp_path)

@@ -87,10 +87,26 @@ def test_fewer_starts_than_rows_leave_the_rest_idle(make_vector):
     play(env, Script(ANSWER), [Start("colour")] * 3)
     (only,) = play(env, Script(ANSWER), [Start("shape")])
     assert (only.task_id, only.correct) == ("shape", 0.0)
-    with pytest.raises(ValueError, match="4 starts do not fit the 3 rows"):
-        play(env, Script(ANSWER), [Start()] * 4)
     with pytest.raises(ValueError, match="0 starts"):
         play(env, Script(ANSWER), [])
+
+
+def test_more_starts_than_rows_are_played_in_turn(make_vector):
+    env = make_vector(2)
+    tasks = ["colour", "shape", "shape", "colour", "colour"]
+    told, ended, script = [], [], Script(ANSWER)
+    rollouts = play(
+        env,
+        script,
+        [Start(task) for task in tasks],
+        lambda *done: told.append(done),
+        lambda place, one: ended.append((place, one.task_id)),
+    )
+    assert [one.task_id for one in rollouts] == tasks
+    assert [one.correct for one in rollouts] == [float(task == "colour") for task in tasks]
+    assert sorted(ended) == list(enumerate(tasks))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+    assert script.begun == [0]
 
 
 def test_a_group_with_one_seed_shares_its_task_and_frame_budget(make_vector):

@@ -23,7 +23,7 @@ from transformers import AutoModelForImageTextToText
 
 from agents.algorithm.config import PARAGRPOConfig
 from agents.model.mini import MiniConfig, build_mini
-from agents.model.vlm import VisionLanguageModel
+from agents.model.vlm import CheckpointError, VisionLanguageModel
 from paravt_env.protocol.tags import Role
 from train.common.errors import ConfigError
 from train.config import recipe
@@ -155,6 +155,45 @@ def test_the_opening_is_that_of_a_rollout(vlm, model, root, style, turns):
     pairs = zip(found.prompt_images, expected.prompt_images, strict=True)
     assert all(np.array_equal(own, other) for own, other in pairs)
     assert [read_index(image) for image in found.prompt_images] == [15, 45, 75, 105]
+
+
+@pytest.mark.parametrize("opening", ["rollout", "published"])
+def test_frames_as_video_are_the_tokens_of_a_rollout(vlm, model, root, other_clip, opening):
+    shutil.copy(other_clip, root / "crop.mp4")
+    Image.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(root / "frame.png")
+    reply = text("tool", "two files: ", medium("frame.png", "image_url"), medium("crop.mp4"), "end")
+    messages = [CALLING[0], text("user", medium(VIDEO), "Q?"), CALLING[2], reply, CALLING[4]]
+    config = settings(root, messages, published=PublishedConfig(opening=opening))
+    config.agent = replace(
+        config.agent, frames_as="video", checkpoint=str(model), max_new_tokens=1, answer_tokens=1
+    )
+    (found,), _ = written(vlm, config)
+    count = vlm.image_token_count(*SIZE)
+
+    def clip(*stamps):
+        pads = "<|video_pad|>" * count
+        shown = "".join(f"<{s} seconds><|vision_start|>{pads}<|vision_end|>" for s in stamps)
+        return f"<|vision_start|>{shown}<|vision_end|>"
+
+    image = f"<|vision_start|>{'<|image_pad|>' * count}<|vision_end|>"
+    assert clip("7.5", "22.5") in vlm.tokenizer.decode(found.prompt_ids)
+    seen = f"two files: {image}{clip('10.0', '25.0')}end"
+    assert seen in vlm.tokenizer.decode(found.branch_ids)
+    shown = [image.shape for image in found.branch_images]
+    assert shown == [(*SIZE, 3), (2, *SIZE, 3), (2, *SIZE, 3)]
+    assert [read_index(frame) for frame in found.branch_images[2]] == [1100, 1100]
+    if opening == "rollout":
+        with closing(config.env.make(1)) as env:
+            agent = load_agent(config.agent, env.simulation.settings)
+            (played,) = rollout.play(env, agent, [rollout.Start("paravt_sft-1", 4, 0)])
+        assert found.prompt_ids.tolist() == played.trajectories[0].prompt_ids.tolist()
+
+
+def test_a_checkpoint_without_a_video_channel_is_refused_before_a_file_is_opened(root):
+    config = settings(root)
+    config.agent = replace(config.agent, frames_as="video")
+    with pytest.raises(CheckpointError, match="no video processor"):
+        written(VisionLanguageModel.load("paravt_mini"), config)
 
 
 def test_an_opening_as_published(vlm, root):

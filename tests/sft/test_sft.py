@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from agents.config import AgentConfig, Limits
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
+from paravt_env.protocol.parts import ClipRef
 from paravt_env.protocol.styles import COMPACT
 from paravt_env.tasksets.made.synthetic.oracle import Cue
 from train.config.env import EnvConfig
-from train.config.sft import SFTConfig, StageConfig
+from train.config.sft import SFTConfig, StageConfig, TraceConfig
 from train.sft.demonstrations import frame_reading, single_frames, trace_trajectories
 from train.sft.saving import replace_policy
 from train.sft.sft import run
+from train.sft.traces import TraceAgent
 from train.sft.wording import describe_frame, listed, window_of
 
 TINY = MiniConfig(32, 1, 2, 32, 32, 1, 2, 32, vocabulary=280)
@@ -66,6 +71,43 @@ def test_a_single_frame_is_a_reading_of_its_own(vlm):
     )
     assert vlm.tokenizer.decode(found.branch_ids) == "blue right none<|im_end|>"
     assert (found.kind, len(found.prompt_images), found.loss_mask.all()) == ("subagent", 1, True)
+
+
+def test_a_single_frame_as_video_is_a_pair_of_itself(vlm):
+    cue = Cue(12.25, 0, "blue", 0.9, ())
+    found = frame_reading(vlm, COMPACT, cue, np.zeros((1, 64, 64, 3), "uint8"), "video")
+    assert "<12.2 seconds>" in vlm.tokenizer.decode(found.prompt_ids)
+    assert [image.shape for image in found.prompt_images] == [(2, 64, 64, 3)]
+
+
+def test_a_video_of_which_words_take_the_place_of_some_pairs(vlm, world):
+    agent = TraceAgent(
+        vlm, AgentConfig(frames_as="video"), Limits(), lambda row: None, TraceConfig(), words=0.5
+    )
+    chances = iter([False, True, False, False])
+    agent._chance = lambda probability: next(chances)
+    cues = [Cue(float(t), 0, "blue", 0.9, ()) for t in (1, 2, 3, 4, 5, 6, 7)]
+    clip = ClipRef((0, 1, 2, 3, 4, 5, 6), (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0))
+    first, said, rest = agent._clip_in_words(clip, cues)
+    assert first == ClipRef((0, 1), (1.0, 2.0))
+    assert said == "<3.5 seconds> blue right none, blue right none\n"
+    assert rest == ClipRef((4, 5, 6), (5.0, 6.0, 7.0))
+
+
+def test_traces_in_video_show_pairs_and_train_the_same_kind_of_turns(vlm, world):
+    config = SFTConfig(env=world)
+    config.agent = replace(config.agent, prompt_style="compact", frames_as="video")
+    with closing(world.make(4)) as env:
+        kind = StageConfig(rollouts=4, conversations=1)
+        found = trace_trajectories(vlm, config, env, kind, 3, lambda line: None)
+    mains = [one for one in found if one.kind == "main"]
+    assert len(mains) == 4 and len(found) > 4
+    for one in mains:
+        assert [len(pair) for pair in one.prompt_images] == [2, 2, 2]
+        assert vlm.tokenizer.decode(one.branch_ids[one.loss_mask]).endswith("</answer><|im_end|>")
+    for one in found:
+        images = len(one.prompt_images) + len(one.branch_images)
+        assert images == vlm.tokenizer.decode([*one.prompt_ids, *one.branch_ids]).count(" seconds>")
 
 
 def test_frames_of_every_video_half_of_them_of_events(vlm, world):

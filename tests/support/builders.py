@@ -62,8 +62,9 @@ def make_task(video: str, task_id: str = "colour", **changes: Any) -> Task:
     return Task(id=task_id, video=video, **{**fields, **changes})
 
 
-def write_manifest(path: Path, tasks: Sequence[Task]) -> str:
-    """The tasks as a JSONL manifest beside their videos."""
+def write_manifest(path: Path, tasks: Sequence[Task], val: Sequence[Task] = ()) -> str:
+    """The tasks as a JSONL manifest beside their videos; the split `val` has tasks of its own."""
+    splits = ["train"] * len(tasks) + ["val"] * len(val) if val else [None] * len(tasks)
     rows = [
         {
             "id": task.id,
@@ -74,8 +75,9 @@ def write_manifest(path: Path, tasks: Sequence[Task]) -> str:
             "answer": task.answer,
             "evidence": [list(span) for span in task.evidence],
             "family": task.family,
+            "split": split,
         }
-        for task in tasks
+        for task, split in zip([*tasks, *val], splits, strict=True)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)

@@ -10,7 +10,7 @@ import torch
 from support.builders import make_task, write_manifest
 
 from agents.algorithm.config import PARAGRPOConfig
-from agents.base import Trajectory
+from agents.base import Trajectory, image_size
 from agents.config import AgentConfig, VLLMConfig
 from agents.model.mini import MiniConfig
 from agents.model.vlm import VisionLanguageModel
@@ -63,7 +63,7 @@ def logprobs(
 ) -> np.ndarray:
     """The learner's log-probabilities of a completion, by one plain forward pass."""
     tokens = np.array([*context.ids, *ids])
-    grids = [vlm.image_grid(*image.shape[:2]) for image in context.images]
+    grids = [vlm.image_grid(*image_size(image)) for image in context.images]
     positions = torch.from_numpy(vlm.rope_positions(tokens, grids)[0])[:, None]
     with torch.no_grad():
         features = torch.cat(vlm.encode_images(context.images)) if context.images else None

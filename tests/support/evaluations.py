@@ -24,6 +24,7 @@ class Settings:
     tasks: int | None = None
     seed: int = 0
     shard: str = ""
+    stop_after_errors: int = 0
     resamples: int = 50
     confidence: float = 0.95
 

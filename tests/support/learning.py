@@ -7,7 +7,7 @@ import torch
 
 from agents.algorithm.config import PARAGRPOConfig
 from agents.algorithm.credit import Batch
-from agents.base import Trajectory
+from agents.base import Trajectory, image_size
 from agents.model.mini import MiniConfig
 from agents.model.vlm import VisionLanguageModel
 from train.config.learner import LearnerConfig, OptimizerConfig, PackingConfig
@@ -38,8 +38,10 @@ def config(**settings):
     return LearnerConfig(**given)
 
 
-def picture(rng, height=32, width=48):
-    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+def picture(rng, height=32, width=48, pairs=False):
+    """An image, or a temporal patch of two frames."""
+    shape = (2, height, width, 3) if pairs else (height, width, 3)
+    return rng.integers(0, 256, shape, dtype=np.uint8)
 
 
 def tokens(vlm, rng, n, images=()):
@@ -48,7 +50,7 @@ def tokens(vlm, rng, n, images=()):
     shown = [
         [
             vlm.vision_start_id,
-            *[vlm.image_pad_id] * vlm.image_token_count(*image.shape[:2]),
+            *[vlm.visual_ids[image.ndim - 3]] * vlm.image_token_count(*image_size(image)),
             vlm.vision_end_id,
         ]
         for image in images
@@ -81,8 +83,11 @@ def trajectory(vlm, rng, prompt, prompt_images, turns, images=(), kind="main"):
     )
 
 
-def make_batch(vlm, turns_of_group, frames=False, subagents=False, seed=0):
-    """Groups of rollouts with two images in the prompt; `frames` puts images into the branches."""
+def make_batch(vlm, turns_of_group, frames=False, subagents=False, seed=0, pairs=False):
+    """Groups of rollouts with two images in the prompt; `frames` puts images into the branches.
+
+    With `pairs`, all but the first of them are temporal patches of a video.
+    """
     rng = np.random.default_rng(seed)
     batch = Batch([], [], [])
 
@@ -92,13 +97,13 @@ def make_batch(vlm, turns_of_group, frames=False, subagents=False, seed=0):
         batch.groups.append(group)
 
     for group, members in enumerate(turns_of_group):
-        images = [picture(rng), picture(rng, 48, 32)]
+        images = [picture(rng), picture(rng, 48, 32, pairs)]
         prompt = tokens(vlm, rng, 9 + 4 * group, images)
         for turns in members:
-            shown = [picture(rng), images[0]] if frames and len(turns) > 1 else []
+            shown = [picture(rng, pairs=pairs), images[0]] if frames and len(turns) > 1 else []
             add(trajectory(vlm, rng, prompt, images, turns, shown), group)
             if subagents:
-                crop = [picture(rng, 16, 16), picture(rng, 16, 16)]
+                crop = [picture(rng, 16, 16, pairs), picture(rng, 16, 16, pairs)]
                 reading = tokens(vlm, rng, 6, crop)
                 add(
                     trajectory(vlm, rng, reading, crop, [int(rng.integers(1, 7))], kind="subagent"),
@@ -110,12 +115,15 @@ def make_batch(vlm, turns_of_group, frames=False, subagents=False, seed=0):
 def plain_logprobs(vlm, one):
     """Log-probabilities and entropies of the trained tokens, by the HF model's own forward."""
     ids = torch.from_numpy(np.concatenate([one.prompt_ids, one.branch_ids]))[None]
-    images = [*one.prompt_images, *one.branch_images]
-    inputs = {}
-    if images:
-        inputs["pixel_values"] = torch.cat([vlm.patches(image[None]) for image in images])
-        inputs["image_grid_thw"] = torch.tensor([vlm.image_grid(*i.shape[:2]) for i in images])
-        inputs["mm_token_type_ids"] = (ids == vlm.image_pad_id).int()
+    inputs, kinds = {}, torch.zeros_like(ids, dtype=torch.int)
+    names = ("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")
+    for kind, (pixels, grid) in enumerate(names, 1):
+        images = [i for i in (*one.prompt_images, *one.branch_images) if i.ndim == kind + 2]
+        if images:
+            inputs[pixels] = torch.cat([vlm.patches(image[None]) for image in images])
+            inputs[grid] = torch.tensor([vlm.image_grid(*image_size(image)) for image in images])
+            kinds += kind * (ids == vlm.visual_ids[kind - 1]).int()
+            inputs["mm_token_type_ids"] = kinds
     logits = vlm.model(input_ids=ids, **inputs).logits[0] / TEMPERATURE
     logits[:, list(vlm.forbidden_ids)] = -torch.inf
     logprobs = logits.log_softmax(-1)

@@ -128,12 +128,16 @@ def truncate(source: Path, path: Path, share: float) -> Path:
     return path
 
 
-def rotate(source: Path, path: Path) -> Path:
-    """The same mp4 with a display matrix that turns it by a quarter, as a phone writes it."""
+def rotate(source: Path, path: Path, mirrored: bool = False) -> Path:
+    """The same mp4 with a display matrix that turns it by a quarter, as a phone writes it.
+
+    `mirrored`: as a front camera does, rows become columns.
+    """
     data = bytearray(source.read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix is 40 bytes into the box
     one = 1 << 16
-    matrix = (0, one, 0, -one & 0xFFFFFFFF, 0, 0, HEIGHT << 16, 0, 1 << 30)
+    turn = one if mirrored else -one & 0xFFFFFFFF
+    matrix = (0, one, 0, turn, 0, 0, HEIGHT << 16, 0, 1 << 30)
     data[at : at + 36] = b"".join(int(v).to_bytes(4, "big") for v in matrix)
     path.write_bytes(bytes(data))
     return path
@@ -145,6 +149,17 @@ def write_trimmed(source: Path, path: Path, share: float = 0.5) -> Path:
     at = data.index(b"elst") + 12  # version, flags and the number of entries; then the duration
     shown = int(int.from_bytes(data[at : at + 4], "big") * share)
     data[at : at + 4] = shown.to_bytes(4, "big")
+    path.write_bytes(bytes(data))
+    return path
+
+
+def write_hidden_start(source: Path, path: Path, seconds: float) -> Path:
+    """The same mp4 with an edit list that starts the film `seconds` later, inside a group."""
+    data = bytearray(source.read_bytes())
+    at = data.index(b"elst") + 12
+    shown = int.from_bytes(data[at : at + 4], "big") - round(1000 * seconds)
+    start = int.from_bytes(data[at + 4 : at + 8], "big") + round(TICKS * seconds)
+    data[at : at + 8] = shown.to_bytes(4, "big") + start.to_bytes(4, "big")
     path.write_bytes(bytes(data))
     return path
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from support.kinds import write_rare_end
 from support.published_rows import MMVU, PARAVT_RL, touch, write_rows
+from support.videos import truncate, write_video
 
+from paravt_env.video import Frames, FrameStore
+from paravt_env.video.types import Size
 from train import cli
 
 ROW = {"id": "a", "video": "v.mp4", "question": "?", "kind": "open", "answer": "x"}
@@ -80,6 +86,66 @@ def test_validate_opens_the_videos_when_asked(
     ]
     assert lines[2].startswith(f"{path}, line 4: field 'video': {tmp_path / 'broken.mp4'}: ")
     assert lines[-1] == "  3 problems"
+
+
+def test_validate_reads_what_a_run_would_read(
+    clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write_video(tmp_path / "whole.mp4", frames=720, options={"movflags": "faststart"})
+    truncate(whole, tmp_path / "v.mp4", 0.8)
+    path = write_rows(tmp_path / "t.jsonl", ROW)
+    assert data(capsys, "validate", path)[0] == 0, "the file is there"
+    status, lines = data(capsys, "validate", path, "--open")
+    assert status == 1 and "field 'video'" in lines[0] and "no intact frame at 30.00 s" in lines[0]
+    shutil.copy(clip, tmp_path / "v.mp4")
+    asked: list[int] = []
+    original = FrameStore.frames
+
+    def spy(self: FrameStore, path: str, times: np.ndarray, size: Size, *rest: Any) -> Frames:
+        asked.append(len(times))
+        return original(self, path, times, size, *rest)
+
+    monkeypatch.setattr(FrameStore, "frames", spy)
+    assert data(capsys, "validate", path, "--open")[0] == 0
+    assert asked == [2, 8, 16]
+    asked.clear()
+    assert data(capsys, "validate", path, "--thorough")[0] == 0
+    assert asked == [2, 8, 16, 64, *[16] * 21]
+
+
+def test_validate_counts_the_cues_that_are_left_out(
+    clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(clip, tmp_path / "v.mp4")
+    (tmp_path / "a.srt").write_text("1\n0:05 --> 0:02\nx\n\n2\n0:06 --> 0:07\ny\n")
+    (tmp_path / "b.srt").write_text("no times")
+    path = write_rows(
+        tmp_path / "t.jsonl",
+        {**ROW, "subtitles": "a.srt"},
+        {**ROW, "id": "b", "subtitles": "b.srt"},
+        {**ROW, "id": "c", "subtitles": "b.srt"},
+    )
+    assert data(capsys, "validate", path)[0] == 0
+    status, lines = data(capsys, "validate", path, "--open")
+    assert status == 1 and lines[-1] == "  2 problems"
+    assert "line 1: field 'subtitles'" in lines[0] and "1 cues left out, 1 read" in lines[0]
+    assert "line 2: field 'subtitles'" in lines[1] and "not SubRip" in lines[1]
+
+
+def test_validate_says_what_a_file_lacks_and_not_that_it_is_damaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = write_video(tmp_path / "half.ts", frames=48).read_bytes()
+    (tmp_path / "v.mp4").write_bytes(half + half)
+    write_rare_end(tmp_path / "rare.mp4")
+    path = write_rows(
+        tmp_path / "t.jsonl",
+        ROW,
+        {**ROW, "id": "b", "video": "rare.mp4", "evidence": [[25, 29.9]]},
+    )
+    status, lines = data(capsys, "validate", path, "--thorough")
+    assert status == 1 and lines[-1] == "  1 problems"
+    assert "joined at 2.00 s" in lines[0] and "ffmpeg" in lines[0] and "damaged" not in lines[0]
 
 
 def test_published_sets_are_listed_and_validated(

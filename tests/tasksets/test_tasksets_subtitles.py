@@ -19,7 +19,8 @@ from paravt_env.protocol.styles import COMPACT, PARAVT
 from paravt_env.subtitles import SubtitleLine, as_text, at_times, in_window, lines_of, within_budget
 from paravt_env.task import Subtitle, TaskError
 from paravt_env.tasksets import subtitle_files
-from paravt_env.tasksets.subtitle_files import SubtitleFile, clean, load_subtitles, parse_srt
+from paravt_env.tasksets.captions import clean, parse_srt
+from paravt_env.tasksets.subtitle_files import SubtitleFile, load_subtitles
 from paravt_env.vector import LongVideoVectorEnv
 
 LINES = tuple(Subtitle(5.0 * i, 5.0 * i + 4.0, f"line {i}") for i in range(6))

@@ -101,6 +101,16 @@ def test_mark_wanted_stops_after_the_last_wanted_packet():
     assert shown == {1: 1, 2: 2}
 
 
+def test_mark_wanted_is_right_where_decode_times_come_late():
+    order = [Packet(0, 1), Packet(8, 2), Packet(4, 3), Packet(2, 4), Packet(6, 5), Packet(16, 6)]
+    shown: dict[int, int] = {}
+    assert [p.pts for p, wanted in mark_wanted(order, [2, 3], shown) if wanted] == [0]
+    assert shown == {2: 0, 3: 0}, "decode times later than the pts mislead"
+    shown.clear()
+    assert [p.pts for p, wanted in mark_wanted(order, [2, 3], shown, 3) if wanted] == [2]
+    assert shown == {2: 2, 3: 2}
+
+
 def test_mark_wanted_never_chooses_a_discarded_packet():
     shown: dict[int, int] = {}
     order = [Packet(0, 0), Packet(1, 1, True), Packet(2, 2), Packet(9, 9)]
@@ -420,9 +430,9 @@ def test_kept_frames_are_handed_out_as_they_are_and_cannot_be_written_to(cfr):
     store.frames(str(cfr), times, SIZE)
     claims, own = store.claim(str(cfr), times, SIZE)
     again = store.frames(str(cfr), times, SIZE)
-    assert not own and again.timestamps.tolist() == [stamp for stamp, _ in claims]
-    for image, (_, kept) in zip(again.images, claims, strict=True):
-        assert image is kept  # nothing is copied before an observation is filled
+    assert not own and again.timestamps.tolist() == [claim.stamp for claim in claims]
+    for image, claim in zip(again.images, claims, strict=True):
+        assert image is claim.pixels  # nothing is copied before an observation is filled
         with pytest.raises(ValueError, match="read-only"):
             image[:] = 0
     store.close()

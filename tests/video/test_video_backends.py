@@ -16,12 +16,14 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from support.kinds import write_colour, write_tracks
 from support.videos import (
     TICKS,
     read_index,
     rotate,
     write_audio,
     write_cut,
+    write_hidden_start,
     write_trimmed,
     write_video,
 )
@@ -80,15 +82,26 @@ KINDS = {
     "copied_open.mp4": {"open_gop": True},
     "trimmed.mp4": {},
     "turned.mp4": {},
+    "hidden_start.mp4": {},
+    "mirrored.mp4": {},
     "sound_first.mp4": {"ticks": [TICKS // 2 + 500 * i for i in range(N)], "sound": True},
 }
 
-REFUSED = {  # by decord, and why; the other two read everything
+REFUSED = {  # by decord, and why
+    "hidden_start.mp4": "edit lists",
+    "mirrored.mp4": "turned pictures",
     "open_gop.mp4": "open groups of pictures",
     "hevc_open.mp4": "open groups of pictures",
     "copied_open.mp4": "open groups of pictures",
     "trimmed.mp4": "edit lists",
     "turned.mp4": "turned pictures",
+}
+
+
+REFUSALS = {  # pyav reads everything
+    "decord": REFUSED,
+    "pyav": {},
+    "torchcodec": {"hidden_start.mp4": "begin with hidden frames", "mirrored.mp4": "mirrored"},
 }
 
 
@@ -103,6 +116,11 @@ def made(folder, kind: str):
         path, first = write_cut(source, path, start=1.5), 24  # from the key frame at 1 s
     elif kind == "trimmed.mp4":
         path = write_trimmed(write_video(folder / "whole.mp4", frames=2 * N, gop=250), path)
+    elif kind == "hidden_start.mp4":
+        path = write_hidden_start(write_video(folder / "long.mp4", frames=N + 18), path, 0.75)
+        first = 18
+    elif kind == "mirrored.mp4":
+        path = rotate(write_video(folder / "straight.mp4", frames=N), path, mirrored=True)
     elif kind == "turned.mp4":
         path = rotate(write_video(folder / "upright.mp4", frames=N), path)
     else:
@@ -124,21 +142,24 @@ def close_to_starts(starts: np.ndarray) -> np.ndarray:
 
 
 def upright(pixels: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "mirrored.mp4":
+        return pixels.swapaxes(0, 1)
     return np.rot90(pixels) if kind == "turned.mp4" else pixels
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_the_frame_on_screen_or_a_refusal(folder, backend, kind):
     path, starts, first = made(folder, kind)
-    if backend == "decord" and kind in REFUSED:
-        with pytest.raises(VideoError, match=rf"{REFUSED[kind]}.*use backend='pyav'") as caught:
+    if kind in REFUSALS[backend]:
+        why = REFUSALS[backend][kind]
+        with pytest.raises(VideoError, match=rf"{why}.*use backend='pyav'") as caught:
             opener(backend)(str(path))
         assert caught.value.path == str(path)
         return
     reader = opener(backend)(str(path))
     assert isinstance(reader, VideoReader)
     times = close_to_starts(starts)
-    size = SIZE[::-1] if kind == "turned.mp4" else SIZE
+    size = SIZE[::-1] if kind in ("turned.mp4", "mirrored.mp4") else SIZE
     frames = reader.frames_at(times, size)
     units = reader.split(times)
     info = reader.info
@@ -149,7 +170,8 @@ def test_the_frame_on_screen_or_a_refusal(folder, backend, kind):
     assert frames.pixels.dtype == np.uint8 and frames.pixels.shape[1:] == (*size, 3)
     assert sorted(np.concatenate(units).tolist()) == list(range(len(times)))
     assert info.duration == pytest.approx(starts[-1] + 1 / 24, abs=0.8 if "vari" in kind else 0.05)
-    sides = {"odd.mp4": (98, 54), "odd.webm": (99, 55), "turned.mp4": (64, 128)}
+    sides = {"odd.mp4": (98, 54), "odd.webm": (99, 55)}
+    sides |= dict.fromkeys(("turned.mp4", "mirrored.mp4"), (64, 128))
     assert (info.width, info.height) == sides.get(kind, (128, 64))
 
 
@@ -222,6 +244,72 @@ def test_decord_refuses_a_file_whose_frames_it_counts_otherwise(folder, monkeypa
         monkeypatch.setattr(reader, "_table", table)
         with pytest.raises(VideoError, match="other frames or times"):
             reader.frames_at(np.array([0.5]), SIZE)
+
+
+def test_an_untagged_hd_picture_has_the_same_colours_in_every_back_end(folder, backend):
+    path = write_colour(folder / f"colour_{backend}.mp4", 720, (40, 170, 90), 1)
+    if backend == "decord":
+        with pytest.raises(VideoError, match="colours of HD"):
+            opener(backend)(str(path))
+        return
+    reader = opener(backend)(str(path))
+    pixel = reader.frames_at(np.array([0.0]), (8, 8)).pixels[0, 4, 4]
+    reader.close()
+    assert np.abs(pixel.astype(int) - (40, 170, 90)).max() <= 4
+
+
+def test_of_several_tracks_every_back_end_takes_the_same(folder, backend):
+    path = write_tracks(folder / f"t_{backend}.mkv", [(32, 64), (64, 128)], [False, True])
+    if backend == "decord":
+        with pytest.raises(VideoError, match="several video tracks"):
+            opener(backend)(str(path))
+        return
+    reader = opener(backend)(str(path))
+    assert read_index(reader.frames_at(np.array([0.2]), SIZE).pixels[0]) == 105
+    reader.close()
+
+
+# --- decoding on a GPU ------------------------------------------------------------------------
+
+
+def test_a_gpu_is_asked_for_by_name_and_never_chosen():
+    for name in ("pyav", "decord", "auto"):
+        with pytest.raises(ValueError, match=r"video_device='cuda' needs backend='torchcodec'"):
+            make_settings({"backend": name, "video_device": "cuda"})
+    with pytest.raises(ValueError, match=r"must be 'cpu', 'cuda' or 'cuda:N', not 'gpu'"):
+        make_settings({"backend": "torchcodec", "video_device": "gpu"})
+    assert resolve_backend("pyav").device == "cpu"
+
+
+def test_a_gpu_that_is_not_there_is_an_error_that_says_so():
+    opener("torchcodec")
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(RuntimeError, match=r"needs an Nvidia GPU.*use video_device='cpu'"):
+        FrameStore("torchcodec", device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_a_gpu_shows_the_frame_on_screen_or_refuses(folder, kind, isolation):
+    opener("torchcodec")
+    if not pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+    path, starts, first = made(folder, kind)
+    store = FrameStore("torchcodec", device="cuda", isolation=isolation)
+    times = close_to_starts(starts)
+    size = SIZE[::-1] if kind in ("turned.mp4", "mirrored.mp4") else SIZE
+    if kind in REFUSALS["torchcodec"]:
+        with pytest.raises(VideoError, match=REFUSALS["torchcodec"][kind]):
+            store.frames(str(path), times, size)
+    else:
+        frames = store.frames(str(path), times, size)
+        expected = np.maximum(0, np.searchsorted(starts, times, side="right") - 1)
+        shown = [read_index(upright(pixels, kind)) for pixels in frames.images]
+        assert shown == (first + expected).tolist()
+    store.close()
 
 
 # --- the choice by name -----------------------------------------------------------------------

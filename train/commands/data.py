@@ -24,8 +24,8 @@ from paravt_env.tasksets.made.synthetic.generate import plan_tasks
 from paravt_env.tasksets.made.synthetic.stats import format_table, stats
 from paravt_env.tasksets.made.synthetic.world import WorldSettings
 from paravt_env.tasksets.published.materialize import materialize
-from train.commands.data_checks import absent_videos, broken_videos
 from train.commands.options import whole
+from train.commands.validation import absent_videos, broken_subtitles, broken_videos
 from train.common.console import printable
 from train.common.errors import ConfigError
 
@@ -45,7 +45,14 @@ def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     parser.add_argument("--tasks", default="synthetic", help="task set or JSONL manifest")
     parser.add_argument("--root", help="folder of the videos")
     parser.add_argument("--output", help="materialize: folder of the new files")
-    parser.add_argument("--open", action="store_true", help="validate: open every video, too")
+    parser.add_argument(
+        "--open",
+        action="store_true",
+        help="validate: read each video, too (ends, an overview, a crop), and its subtitles",
+    )
+    parser.add_argument(
+        "--thorough", action="store_true", help="validate: --open, and 20 random windows of each"
+    )
     parser.add_argument(
         "--option",
         action="append",
@@ -185,8 +192,8 @@ def _validate(source: str, args: argparse.Namespace) -> int:
     if not isinstance(tasks, TaskList):
         raise ConfigError(f"{source} keeps no record of its problems: it is no TaskList")
     problems = [*tasks.problems, *absent_videos(tasks)]
-    if args.open:
-        problems += broken_videos(tasks)
+    if args.open or args.thorough:
+        problems += [*broken_videos(tasks, thorough=args.thorough), *broken_subtitles(tasks)]
     for problem in problems:
         print(printable(str(problem)))
     print(described(args.split or source, tasks))

@@ -18,6 +18,8 @@ from pathlib import Path
 from paravt_env.common.files import write_whole
 from train.commands.options import recipe_settings
 from train.common.errors import ConfigError
+from train.common.lock import FILE as LOCK
+from train.common.lock import folder_lock
 from train.config.recipe import save
 from train.config.run import TrainConfig
 from train.evaluation.agents import evaluated_agent
@@ -59,20 +61,31 @@ def fresh_folder(folder: Path) -> Path:
     Raises:
         ConfigError: The folder holds something that no demo made, such as a training run.
     """
-    if folder.exists() and any(folder.iterdir()):
+    there = [path for path in folder.iterdir() if path.name != LOCK] if folder.exists() else []
+    if there:
         if not (folder / MARKER).is_file():
             raise ConfigError(
                 f"{folder} holds files that no demo made, and a demo starts in an empty folder: "
                 "give it another name, --run.name=NAME, or move or delete the folder"
             )
-        shutil.rmtree(folder)
+        for path in there:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / MARKER, "Made by `paravt demo`; the next one of this name deletes it.\n")
     return folder
 
 
 def journey(config: TrainConfig) -> Path:
-    """All stages; returns the report's path."""
+    """All stages; returns the report's path.
+
+    Raises:
+        ConfigError: The folder is in use, or holds what no demo made.
+    """
+    with folder_lock(config.run.path):
+        return _journey(config)
+
+
+def _journey(config: TrainConfig) -> Path:
     # torch: only once the settings are known to be good
     from transformers.utils.logging import disable_progress_bar
 

@@ -22,6 +22,7 @@ from train.config.run import TrainConfig
 from train.config.suites import SUITES
 from train.evaluation.agents import evaluated_agent
 from train.evaluation.compare import compare, find_report
+from train.evaluation.conditions import conditions
 from train.evaluation.measure import measure, measure_suite, save_settings
 from train.evaluation.scores import EvalReport
 from train.evaluation.shards import merge
@@ -42,10 +43,23 @@ SHORT = ("suite", "sweep", "shard", "mode", "policy", "blind")
 def run_evaluation(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     """`paravt eval`: read the settings, then evaluate."""
     named = [with_group(word) for word in words]
-    suite = any(word.partition("=")[0] == "--evaluation.suite" for word in named)
-    default = "paravt7" if suite else "paragrpo_mini"
-    config = recipe_settings(parser, TrainConfig, named, default)
+    config = recipe_settings(parser, TrainConfig, named, default_recipe(named))
     return 0 if config is None else evaluate(config)
+
+
+def default_recipe(words: Sequence[str]) -> str:
+    """The recipe where none is named: that of a suite, of chat models, or of ParaVT-Mini.
+
+    >>> default_recipe(["--evaluation.policy", "openai"]), default_recipe(["--evaluation.seed=1"])
+    ('chat', 'paragrpo_mini')
+    """
+    given: dict[str, str] = {}
+    for place, word in enumerate(words):
+        name, equals, value = word.removeprefix("--").partition("=")
+        given[name] = value if equals else "".join(words[place + 1 : place + 2])
+    if "evaluation.suite" in given:
+        return "paravt7"
+    return "chat" if given.get("evaluation.policy") == "openai" else "paragrpo_mini"
 
 
 def with_group(word: str) -> str:
@@ -69,7 +83,7 @@ def evaluate(config: TrainConfig) -> int:
     if config.evaluation.suite:
         return _evaluate_suite(config)
     report = measure(config, evaluated_agent(config), folder / "after.json", print_progress)
-    print(printable(table(report)))
+    print(printable(f"{table(report)}\n{conditions(config)}"))
     if Shard.parse(config.evaluation.shard).count > 1:
         print(f"\nshard {config.evaluation.shard} done; with all of them: paravt merge {folder}")
         return _status(report)

@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from train.common.errors import ConfigError
+
 Config = TypeVar("Config")
 
 RECIPE_HELP = """usage: {prog} [RECIPE] [--key.sub VALUE ...] [--print-config]
@@ -52,6 +54,7 @@ def recipe_settings(
         ConfigError: Unknown recipe or key, wrong type, value out of range.
     """
     from train.config import recipe  # here, because `data` and `play` need no jsonargparse
+    from train.config.env import EnvConfig
 
     rest = list(words)
     if "-h" in rest or "--help" in rest:
@@ -71,6 +74,12 @@ def recipe_settings(
             name = rest.pop(place).partition("=")[2]
             break
     settings = recipe.load(kind, name, [word for word in rest if word != "--print-config"])
+    env = getattr(settings, "env", None)
+    if isinstance(env, EnvConfig):
+        try:
+            env.check_reward()
+        except ValueError as error:
+            raise ConfigError(f"env.reward: {error}") from error
     if "--print-config" in rest:
         print(recipe.as_yaml(settings), end="")
         return None

@@ -14,10 +14,12 @@ from train.lab.plan.costs import SHAPES
 
 def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     """Print the plan of a run, or how well earlier ones were predicted."""
-    parser.add_argument("--recipe", help="the longest rollouts of that recipe's settings")
-    parser.add_argument("--model", default="8b", help=", ".join(SHAPES))
+    parser.add_argument(
+        "--recipe", help="the longest rollouts of that recipe's settings, its model, its GPUs"
+    )
+    parser.add_argument("--model", help=f"{', '.join(SHAPES)}; default: the recipe's, or 8b")
     for name, what in (
-        ("gpus", "cards, of all nodes"),
+        ("gpus", "cards, of all nodes; default: the recipe's (parallel.gpus), or 1"),
         ("servers", "of them, cards that only play"),
         ("frames", "overview frames"),
         ("group", "rollouts of a group"),

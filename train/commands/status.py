@@ -19,8 +19,9 @@ FAILURES = (
     ("agents.base", "AgentError"),
     ("train.workers.weight_sync", "SyncError"),
     ("train.learner.staleness", "StalenessError"),
+    ("train.learner.guard", "TooManyFaults"),
 )
-"""Errors of engines, by the module that holds the class."""
+"""Errors that end a run, by the module that holds the class."""
 
 CONTINUED = ("data", "eval", "study")
 """Commands that go on where Ctrl-C stopped them; `train` says itself how it is continued."""
@@ -54,14 +55,14 @@ def status_of(command: str, run: Callable[[], int]) -> int:
         return _say(str(error))
     except (ConfigError, TaskError, OSError) as error:
         return _say(str(error))
-    except RuntimeError as error:
+    except (RuntimeError, ArithmeticError) as error:
         if not isinstance(error, _failures()):
             raise
         return _say(str(error))
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What ends a run and is no bug: an engine, its weights, or rollouts that are too old.
+    """What ends a run and is no bug: an engine, its weights, old rollouts, a series of bad steps.
 
     Only modules that are loaded can have raised it, and none is loaded for this.
     """

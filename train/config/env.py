@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from paravt_env.rewards.from_recipe import make_preset
+from paravt_env.rewards.judge.settings import make_judge_settings
 from paravt_env.settings import EnvSettings
 from paravt_env.vector import LongVideoVectorEnv
 
@@ -21,6 +23,22 @@ class EnvConfig(EnvSettings):
     frame_budget: int | dict[str, Any] | None = None
     reward: str | dict[str, Any] = "paravt"
     scorer: str | None = None
+    servers: tuple[str, ...] = ()
+    """Addresses of OpenEnv servers (`paravt serve --openenv`) that play the rows; none: here."""
+
+    def check_reward(self) -> None:
+        """Refuse a reward that no environment could be made with, before anything is loaded.
+
+        Raises:
+            ValueError: An unknown name, or a value of another type or out of range.
+        """
+        if isinstance(self.reward, str):
+            make_preset(self.reward)
+            return
+        judge = self.reward.get("judge")
+        if judge is not None:
+            make_judge_settings(judge)
+        make_preset({name: value for name, value in self.reward.items() if name != "judge"})
 
     def make(
         self, num_envs: int, split: str | None = None, budgets: tuple[int, ...] = ()
@@ -33,9 +51,13 @@ class EnvConfig(EnvSettings):
             budgets: Frame budgets that will be asked for by reset options; the observation has room
                 for them.
         """
-        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        settings = {field.name: getattr(self, field.name) for field in fields(EnvSettings)}
         if split:
             settings["split"] = split
         if budgets:
             settings["frame_budget"] = {"kind": "choice", "values": list(budgets)}
+        if self.servers:
+            from train.adapters.farm import RemoteVectorEnv
+
+            return RemoteVectorEnv(num_envs, self.servers, **settings)
         return LongVideoVectorEnv(num_envs, **settings)

@@ -52,6 +52,9 @@ class EvalConfig:
     """Go on where an earlier evaluation of the same settings stopped; false starts anew."""
     retry_errors: bool = False
     """Play samples that ended in an error again when going on."""
+    stop_after_errors: int = 10
+    """Rows that may fail one after another for want of a server (agent or judge) before the run is
+    stopped, to be continued; 0 never stops it."""
     tasks: int | None = None
     """At most this many tasks, a seeded sample of the split; None takes all."""
     frame_budgets: tuple[int, ...] = (4, 8, 16, 32, 64)
@@ -81,7 +84,7 @@ class EvalConfig:
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"EvalConfig.{name} = {getattr(self, name)}: one is there twice")
         at_least(self, 1, "tasks", "budgets_per_task", "num_envs", "resamples")
-        at_least(self, 0, "temperature", "seed")
+        at_least(self, 0, "temperature", "seed", "stop_after_errors")
         for name in ("frame_budgets", "sweep_frames"):
             if any(budget < 0 for budget in getattr(self, name)):
                 raise ValueError(f"EvalConfig.{name} = {getattr(self, name)}: none may be negative")

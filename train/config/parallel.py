@@ -28,6 +28,9 @@ class ParallelConfig:
     """Activation checkpointing: keep only the inputs of each block; also on one process."""
     offload: bool = False
     """Keep sharded weights, gradients and optimizer moments in the memory of the CPU."""
+    gpus: int = 0
+    """GPUs that the recipe is sized for: what `paravt plan` takes where none are given. A run takes
+    the processes that torchrun starts; 0 says nothing."""
     timeout: float = 600.0
     """Seconds after which processes that wait for another one give up and say for whom."""
     long_timeout: float = 3600.0
@@ -38,6 +41,7 @@ class ParallelConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         at_least(self, 1, "sequence", "generator_ranks", "timeout", "long_timeout")
+        at_least(self, 0, "gpus")
         if self.layout == "split":
             raise ValueError("parallel.layout=split is parallel.layout=disaggregated now")
         known_name("ParallelConfig.layout", self.layout, ("colocated", "disaggregated"))

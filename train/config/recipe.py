@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import sys
 import typing
@@ -62,7 +63,8 @@ def load(
     """
     settings = read_recipe(kind, recipe) if recipe is not None else {}
     given = overrides.items() if isinstance(overrides, Mapping) else _pairs(overrides)
-    pairs = [(key.replace("-", "_"), value) for key, value in given]
+    named = [(key.replace("-", "_"), value) for key, value in given]
+    pairs = [(name, typed(value) if _is_free(kind, name) else value) for name, value in named]
     changes: dict[str, Any] = {}
     for key, value in pairs:
         _assign(changes, key, value)
@@ -70,6 +72,35 @@ def load(
     for key, value in pairs:
         _assign(settings, key, value)
     return build(kind, settings)
+
+
+def typed(value: Any) -> Any:
+    """What a word of the command line means where no type says so: JSON, a YAML list, or text.
+
+    >>> typed("0"), typed("1e-3"), typed("true"), typed("[4, 8]"), typed("[a, b]"), typed("cpu")
+    (0, 0.001, True, [4, 8], ['a', 'b'], 'cpu')
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        pass
+    if value[:1] in ("[", "{"):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
+    return value
+
+
+def _is_free(kind: Any, name: str) -> bool:
+    """Whether a dotted name leads into a mapping whose values have no type of their own."""
+    for part in name.split("."):
+        if not dataclasses.is_dataclass(kind):
+            return True
+        kind = _fields(kind).get(part)
+    return False
 
 
 def _kept(

@@ -40,8 +40,13 @@ class RunConfig:
     """`auto`: online where `WANDB_API_KEY` is set, else offline."""
     checkpoint_every: int = 10
     """Steps between checkpoints; 0 keeps only the last."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept; beside them stays the best by validation, which is saved at
+    its step (`eval_every`)."""
     eval_every: int = 0
-    """Steps between evaluations on the validation split; 0 for none."""
+    """Steps between evaluations on the split `eval_split`; 0 for none."""
+    eval_split: str = "val"
+    """Split of those evaluations; it may hold no task that is trained on."""
     eval_tasks: int = 32
     """Tasks of each of those evaluations."""
     asynchronous: bool = False
@@ -54,11 +59,13 @@ class RunConfig:
     """Parts of a batch that play side by side: one generates while another decodes crops."""
     resume: bool = False
     """Continue from the last checkpoint in the run's folder."""
+    allow_changes: bool = False
+    """resume: go on although settings that decide what is learned differ from the run's own."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         at_least(self, 0, "seed", "checkpoint_every", "eval_every", "staleness")
-        at_least(self, 1, "steps", "threads", "eval_tasks", "lanes")
+        at_least(self, 1, "steps", "threads", "eval_tasks", "lanes", "keep_checkpoints")
         if not self.name or Path(self.name).name != self.name:
             raise ValueError(f"RunConfig.name = {self.name!r}: a plain folder name is needed")
 

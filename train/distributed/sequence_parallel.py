@@ -1,7 +1,8 @@
 """Multi-modal sequence parallelism: several processes share the packed sequence of a group.
 
 As LongVILA-R1's MR-SP (arXiv 2507.07966), in two stages. The frames are split evenly over the
-processes' vision towers and the features are gathered; then the packed sequence is cut into equal
+processes' vision towers (a temporal patch of a video goes whole to one of them) and the features
+are gathered; then the packed sequence is cut into equal
 slices and each process computes its own. In between lies attention, which sees the whole sequence:
 an all-to-all trades tokens for heads, so that each process attends with some of the heads by any of
 the ways of `train/learner/attention.py`, and a second one trades back (as in DeepSpeed-Ulysses,

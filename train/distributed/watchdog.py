@@ -2,11 +2,11 @@
 
 Around a run on several processes. Each publishes a sign of life and how far it is through
 torchrun's store; a thread reads those of the others. When a process dies, is stuck, or torchrun
-ends the job, the lowest process that is left names it, says where the last checkpoint is, and all
-of them leave without a traceback of their own. An error of a process's own is raised there as
-always, and the others repeat its first line.
+ends the job, the first process that knows names it, says where the last checkpoint is, and all of
+them leave without a traceback of their own; who leaves says so in the store, and is not taken for
+dead. An error of a process's own is raised there as always, and one other repeats its first line.
 
-Command: `pytest tests/learner/test_faults.py`.
+Command: `pytest tests/learner/test_faults.py tests/distributed/test_killed_rank.py`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Watchdog:
     ) -> None:
         self.processes, self.advice, self.beat = processes, advice, beat
         self.progress = processes.progress
-        self._failed = ""
+        self._failed = self._left = ""
         self._over = threading.Event()
         self._saying = threading.Lock()
         self._beats = 0
@@ -101,6 +101,7 @@ class Watchdog:
             "stage": self.progress.stage,
             "order": self.progress.order,
             "failed": self._failed,
+            "left": self._left,
         }
         self._store.set(f"{self._prefix}/{self.processes.world.rank}", json.dumps(state))
 
@@ -155,21 +156,29 @@ class Watchdog:
         return [rank for rank, order in late.items() if order == min(late.values())]
 
     def _missing(self, patience: float) -> list[tuple[int, str]]:
-        """Processes that are to blame and what is wrong with each; watches their signs of life."""
+        """Processes that are to blame and what is wrong with each; watches their signs of life.
+
+        It gives its own signs meanwhile, as the others may be watching, too. Who has left already
+        knows whom to blame.
+        """
         try:
             before = self._states()
             until = time.monotonic() + patience
             states = before
             while time.monotonic() < until:
                 time.sleep(self.beat)
+                self._publish()
                 states = self._states()
-                if any(state["failed"] for state in states.values()):
+                if any(state["failed"] or state["left"] for state in states.values()):
                     break
         except (dist.DistError, RuntimeError):
             return [(0, "the store is gone, and its process with it")]
         failed = [(r, f"failed: {s['failed']}") for r, s in states.items() if s["failed"]]
         if failed:
             return failed
+        told = [state["left"] for state in states.values() if state["left"]]
+        if told:
+            return [(rank, what) for rank, what in json.loads(told[0])]
         where = {r: f"step {s['step']}, {s['stage']}" for r, s in states.items()}
         dead = [
             (r, f"gives no sign of life; last seen in {where[r]}")
@@ -186,16 +195,47 @@ class Watchdog:
         ]
 
     def _leave(self, missing: list[tuple[int, str]]) -> None:
-        """Say who is missing, if no lower process is left to say it, and end this process."""
+        """Say who is missing, if no other process has said it, and end this process."""
         with self._saying:
-            gone = {rank for rank, _ in missing}
-            rank, size = self.processes.world.rank, self.processes.world.size
-            if all(lower in gone for lower in range(rank)):
+            size = self.processes.world.size
+            if self._first(missing):
                 blame = "; ".join(f"process {r} of {size} {what}" for r, what in missing)
                 said = f"paravt: stopped: {blame or 'SIGTERM'}"
                 print(f"{said}. {self.advice()}".rstrip(), file=sys.stderr, flush=True)
             sys.stdout.flush()
+            if self.processes.world.rank == 0:
+                self._linger()
             os._exit(EXIT)
+
+    def _first(self, missing: list[tuple[int, str]]) -> bool:
+        """Whether this process is the first to leave, and so the one that says why.
+
+        Without a store, the lowest of those that are left.
+        """
+        try:
+            self._left = json.dumps(missing)
+            self._publish()
+            return int(self._store.add(f"{self._prefix}/said", 1)) == 1
+        except (dist.DistError, RuntimeError):
+            gone = {rank for rank, _ in missing}
+            return all(lower in gone for lower in range(self.processes.world.rank))
+
+    def _linger(self) -> None:
+        """Process 0 may host the store: it gives the others time to read why it leaves."""
+        until = time.monotonic() + 8 * self.beat
+        silent: set[int] = set()
+        before: dict[int, int] = {}
+        while time.monotonic() < until:
+            try:
+                states = self._states()
+            except (dist.DistError, RuntimeError):
+                return
+            silent = {rank for rank, state in states.items() if before.get(rank) == state["beat"]}
+            if all(state["left"] or state["failed"] for rank, state in states.items()
+                   if rank not in silent):  # fmt: skip
+                return
+            before = {rank: state["beat"] for rank, state in states.items()}
+            time.sleep(2 * self.beat)
 
 
 def _is_lost_contact(error: BaseException) -> bool:

@@ -22,6 +22,7 @@ from paravt_env.common.infos import plain
 from paravt_env.task import TaskSet
 from paravt_env.vector import LongVideoVectorEnv
 from train.config.evaluation import EvalConfig, Shard
+from train.evaluation.outage import Outage
 from train.evaluation.row import EvalRow, RowKey, key_of, make_row
 from train.evaluation.scores import EvalReport
 from train.rollout.play import Rollout, play
@@ -104,6 +105,8 @@ def evaluate(
         rows: Where the rows are kept; samples that are there are not played again.
 
     Raises:
+        AgentError: `settings.stop_after_errors` rows in a row got no reply from a server; those
+            before them are kept.
         RuntimeError: A sample was lost or counted twice: a bug of ours.
     """
     began = time.monotonic()
@@ -111,6 +114,7 @@ def evaluate(
     kept: Rows = MemoryRows() if rows is None else rows
     best = majority_answers(tasks)
     tally = _Tally(kept, len(starts), progress)
+    checked = Outage(kept.add, settings.stop_after_errors)
     todo = [start for start in starts if key_of(start) not in kept.done]
     for first in range(0, len(todo), env.num_envs):
         batch = todo[first : first + env.num_envs]
@@ -120,10 +124,11 @@ def evaluate(
             if rollout.task_id != start.task_id:
                 raise RuntimeError(f"asked for {start.task_id!r}, played {rollout.task_id!r}")
             row = make_row(rollout, tasks.by_id(rollout.task_id), best, start)
-            kept.add(key_of(start), row)
+            checked.add(key_of(start), row)
             tally.add(row)
 
         play(env, agent, batch, finished=keep)
+    checked.flush()
     missing = {key_of(start) for start in starts} ^ kept.done
     found = sorted(kept.load(), key=lambda row: (row.frame_budget, row.task_id))
     if missing or len(found) != len(starts):

@@ -26,6 +26,11 @@ from train.rollout.starts import Start
 
 FILE_DOOR = re.compile(r"[^:]+\.py:\w+")
 """A name that leads to a Python file of the user's own."""
+_ASKING = (
+    *("key_variable", "concurrency", "timeout", "retries", "backoff"),
+    *("prompt_price", "completion_price"),
+)
+"""How a chat server is asked, and what that costs."""
 FREE = {
     "env": (
         "video_workers",
@@ -33,6 +38,7 @@ FREE = {
         "disk_cache_bytes",
         "crop_timeout",
         "reset_timeout",
+        *(f"reward.judge.{name}" for name in ("url", "log", *_ASKING)),
         "on_video_error",  # an evaluation asks for its tasks by id
     ),
     "agent": (
@@ -41,10 +47,10 @@ FREE = {
         *("vllm.tensor_parallel", "vllm.eager", "vllm.sleep", "vllm.sync", "vllm.learner_address"),
         *("vllm.sync_deadline", "vllm.timeout", "vllm.start_timeout"),
     ),
-    "chat": ("concurrency", "timeout", "retries", "backoff", "prompt_price", "completion_price"),
+    "chat": ("base_url", *_ASKING),
     "evaluation": (
         *("num_envs", "shard", "resume", "retry_errors", "resamples", "confidence"),
-        *("blind", "suite", "suite_root"),
+        *("blind", "suite", "suite_root", "stop_after_errors"),
     ),
 }
 """Settings that may differ between the sessions and the shards of one evaluation: where and how it

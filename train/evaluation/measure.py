@@ -14,7 +14,9 @@ from pathlib import Path
 from agents.base import Agent, AgentError, ClosableAgent
 from paravt_env.common.files import write_whole
 from paravt_env.task import TaskSet
+from paravt_env.tasksets.base import left_out, say_left_out
 from paravt_env.vector import LongVideoVectorEnv
+from train.common.console import printable
 from train.common.errors import ConfigError
 from train.config.env import EnvConfig
 from train.config.evaluation import EvalConfig, Shard
@@ -93,6 +95,7 @@ def _measure(
         raise ConfigError(str(error)) from error
     try:
         tasks = env.simulation.tasks
+        missing = left_out(tasks)
         whole = plan(tasks.ids, replace(settings, shard=""))
         agent = agent_for.identity() if isinstance(agent_for, AgentSource) else {}
         header = {
@@ -100,7 +103,10 @@ def _measure(
             "settings": asdict(settings),
             "shard": settings.shard or "1/1",
             "planned": len(plan(tasks.ids, settings)),
+            "left_out": missing,
         }
+        if missing:
+            print(printable(f"  {tasks.name}: {say_left_out(missing)}"))
         where = rows_path(path, Shard.parse(settings.shard))
         rows = RowFile(where, header, settings.resume, settings.retry_errors)
         try:
@@ -108,7 +114,8 @@ def _measure(
                 print(f"  {len(rows.done)} of {header['planned']} samples are in {where}")
             report = _played(agent_for(env), env, tasks, settings, progress, rows)
             rows.note_seconds(report.seconds)
-            return replace(report, seconds=round(rows.seconds(), 3))
+            seconds = round(rows.seconds(), 3)
+            return replace(report, seconds=seconds, left_out=tuple(missing))
         finally:
             rows.close()
     finally:

@@ -160,8 +160,9 @@ def make_row(rollout: Rollout, task: Task, best: Mapping[str, str], start: Start
     iou = None
     if task.kind == "grounding":
         gold = parse_span(task.answer)
-        assert gold is not None  # or nothing could have scored the task
-        iou = 0.0 if failed else temporal_iou(parse_span(rollout.answer), gold)
+        iou = 0.0
+        if not failed and gold is not None:
+            iou = temporal_iou(parse_span(rollout.answer), gold)
     budget = rollout.frame_budget if start.frame_budget is None else start.frame_budget
     kept = replace(
         rollout,
@@ -180,10 +181,17 @@ def make_row(rollout: Rollout, task: Task, best: Mapping[str, str], start: Start
         question=task.prompt,
         gold=task.answer,
         evidence=task.evidence,
-        majority=score_answer(task, best[task.family]),
+        majority=_majority(task, best[task.family]),
         duration_group=duration_group(task, rollout.duration),
         span_iou=iou,
     )
+
+
+def _majority(task: Task, answer: str) -> float:
+    """What the most frequent answer scores; 0 for a task whose gold answer is none."""
+    if task.kind == "grounding" and parse_span(task.answer) is None:
+        return 0.0
+    return score_answer(task, answer)
 
 
 def _shortened(turn: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ any other line that cannot be read is an error. `train.evaluation.shards` joins 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from paravt_env.common.infos import plain
 from train.common.errors import ConfigError
+from train.common.lock import take
 from train.config.evaluation import Shard
 from train.evaluation.identity import changed
 from train.evaluation.row import EvalRow, RowKey
@@ -52,11 +52,8 @@ class RowFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._file)
-            raise ConfigError(f"another process is evaluating into {path}") from None
-        try:
+            if not take(self._file, path):
+                raise ConfigError(f"another process is evaluating into {path}")
             if not resume:
                 os.ftruncate(self._file, 0)
             self._done = self._continue(header, retry_errors)

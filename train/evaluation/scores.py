@@ -31,12 +31,15 @@ class EvalReport:
 
     Attributes:
         blind_errors: Rows of the blind baseline that were not scored, by the kind of error.
+        left_out: Rows of the set's files that are no tasks and so in no mean (`strict: false`), a
+            line each.
     """
 
     rows: tuple[EvalRow, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     blind_errors: Mapping[str, int] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
 
     def accuracy(self, rows: Sequence[EvalRow] | None = None) -> Interval:
         """Mean score with its bootstrap interval."""
@@ -76,6 +79,7 @@ class EvalReport:
             "grounding": {name: asdict(item) for name, item in self.grounding().items()},
             "errors": dict(self.errors),
             "blind_errors": dict(self.blind_errors),
+            "left_out": len(self.left_out),
         }
 
     def macro(self, breakdown: str = "category") -> Interval:
@@ -144,7 +148,8 @@ class EvalReport:
             content = json.loads(path.read_text(encoding="utf-8"))
             rows = tuple(EvalRow.from_json(row) for row in content["rows"])
             blind_errors = content.get("blind_errors", {})
-            return cls(rows, content["settings"], content["seconds"], blind_errors)
+            left_out = tuple(content.get("left_out", ()))
+            return cls(rows, content["settings"], content["seconds"], blind_errors, left_out)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"{path} is no report of an evaluation ({type(error).__name__}: {error}): make it "

@@ -76,4 +76,5 @@ def _join(parts: list[Path]) -> EvalReport:
     if missing:
         raise ConfigError(f"{parts[0].parent} lacks the shards {', '.join(missing)}")
     rows.sort(key=lambda row: (row.frame_budget, row.task_id))
-    return EvalReport(tuple(rows), first["settings"], round(seconds, 3))
+    left_out = tuple(first.get("left_out", ()))
+    return EvalReport(tuple(rows), first["settings"], round(seconds, 3), left_out=left_out)

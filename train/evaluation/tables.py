@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from paravt_env.tasksets.base import say_left_out
 from train.evaluation.bootstrap import Interval
 from train.evaluation.compare import Comparison
 from train.evaluation.scores import EvalReport
@@ -82,6 +83,8 @@ def table(report: EvalReport) -> str:
         if summary[errors]:
             named = ", ".join(f"{count} {kind}" for kind, count in summary[errors].items())
             lines.append(f"errors{where}, counted as wrong: {named}")
+    if report.left_out:
+        lines.append(say_left_out(report.left_out))
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from agents.base import image_size
 from agents.model.vlm import VisionLanguageModel
 from train.distributed.processes import Group
 from train.distributed.sequence_parallel import gather_alike, gather_to_use
@@ -83,7 +84,7 @@ class TokenLogprobs(torch.nn.Module):
         """
         vlm, group = self.vlm, self.sequence
         device = vlm.device
-        own = packed.slice(group.rank, group.size, vlm.image_pad_id)
+        own = packed.slice(group.rank, group.size, vlm.visual_ids)
         runs = bool(packed.images) if vision is None else vision
         features = self._features(packed, meter or Meter()) if runs else None
         here = features
@@ -103,7 +104,7 @@ class TokenLogprobs(torch.nn.Module):
         logprobs_T, entropy_T = self._scores(hidden_T, target_T)
         if group.size == 1:
             return logprobs_T, entropy_T
-        parts = [packed.slice(r, group.size, vlm.image_pad_id).trained for r in range(group.size)]
+        parts = [packed.slice(r, group.size, vlm.visual_ids).trained for r in range(group.size)]
         counts = [len(part) for part in parts]
         order = torch.from_numpy(np.argsort(np.concatenate(parts))).to(device)
         both = torch.stack([logprobs_T, entropy_T], dim=1)
@@ -119,7 +120,7 @@ class TokenLogprobs(torch.nn.Module):
             encode = self.encode or vlm.encode_images
             rows = torch.cat(encode(own or [np.zeros((unit, unit, 3), dtype=np.uint8)]))
         meter.totals["frames_encoded"] += len(own)
-        tokens = np.array([vlm.image_token_count(*i.shape[:2]) for i in images], dtype=np.int64)
+        tokens = np.array([vlm.image_token_count(*image_size(i)) for i in images], dtype=np.int64)
         counts = [int(tokens[group.split(len(images), r)].sum()) for r in range(group.size)]
         rows = gather_to_use(rows if own else rows[:0], counts, group)
         if packed.image_order == tuple(range(len(images))):

@@ -30,7 +30,6 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
-from agents.model.vlm import VisionLanguageModel
 from train.common.errors import ConfigError
 from train.distributed.processes import Processes
 from train.learner import lora
@@ -179,7 +178,7 @@ class ShardedWeights(Weights):
             twin = copy.deepcopy(logprobs.model)
             if self.beside:
                 twin = twin.float()
-            vlm = VisionLanguageModel(twin, logprobs.vlm.tokenizer, logprobs.vlm.image_processor)
+            vlm = logprobs.vlm.around(twin)
             logprobs = TokenLogprobs(
                 vlm,
                 logprobs.temperature,

@@ -5,10 +5,12 @@ A checkpoint is a folder `checkpoints/step-000010` of a run:
     model/                 the policy in its standard format; `paravt eval` and others load it
     optimizer.safetensors  optimizer moments, generators' states, fp32 weights where there are some
     state.json             step, optimizer settings, schedule, generators and task order
+    checksums.json         of all other files, checked before a run goes on from them
 
 No file is a pickle. A checkpoint is written into a hidden neighbour, flushed to disk and renamed,
-and renamed before it is deleted: a folder with that name is whole. The newest few are kept. It
-holds nothing that depends on the number of processes but the generators of each.
+and renamed before it is deleted: a folder with that name is whole, or the disk has lost something.
+The newest few are kept, and the best. It holds nothing that depends on the number of processes but
+the generators of each.
 
 Command: `pytest tests/loop/test_checkpoint.py`.
 """
@@ -16,17 +18,20 @@ Command: `pytest tests/loop/test_checkpoint.py`.
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from paravt_env.common.files import flush, flush_path
 from train.common.errors import ConfigError
 from train.learner.weights import like, whole
+from train.loop import checksums
 
 FOLDER = "checkpoints"
 MODEL, TENSORS, STATE = "model", "optimizer.safetensors", "state.json"
@@ -42,6 +47,7 @@ def save(
     tensors: Mapping[str, torch.Tensor],
     state: Mapping[str, Any],
     keep: int = 2,
+    spare: Collection[int] = (),
 ) -> Path:
     """Write the checkpoint of `step` (steps finished) and drop all but the newest `keep`.
 
@@ -52,12 +58,14 @@ def save(
         tensors: Named tensors.
         state: Data that JSON can hold.
         keep: Checkpoints that stay, at least 1.
+        spare: Steps whose checkpoints stay as well.
 
     Returns:
         The finished folder.
 
     Raises:
-        OSError: It could not be written (a full disk); earlier checkpoints are as they were.
+        OSError: It could not be written (a full disk); earlier checkpoints are as they were, and
+            the message says how to go on.
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, not {keep}")
@@ -75,6 +83,7 @@ def save(
         (draft / STATE).write_text(
             json.dumps(dict(state), indent=1, allow_nan=False), encoding="utf-8"
         )
+        checksums.write(draft)
         flush(draft)
         replaced = _retire(final) if final.exists() else None
         try:
@@ -84,11 +93,19 @@ def save(
                 replaced.rename(final)
             raise
         flush_path(parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise OSError(
+            error.errno if isinstance(error, OSError) else None,
+            f"cannot write the checkpoint {final}: {getattr(error, 'strerror', None) or error}. "
+            "Earlier ones are as they were: free some space, then go on with --run.resume=true",
+        ) from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     for old in _finished(Path(run))[:-keep]:
-        _retire(old)
+        if step_of(old) not in spare:
+            _retire(old)
     _clean(parent)
     return final
 
@@ -102,6 +119,54 @@ def latest(run: str | Path) -> Path | None:
     """The newest finished checkpoint of a run, None where there is none."""
     found = _finished(Path(run))
     return found[-1] if found else None
+
+
+def check_newest(run: str | Path) -> None:
+    """Refuse to go on from a checkpoint that is broken, and say how to take the last whole one.
+
+    Raises:
+        ConfigError: A file of the newest one is missing, or is not what was written.
+    """
+    run = Path(run)
+    broken: list[Path] = []
+    said = ""
+    for folder in reversed(_named(run)):
+        wrong = problems(folder)
+        if not wrong:
+            break
+        broken.append(folder)
+        said = said or f"{folder} is broken: {'; '.join(wrong[:4])}"
+    else:
+        if broken:
+            raise ConfigError(f"{said}; no other one is whole: start anew with another --run.name")
+        return
+    if broken:
+        aside = run / "broken"
+        listed = " ".join(map(str, broken))
+        raise ConfigError(
+            f"{said}. The last whole one is {folder}: to go on from it, `mkdir -p {aside} && mv "
+            f"{listed} {aside}`, then the same command again"
+        )
+
+
+def problems(folder: Path) -> list[str]:
+    """What is wrong with a checkpoint: parts that are missing, files that are not as written."""
+    wrong = [f"{name} is missing" for name in _missing(folder)] or checksums.problems(folder)
+    if not wrong:
+        try:
+            json.loads((folder / STATE).read_text(encoding="utf-8"))
+        except ValueError:
+            wrong = [f"{STATE} is not JSON"]
+    return wrong
+
+
+def best_of(folder: Path) -> tuple[Path, float] | None:
+    """The best policy by validation that a checkpoint knows of, if it is kept, and its score."""
+    best = json.loads((folder / STATE).read_text(encoding="utf-8")).get("best")
+    if best is None:
+        return None
+    model = folder_of(folder.parents[1], best[0]) / MODEL
+    return (model, best[1]) if model.is_dir() else None
 
 
 def step_of(folder: Path) -> int:
@@ -184,11 +249,14 @@ def optimizer_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     return json.loads(json.dumps(optimizer.state_dict()["param_groups"]))
 
 
+def _named(run: Path) -> list[Path]:
+    """What is named as a checkpoint, by step."""
+    found = (run / FOLDER).glob(f"{_PREFIX}*")
+    return sorted((p for p in found if re.fullmatch(rf"{_PREFIX}\d+", p.name)), key=step_of)
+
+
 def _finished(run: Path) -> list[Path]:
-    return sorted(
-        (p for p in (run / FOLDER).glob(f"{_PREFIX}*") if not _missing(p)),
-        key=step_of,
-    )
+    return [folder for folder in _named(run) if not _missing(folder)]
 
 
 def _missing(folder: Path) -> list[str]:

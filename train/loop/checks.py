@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from agents.vllm.arguments import check_card
@@ -18,6 +19,7 @@ from train.config.checks import check_trained_dtype
 from train.config.run import TrainConfig
 from train.distributed.processes import Processes
 from train.loop import checkpoint
+from train.loop.kept import refuse_changes
 
 AGENTS = "agents.json"
 """In the run's folder: the torchrun agents of the job that was last let into it."""
@@ -88,6 +90,24 @@ def check(
         raise ConfigError(
             "diagnostics.groups compares gradients, which needs a run of one process: set it to 0"
         )
+
+
+def check_saved(config: TrainConfig, processes: Processes) -> None:
+    """Refuse to go on from a broken checkpoint, or with settings that changed and were not meant.
+
+    Raises:
+        ConfigError: What is broken, or changed, and what to do.
+    """
+    refused = ""
+    if processes.leads:
+        try:
+            refuse_changes(config.run.path, config)
+            checkpoint.check_newest(config.run.path)
+        except ConfigError as error:
+            refused = str(error)
+    everyone = replace(processes.world, handle=processes.patient)  # it may read 100 GB meanwhile
+    if refused := processes.broadcast(refused, processes.leader, everyone):
+        raise ConfigError(refused)
 
 
 def groups_of(config: TrainConfig, processes: Processes) -> int:

@@ -22,18 +22,20 @@ from agents.config import AgentConfig, Limits
 from agents.model.agent import agent_factory
 from agents.model.vlm import VisionLanguageModel
 from paravt_env.common.files import write_whole
+from paravt_env.tasksets.base import left_out, say_left_out
 from paravt_env.vector import LongVideoVectorEnv
 from train.common.errors import ConfigError
-from train.config import recipe
 from train.config.learner import LearnerConfig
 from train.config.run import TrainConfig
+from train.distributed.exclusive import exclusive
 from train.distributed.processes import Processes, join, leave, torchrun_agent
 from train.distributed.watchdog import Watchdog
 from train.learner import lora
 from train.learner.guard import MARK, why_stopped
 from train.learner.learner import Learner
 from train.loop import checkpoint
-from train.loop.checks import AGENTS, check, groups_of, last_saved, restarted
+from train.loop.checks import AGENTS, check, check_saved, groups_of, last_saved, restarted
+from train.loop.kept import save_settings
 from train.loop.metrics import MetricsLogger
 from train.loop.observers import Observer, Validation
 from train.loop.state import RunState
@@ -47,9 +49,6 @@ from train.workers.lanes import divide
 from train.workers.pipeline import Pipeline
 from train.workers.rollout_workers import RolloutWorkers, make_workers
 from train.workers.source import InTurn, Source
-
-VALIDATION = "val"
-"""Split that is evaluated during training; every task set calls it so."""
 
 
 def train(config: TrainConfig, observers: Sequence[Observer] = ()) -> Path:
@@ -83,12 +82,17 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
             "diagnostics.every: nobody measures the terms; `paravt train` does, and a script hands "
             "train(config, observers=train.lab.diagnose.observer.observers_of(config))"
         )
-    saved, resume = _admitted(config, processes)
-    learner = _learner(config, processes, saved)
     with ExitStack() as resources:
+        saved, resume = _admitted(config, processes, resources)
+        if config.run.eval_every:
+            check_validation(config)
+        learner = _learner(config, processes, saved)
         workers = _workers(config, processes, learner.vlm, resources)
         if config.run.eval_every:
             observers = (validation(config, learner.vlm, resources), *observers)
+        missing = say_left_out(left_out(workers.lanes[0].env.simulation.tasks))
+        if missing and processes.leads:
+            print(f"paravt: {missing}", flush=True)
         pool = _pool(config, processes, workers, saved, resume)
         collector = Collector(
             workers,
@@ -98,7 +102,8 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
             processes,
             meeting=not (config.run.asynchronous and processes.world.size > 1),
         )
-        state = RunState(config.run.path, config.run.seed, learner, collector, pool)
+        keep = config.run.keep_checkpoints
+        state = RunState(config.run.path, config.run.seed, learner, collector, pool, keep)
         version = 0
         if saved is not None:
             version = state.restore(saved)
@@ -119,8 +124,13 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
         return trainer.run()
 
 
-def _admitted(config: TrainConfig, processes: Processes) -> tuple[Path | None, bool]:
-    """The checkpoint to go on from, if any, and whether the run goes on; else it is refused."""
+def _admitted(
+    config: TrainConfig, processes: Processes, resources: ExitStack
+) -> tuple[Path | None, bool]:
+    """The checkpoint to go on from, if any, and whether the run goes on; else it is refused.
+
+    From here on the folder is locked for this run.
+    """
     folder = config.run.path
     saved = last_saved(folder, processes)
     agents = sorted(filter(None, set(processes.gather(torchrun_agent()))))
@@ -130,10 +140,15 @@ def _admitted(config: TrainConfig, processes: Processes) -> tuple[Path | None, b
         raise ConfigError(f"{stopped}; then go on with --run.resume=true")
     resume = config.run.resume or again
     check(config, processes, saved, resume)
+    resources.enter_context(exclusive(folder, processes))
+    if last_saved(folder, processes) != saved:
+        raise ConfigError(f"another process has just trained into {folder}: start again")
+    if saved is not None:
+        check_saved(config, processes)
     processes.barrier()
     if processes.leads:
         (folder / MARK).unlink(missing_ok=True)
-        recipe.save(config, folder)
+        save_settings(folder, config, None if saved is None else checkpoint.step_of(saved))
         if agents:
             write_whole(folder / AGENTS, json.dumps(agents))
     return saved, resume
@@ -207,11 +222,44 @@ def make_env(
         raise ConfigError(str(error)) from error
 
 
+def check_validation(config: TrainConfig) -> None:
+    """Refuse to validate on a split that is not there, or that holds tasks that are trained on.
+
+    Raises:
+        ConfigError: What is wrong, and what to do.
+    """
+    split = config.run.eval_split
+    remedy = (
+        "name a split of tasks that are not trained on in run.eval_split, or set run.eval_every=0"
+    )
+    try:
+        trained = config.env.load_tasks()
+        held = replace(config.env, split=split).load_tasks()
+    except ValueError as error:
+        said = f"run.eval_every validates on the split {split!r}: {error}; {remedy}"
+        raise ConfigError(said) from error
+    asked, validated = (
+        [(one.video, one.prompt) for one in map(tasks.__getitem__, range(len(tasks)))]
+        for tasks in (trained, held)
+    )
+    both = sum(map(set(asked).__contains__, validated))
+    if both:
+        raise ConfigError(
+            f"run.eval_every validates on the split {split!r}, and {both} of its {len(held)} tasks "
+            f"are trained on (lines of a manifest that name no split are in all of them): {remedy}"
+        )
+
+
 def validation(config: TrainConfig, vlm: VisionLanguageModel, resources: ExitStack) -> Validation:
     """Measures the learner's weights on the validation split."""
-    settings = replace(config.evaluation, split=VALIDATION, tasks=config.run.eval_tasks)
+    settings = replace(
+        config.evaluation,
+        split=config.run.eval_split,
+        tasks=config.run.eval_tasks,
+        stop_after_errors=0,
+    )
     rows = min(settings.num_envs, config.run.eval_tasks)
-    env = make_env(config, rows, VALIDATION, settings.frame_budgets)
+    env = make_env(config, rows, config.run.eval_split, settings.frame_budgets)
     resources.callback(env.close)
     playing: AgentConfig = replace(config.agent, temperature=settings.temperature)
     limits = Limits.of(env.simulation.settings)

@@ -14,15 +14,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
-from uuid import uuid4
 
 import numpy as np
 
 from paravt_env.common.files import write_whole
 from train.common.console import Live, Plain
-from train.common.errors import ConfigError
 from train.common.metrics_file import FILE, read_metrics
 from train.distributed.processes import Processes
+from train.loop.tracking import Tracker, start_wandb
 from train.rollout.play import Rollout
 
 ACTED = 1e-9
@@ -181,9 +180,10 @@ class MetricsLogger:
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._wandb = start_wandb(wandb, self.folder, config or {})
+        run = start_wandb(wandb, self.folder, config or {})
+        self._tracker = None if run is None else Tracker(run, self.folder)
         self._keep(first_step)
-        self._file = (self.folder / FILE).open("a", encoding="utf-8")
+        self._file = (self.folder / FILE).open("ab", buffering=0)
         stream = console or sys.stdout
         self._console = Live(total_steps) if stream.isatty() else Plain(total_steps, stream)
         self._console.start(first_step)
@@ -197,59 +197,33 @@ class MetricsLogger:
         finite = {
             name: float(value) if math.isfinite(value) else None for name, value in metrics.items()
         }
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        if self._wandb is not None:
-            self._wandb.log({name: float(value) for name, value in metrics.items()}, step=step)
+        self._append(json.dumps({"step": step, **finite}) + "\n")
+        if self._tracker is not None:
+            self._tracker.log(step, metrics)
         self._console.show(step, metrics)
+
+    def _append(self, line: str) -> None:
+        data = line.encode()
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"cannot write {self.folder / FILE}: {error.strerror}; free some space, then go on "
+                "from the last checkpoint with --run.resume=true",
+            ) from error
 
     def close(self) -> None:
         """End the display and the W&B run."""
         self._console.stop()
+        if self._tracker is not None:
+            self._tracker.close()
         self._file.close()
-        if self._wandb is not None:
-            self._wandb.finish()
 
     def __enter__(self) -> MetricsLogger:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
-    """A W&B run, or None where it is `disabled`. Never asks for a key.
-
-    `auto` is online where the environment has `WANDB_API_KEY` and offline elsewhere; offline runs
-    stay in the run's folder until `wandb sync` is called. A resumed run keeps its id.
-
-    Raises:
-        ConfigError: wandb is not installed, or `online` without a key.
-    """
-    if mode == "disabled":
-        return None
-    key = bool(os.environ.get("WANDB_API_KEY"))
-    if mode == "online" and not key:
-        raise ConfigError("run.wandb=online needs WANDB_API_KEY; offline and disabled need none")
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")  # it mistakes our `agents`
-    try:
-        import wandb
-    except ImportError as error:
-        raise ConfigError(
-            f"run.wandb={mode} needs wandb: pip install 'paravt[train]', or --run.wandb=disabled"
-        ) from error
-    identity = folder / "wandb-id.txt"
-    if not identity.is_file():
-        write_whole(identity, uuid4().hex[:8])
-    return wandb.init(
-        project="paravt",
-        name=folder.name,
-        id=identity.read_text(encoding="utf-8").strip(),
-        resume="allow",
-        dir=str(folder),
-        config=dict(config),
-        mode="online" if key and mode != "offline" else "offline",
-        settings=wandb.Settings(silent=True, console="off", disable_git=True),
-    )

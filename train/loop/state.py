@@ -24,6 +24,9 @@ from train.rollout.selection import Selected
 from train.workers.collector import Collector
 from train.workers.source import Source
 
+SCORE = "validation/accuracy"
+"""The metric by which the best checkpoint is chosen."""
+
 
 class RunState:
     """Marks where a run is, and writes and reads it with the weights.
@@ -34,15 +37,33 @@ class RunState:
         learner: Weights, optimizer, schedule, order of the mini-batches.
         collector: Starts and sampling.
         pool: The tasks that are trained on.
+        keep: Newest checkpoints that stay.
+
+    Attributes:
+        best: Step and score of the best validation so far, None before the first.
     """
 
     def __init__(
-        self, folder: Path, seed: int, learner: Learner, collector: Collector, pool: Pool
+        self,
+        folder: Path,
+        seed: int,
+        learner: Learner,
+        collector: Collector,
+        pool: Pool,
+        keep: int = 2,
     ) -> None:
-        self.folder, self.seed, self.pool = folder, seed, pool
+        self.folder, self.seed, self.pool, self.keep = folder, seed, pool, keep
+        self.best: tuple[int, float] | None = None
         self.learner, self.collector = learner, collector
         self.processes = learner.processes
         self._marked: dict[str, Any] = {}
+
+    def judge(self, version: int, metrics: Mapping[str, float]) -> None:
+        """Take note of a validation of the weights; all processes call it."""
+        if SCORE in metrics:
+            score = self.processes.broadcast(metrics[SCORE], self.processes.leader)
+            if self.best is None or score > self.best[1]:
+                self.best = version, score
 
     def begin(self) -> None:
         """Forget the features that a frozen tower made in older steps.
@@ -89,9 +110,12 @@ class RunState:
                 "parameters": list(self.learner.weights.parameters),
                 "optimizer": checkpoint.optimizer_groups(self.learner.optimizer),
                 "scheduler": self.learner.scheduler.state_dict(),
+                **({"best": list(self.best)} if self.best else {}),
                 **states,
             }
-            folder = checkpoint.save(self.folder, version, self.learner.vlm.save, tensors, state)
+            spare = (self.best[0],) if self.best else ()
+            write = self.learner.vlm.save
+            folder = checkpoint.save(self.folder, version, write, tensors, state, self.keep, spare)
         self.processes.barrier(patient=True)
         return folder
 
@@ -118,6 +142,7 @@ class RunState:
         if "parameters" in state:  # older checkpoints do not name them
             self.learner.weights.check(state["parameters"])
         version: int = state["step"]
+        self.best = tuple(state["best"]) if "best" in state else None
         self.collector.follow(state)
         self.learner.rng.bit_generator.state = state["minibatches"]
         self._restore_generators(tensors, version)

@@ -1,8 +1,8 @@
 """The training loop: collect, credit, update, log; save, stop, go on.
 
 `Trainer.step` is PARA-GRPO from top to bottom. A run that was stopped and resumed gives the same
-numbers as one that was not, but for what `train/loop/state.py` names. Ctrl-C saves and says how to
-go on.
+numbers as one that was not, but for what `train/loop/state.py` names. Ctrl-C and SIGTERM save and
+say how to go on.
 
 Several processes (`train/distributed/processes.py`) run this loop together. Each plays its part of
 the groups and then knows all of them, so all select, credit and divide the same batch; the leader
@@ -72,7 +72,7 @@ class Trainer:
         self.state, self.observers, self.logger = state, observers, logger
         self.processes = learner.processes
         self.version = version
-        self.interrupt = Interrupt()
+        self.interrupt = Interrupt(terminate=self.processes.world.size == 1)
 
     def step(self) -> None:
         """One update: collect groups, credit every token, update, log.
@@ -107,6 +107,7 @@ class Trainer:
         self.state.mark(self.source)
         self.source.updated(self.version)
         metrics |= merged(one.after_update(view) for one in self.observers)
+        self.state.judge(self.version, metrics)
 
         metrics |= growth(before, self._totals(), self.processes)
         metrics |= selected.metrics | self.state.pool.metrics
@@ -122,7 +123,7 @@ class Trainer:
             The folder of the trained policy.
 
         Raises:
-            SystemExit: Ctrl-C, after the run was saved.
+            SystemExit: Ctrl-C or SIGTERM, after the run was saved.
         """
         if self.version >= self.settings.steps:  # it was saved before, maybe known by its files
             folder = checkpoint.folder_of(self.settings.path, self.version)
@@ -159,11 +160,14 @@ class Trainer:
 
     def _save_where_due(self) -> None:
         every = self.settings.checkpoint_every
-        if every and self.version % every == 0 and self.version < self.settings.steps:
+        due = every and self.version % every == 0
+        best = self.state.best is not None and self.state.best[0] == self.version
+        if (due or best) and self.version < self.settings.steps:
             self.state.save(self.version)
 
     def _stopped(self) -> int:
-        """Save, say how to go on, and give the exit status of Ctrl-C."""
+        """Save, say how to go on, and give the exit status of Ctrl-C or SIGTERM."""
+        self.interrupt.ending()
         run, forced = self.settings.path, self.interrupt.forced
         if forced or self.processes.world.size > 1:
             # Several processes are stopped at different places, and cannot save together.
@@ -177,4 +181,4 @@ class Trainer:
             said += f"\ngo on with: paravt train {run / 'config.yaml'} --run.resume=true"
         if self.processes.leads:
             print(f"\n{said}", flush=True)
-        return 130
+        return self.interrupt.status

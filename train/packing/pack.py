@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from agents.base import image_size
 from train.packing.samples import ImageKeys, Sample, Tree
 
 PADDING = -1
@@ -32,7 +33,8 @@ PADDING = -1
 class Geometry(Protocol):
     """What packing asks of a model (`agents.model.vlm.VisionLanguageModel` has it)."""
 
-    image_pad_id: int
+    visual_ids: tuple[int, ...]
+    """Tokens in whose place features stand: of an image, of a temporal patch of a video."""
 
     def image_grid(self, height: int, width: int) -> Any:
         """Patches of an image."""
@@ -75,7 +77,7 @@ class PackedBatch:
     branches: tuple[tuple[int, ...], ...]
     """Tokens of each branch of each row."""
     images: tuple[np.ndarray, ...]
-    """Distinct images of the batch."""
+    """Distinct images and temporal patches of the batch."""
     image_order: tuple[int, ...]
     """For each image of the rows, in reading order, its index in `images`."""
     source: np.ndarray
@@ -98,14 +100,14 @@ class PackedBatch:
         """Tokens that are not padding."""
         return int((self.segments != PADDING).sum())
 
-    def slice(self, rank: int, size: int, image_pad_id: int) -> Slice:
+    def slice(self, rank: int, size: int, visual_ids: int | Sequence[int]) -> Slice:
         """The columns of process `rank` of `size`; S is a multiple of `size` (`pack`)."""
         rows, columns = self.ids.shape
         width = columns // size
         if width * size != columns:
             raise ValueError(f"{columns} columns cannot be cut into {size} equal slices")
         own = slice(rank * width, (rank + 1) * width)
-        image_BS = self.ids == image_pad_id
+        image_BS = np.isin(self.ids, visual_ids)
         order_BS = image_BS.cumsum().reshape(rows, columns) - 1
         row_T, column_T = np.divmod(self.source, columns)
         trained = np.flatnonzero((column_T >= own.start) & (column_T < own.stop))
@@ -126,13 +128,18 @@ class PackedBatch:
         )
 
 
+def padding_id(geometry: Geometry) -> int:
+    """The smallest id that no feature stands for."""
+    return next(i for i in range(len(geometry.visual_ids) + 1) if i not in geometry.visual_ids)
+
+
 def _images_within(
     ids: np.ndarray, images: Sequence[np.ndarray], geometry: Geometry
 ) -> tuple[np.ndarray, ...]:
     """The leading images whose tokens are all in `ids`."""
-    left, used = int((ids == geometry.image_pad_id).sum()), 0
+    left, used = int(np.isin(ids, geometry.visual_ids).sum()), 0
     while left > 0 and used < len(images):
-        left -= geometry.image_token_count(*images[used].shape[:2])
+        left -= geometry.image_token_count(*image_size(images[used]))
         used += 1
     if left:
         raise ValueError(f"{len(images)} images do not fill the image tokens of the sequence")
@@ -147,7 +154,7 @@ def pack(trees: Sequence[Tree], geometry: Geometry, multiple: int = 1) -> Packed
     """
     longest = max(tree.tokens for tree in trees)
     shape = len(trees), -(-longest // multiple) * multiple
-    ids_BS = np.full(shape, int(geometry.image_pad_id == 0), dtype=np.int64)
+    ids_BS = np.full(shape, padding_id(geometry), dtype=np.int64)
     positions_3BS = np.zeros((3, *shape), dtype=np.int64)
     segments_BS = np.full(shape, PADDING, dtype=np.int32)
     images: list[np.ndarray] = []
@@ -160,7 +167,7 @@ def pack(trees: Sequence[Tree], geometry: Geometry, multiple: int = 1) -> Packed
         row: int, at: int, ids: np.ndarray, own: tuple[np.ndarray, ...], segment: int, position: int
     ) -> int:
         span = slice(at, at + len(ids))
-        grids = [geometry.image_grid(*image.shape[:2]) for image in own]
+        grids = [geometry.image_grid(*image_size(image)) for image in own]
         ids_BS[row, span] = ids
         segments_BS[row, span] = segment
         positions_3BS[:, row, span], following = geometry.rope_positions(ids, grids, position)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.packing.pack import Geometry, PackedBatch
+from train.packing.pack import Geometry, PackedBatch, padding_id
 from train.packing.samples import Tree, micro_batches
 
 
@@ -71,7 +71,7 @@ def idle(geometry: Geometry, multiple: int = 1) -> PackedBatch:
     none = np.zeros(0, dtype=np.float32)
     where = np.zeros(0, dtype=np.int64)
     return PackedBatch(
-        ids=np.full((1, width), int(geometry.image_pad_id == 0), dtype=np.int64),
+        ids=np.full((1, width), padding_id(geometry), dtype=np.int64),
         positions=np.tile(np.arange(width), (3, 1, 1)),
         segments=np.array([[0, *[1] * (width - 1)]], dtype=np.int32),
         prompts=(1,),

@@ -1,7 +1,8 @@
 """The report of a run: one HTML file that needs nothing else, made from what the run left behind.
 
 Last stop of the journey: `before.json`, `after.json`, `metrics.jsonl` and the settings in a run's
-folder become a page with the comparison, the curves, and rollouts with their frames. Whatever a
+folder become a page with the comparison, the curves, and rollouts with their frames; a run that was
+trained and not measured yet has its curves. Whatever a
 model wrote is hostile text: everything is escaped, and the page holds no script. Write it again
 with `paravt report runs/demo`.
 """
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from paravt_env.common.files import write_whole
+from train.common.metrics_file import FILE as METRICS
 from train.common.metrics_file import read_metrics
 from train.evaluation.bootstrap import Interval
 from train.evaluation.row import EvalRow
 from train.evaluation.scores import EvalReport, mean, paired_difference
-from train.report.charts import frames_chart, interval_chart, line_chart
+from train.report.charts import SMOOTHING, frames_chart, interval_chart, line_chart
 from train.report.rollouts import Overview, choose, read_overview, rollout_section
 from train.report.tables import accuracy_table, in_percent, in_points, measures_table
 
@@ -50,27 +52,31 @@ def write_report(
     """Write `report.html` into a run's folder.
 
     Args:
-        folder: Run folder with `after.json` and, as far as they exist, `before.json`,
-            `metrics.jsonl`, and `SETTINGS`.
+        folder: Run folder with `after.json`, `metrics.jsonl` or both and, as far as they exist,
+            `before.json` and `SETTINGS`.
         examples: Rollouts that are shown.
         overview: Reads K overview frames of a video; the default decodes them again.
 
     Raises:
-        FileNotFoundError: The folder holds no evaluation.
+        FileNotFoundError: The folder holds no evaluation and no training.
     """
     folder = Path(folder)
-    if not (folder / "after.json").is_file():
+    steps = read_metrics(folder)
+    if not (folder / "after.json").is_file() and not steps:
         raise FileNotFoundError(
-            f"{folder} holds no after.json: run `paravt eval` or `paravt demo` first"
+            f"{folder} holds no after.json and no steps in {METRICS}: run `paravt train`, "
+            "`paravt eval` or `paravt demo` first"
         )
-    after = EvalReport.load(folder / "after.json")
-    before = EvalReport.load(folder / "before.json") if (folder / "before.json").is_file() else None
+    before, after = (
+        EvalReport.load(folder / name) if (folder / name).is_file() else None
+        for name in ("before.json", "after.json")
+    )
     settings = [folder / name for name in SETTINGS]
     page = render(
         folder.name,
         before,
         after,
-        read_metrics(folder),
+        steps,
         {path.name: path.read_text(encoding="utf-8") for path in settings if path.is_file()},
         overview or read_overview,
         examples,
@@ -79,15 +85,15 @@ def write_report(
 
 
 def write_html(path: Path, page: str) -> Path:
-    """Write a page in one stroke; half a surrogate pair, which a model may write, becomes "?"."""
-    write_whole(path, page.encode("utf-8", "replace"))
+    """Write a page in one stroke."""
+    write_whole(path, page)
     return path
 
 
 def render(
     name: str,
     before: EvalReport | None,
-    after: EvalReport,
+    after: EvalReport | None,
     steps: Sequence[Mapping[str, Any]],
     settings: Mapping[str, str],
     overview: Callable[[str, int], Overview],
@@ -95,18 +101,26 @@ def render(
 ) -> str:
     """The page as text; reads frames through `overview` and nothing else.
 
-    `settings` are texts by the names of their files.
+    `settings` are texts by the names of their files. Without `after` the page is of the training
+    alone.
     """
+    said = trained(steps) if after is None else learned(before, after)
+    measured, rollouts = [], []
+    if after is not None:
+        measured = [
+            _cards(before, after),
+            "<h2>Test split</h2>",
+            accuracy_table(before, after),
+            measures_table(before, after),
+            f'<div class="charts">{_budget_charts(before, after)}</div>',
+        ]
+        chosen = choose(before, after, examples)
+        rollouts = ["<h2>Rollouts</h2>", *(rollout_section(*pair, overview) for pair in chosen)]
     sections = [
-        f'<h1>{escape(name)}</h1><p class="lead">{escape(learned(before, after))}</p>',
-        _cards(before, after),
-        "<h2>Test split</h2>",
-        accuracy_table(before, after),
-        measures_table(before, after),
-        f'<div class="charts">{_budget_charts(before, after)}</div>',
+        f'<h1>{escape(name)}</h1><p class="lead">{escape(said)}</p>',
+        *measured,
         f'<h2>Training</h2><div class="charts">{_curves(steps)}</div>' if steps else "",
-        "<h2>Rollouts</h2>",
-        *(rollout_section(row, first, overview) for row, first in choose(before, after, examples)),
+        *rollouts,
         "<h2>Settings</h2>" if settings else "",
         *(
             f"<details><summary>{escape(file)}</summary><pre>{escape(text)}</pre></details>"
@@ -144,6 +158,29 @@ def learned(before: EvalReport | None, after: EvalReport) -> str:
         f"{100 * score.mean:.1f} %: {in_points(change)} points (the interval {sure} zero), "
         f"with format compliance {fits[0]} -> {fits[1]} "
         f"and {calls[0]:.2f} -> {calls[1]:.2f} calls per rollout{few}."
+    )
+
+
+def trained(steps: Sequence[Mapping[str, Any]]) -> str:
+    """One line: how the rollouts of the last steps differ from those of the first ones.
+
+    >>> trained([{"step": 0, "reward": 0.5}, {"step": 1, "reward": 1.0}])
+    'Trained for 2 steps, not measured yet (paravt eval). Means of the first and last 1: reward \
+0.500 -> 1.000.'
+    """
+    few = max(1, min(SMOOTHING, len(steps) // 2))
+
+    def ends(key: str) -> str:
+        known = [step[key] for step in steps if step.get(key) is not None]
+        if not known:
+            return ""
+        return f"{key} {mean(known[:few]):.3f} -> {mean(known[-few:]):.3f}"
+
+    changes = ", ".join(filter(None, map(ends, ("reward", "accuracy", "compliance", "calls"))))
+    count = steps[-1]["step"] + 1
+    return (
+        f"Trained for {count} steps, not measured yet (paravt eval). Means of the first and last "
+        f"{few}: {changes}."
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
+from paravt_env.tasksets.base import say_left_out
 from train.evaluation.bootstrap import Interval
 from train.evaluation.row import EvalRow
 from train.evaluation.scores import EvalReport, mean, paired_difference
@@ -53,7 +54,9 @@ def accuracy_table(before: EvalReport | None, after: EvalReport) -> str:
         "not be judged count as wrong. Majority: the most frequent answer of each family; blind: "
         "the same policy without frames; tools: share of rollouts that called."
     )
-    return f'<div class=scroll><table>{"".join(rows)}</table></div><p class="soft">{note}</p>'
+    table = f'<div class=scroll><table>{"".join(rows)}</table></div><p class="soft">{note}</p>'
+    missing = say_left_out(after.left_out, shown=20)
+    return f'{table}<p class="soft">{escape(missing)}</p>' if missing else table
 
 
 def _only(report: EvalReport, breakdown: str, key: Any) -> EvalReport:

@@ -44,7 +44,7 @@ class Pool:
     @property
     def digest(self) -> str:
         """Tells pools of other tasks, or in another order, apart."""
-        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join(self.ids).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def task_pool(

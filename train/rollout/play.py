@@ -27,6 +27,9 @@ from train.rollout.starts import Start
 AGENT_ERROR = "agent_error"
 """Stop reason of a row whose agent could not decide; the environment never ends a row so."""
 
+UNPLAYED = (StopReason.video_error, StopReason.server_error, AGENT_ERROR)
+"""Stop reasons of episodes that have no whole transcript."""
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -95,27 +98,50 @@ def play(
     progress: Callable[[int, int], None] | None = None,
     finished: Callable[[int, Rollout], None] | None = None,
 ) -> list[Rollout]:
-    """Play one batch: start i in row i, until every row is finished.
+    """Play starts until every episode is finished: start i in row i, more than rows in turn.
 
     A group is several equal starts in a row.
 
     Args:
-        env: At least as many rows as starts; the rest idles.
+        env: Rows beyond the starts idle.
         agent: Acts for all running rows at once.
         starts: Where the rows begin.
-        progress: Called with (finished rows, rows) after each turn.
+        progress: Called with (finished starts, starts) after each turn.
         finished: Called with a start's place and its rollout as soon as its episode is over.
 
     Returns:
         One rollout a start, in order.
 
     Raises:
-        ValueError: More starts than rows, or none.
+        ValueError: No starts.
         AgentError, TimeoutError, ConnectionError: The agent can decide in no row, and is `strict`.
     """
+    if not starts:
+        raise ValueError("0 starts: there is nothing to play")
+    rollouts: list[Rollout] = []
+    for first in range(0, len(starts), env.num_envs):
+
+        def told(done: int, _: int, first: int = first) -> None:
+            if progress is not None:
+                progress(first + done, len(starts))
+
+        def ended(place: int, rollout: Rollout, first: int = first) -> None:
+            if finished is not None:
+                finished(first + place, rollout)
+
+        rollouts += _play(env, agent, starts[first : first + env.num_envs], told, ended)
+    return rollouts
+
+
+def _play(
+    env: LongVideoVectorEnv,
+    agent: Agent,
+    starts: Sequence[Start],
+    progress: Callable[[int, int], None],
+    finished: Callable[[int, Rollout], None],
+) -> list[Rollout]:
+    """Play one batch, at most as many starts as rows."""
     rows = len(starts)
-    if not 0 < rows <= env.num_envs:
-        raise ValueError(f"{rows} starts do not fit the {env.num_envs} rows of the environment")
     rest = [None] * (env.num_envs - rows)
     options: dict[str, Any] = {
         "reset_mask": np.arange(env.num_envs) < rows,
@@ -140,8 +166,7 @@ def play(
         said = [one for one in written[row] if one.length is not None]
         lengths, cut = tuple(one.length or 0 for one in said), sum(one.cut for one in said)
         rollouts[row] = replace(played, lengths=lengths, cut=cut)
-        if finished is not None:
-            finished(row, rollouts[row])
+        finished(row, rollouts[row])
 
     for row in range(rows):
         if "error" in last[row]:
@@ -166,8 +191,7 @@ def play(
                 written[row].append(completion)
             if terminated[row] or truncated[row]:
                 end(row)
-        if progress is not None:
-            progress(len(rollouts), rows)
+        progress(len(rollouts), rows)
     return [rollouts[row] for row in range(rows)]
 
 
@@ -208,7 +232,7 @@ def _rollout(
     duration: float,
 ) -> Rollout:
     task = env.task_of(row)
-    failed = info["stop_reason"] in (StopReason.video_error, AGENT_ERROR)
+    failed = info["stop_reason"] in UNPLAYED
     error = str(info.get("error", ""))
     statuses = [[crop["status"] for crop in turn["crops"]] for turn in turns]
     return Rollout(

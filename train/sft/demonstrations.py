@@ -16,7 +16,7 @@ from agents.base import Trajectory, image_key
 from agents.config import Limits
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext, text_ids
-from paravt_env.protocol.parts import subagent_parts
+from paravt_env.protocol.parts import FramesAs, subagent_parts
 from paravt_env.protocol.styles import PromptStyle, prompt_style
 from paravt_env.protocol.tags import Role
 from paravt_env.tasksets.made.synthetic import oracle
@@ -50,19 +50,25 @@ def single_frames(
         cues = oracle.visible_cues(task, frames.timestamps.tolist())
         pixels = frames.pixels
         described += [
-            frame_reading(vlm, style, cue, pixels[i : i + 1]) for i, cue in enumerate(cues)
+            frame_reading(vlm, style, cue, pixels[i : i + 1], config.agent.frames_as)
+            for i, cue in enumerate(cues)
         ]
     store.close()
     return described
 
 
 def frame_reading(
-    vlm: VisionLanguageModel, style: PromptStyle, cue: oracle.Cue, pixels: np.ndarray
+    vlm: VisionLanguageModel,
+    style: PromptStyle,
+    cue: oracle.Cue,
+    pixels: np.ndarray,
+    frames_as: FramesAs = "image",
 ) -> Trajectory:
     """A sub-agent's reading of one frame, uint8 (1, H, W, 3): the scene, the sun, the symbols."""
     context = TokenContext(vlm, kind="subagent")
     window = (cue.time, cue.time)
-    context.ask(subagent_parts(style, FRAME_QUESTION, window, np.array([cue.time])), pixels)
+    times = np.array([cue.time])
+    context.ask(subagent_parts(style, FRAME_QUESTION, window, times, frames_as=frames_as), pixels)
     ids = text_ids(vlm.tokenizer, describe_frame(cue))
     ids.append(vlm.tokenizer.eos_token_id)
     context.append(ids, int(Role.text), [0.0] * len(ids))

@@ -25,6 +25,7 @@ from train.common.errors import ConfigError
 from train.config import recipe
 from train.config.checks import check_trained_dtype
 from train.config.sft import SFTConfig
+from train.distributed.exclusive import exclusive
 from train.distributed.processes import Processes, join, leave
 from train.distributed.watchdog import Watchdog
 from train.learner import lora
@@ -65,15 +66,21 @@ def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
     processes = join(config.parallel, config.agent.device)
     try:
         with Watchdog(processes):
-            return _run(config, processes, say if processes.leads else lambda line: None)
+            check(config, processes)
+            with exclusive(folder_of(config), processes):
+                return _run(config, processes, say if processes.leads else lambda line: None)
     finally:
         leave()
 
 
+def folder_of(config: SFTConfig) -> Path:
+    """Where the checkpoint is written."""
+    return Path(config.output or config.run.path)
+
+
 def _run(config: SFTConfig, processes: Processes, say: Callable[[str], None]) -> Path:
-    check(config, processes)
     rng = np.random.default_rng(config.run.seed)
-    folder = Path(config.output or config.run.path)
+    folder = folder_of(config)
     folder.mkdir(parents=True, exist_ok=True)
     if processes.leads:
         recipe.save(config, folder)

@@ -23,7 +23,7 @@ from agents.text.context import text_ids
 from agents.text.conversation import ConversationAgent, Reading, Sampled, Turn
 from paravt_env.crop import Window
 from paravt_env.protocol import render_completion
-from paravt_env.protocol.parts import FrameRef, Part
+from paravt_env.protocol.parts import ClipRef, FrameRef, Part
 from paravt_env.task import Task
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.tasksets.made.synthetic.oracle import Cue
@@ -101,12 +101,37 @@ class TraceAgent(ConversationAgent):
     def overview(self, row: int, view: Mapping[str, Any]) -> list[Part]:
         """Frames of the overview, some of them in words."""
         cues = oracle.visible_cues(self.task_of(row), _times(view, 0))
-        return [
-            f" {describe_frame(cues[part.index])}\n"
-            if isinstance(part, FrameRef) and self._chance(self.words)
-            else part
-            for part in super().overview(row, view)
-        ]
+        parts: list[Part] = []
+        for part in super().overview(row, view):
+            if isinstance(part, ClipRef):
+                parts += self._clip_in_words(part, cues)
+            elif isinstance(part, FrameRef) and self._chance(self.words):
+                parts.append(f" {describe_frame(cues[part.index])}\n")
+            else:
+                parts.append(part)
+        return parts
+
+    def _clip_in_words(self, clip: ClipRef, cues: Sequence[Cue]) -> list[Part]:
+        """A clip of which some temporal patches are told in words, behind the stamps they have."""
+        video, parts, kept = self.vlm.video, list[Part](), list[int]()
+
+        def close() -> None:
+            if kept:
+                times = tuple(clip.times[i] for i in kept)
+                parts.append(ClipRef(tuple(clip.indices[i] for i in kept), times))
+                kept.clear()
+
+        for number, stamp in enumerate(video.stamps(clip.times)):
+            first = number * video.temporal
+            pair = range(first, min(first + video.temporal, len(clip.times)))
+            if self._chance(self.words):
+                close()
+                said = ", ".join(describe_frame(cues[clip.indices[i]]) for i in pair)
+                parts.append(f"{stamp} {said}\n")
+            else:
+                kept.extend(pair)
+        close()
+        return parts
 
     def draw(self, turns: Sequence[Turn]) -> list[Sampled]:
         """Write each turn."""

@@ -68,12 +68,16 @@ class ConversationWriter:
 
     Raises:
         ConfigError: The task set publishes no conversations.
+        CheckpointError: Frames are to be shown as video and the checkpoint has no video channel.
     """
 
     def __init__(self, vlm: VisionLanguageModel, config: SFTConfig, simulation: Simulation) -> None:
         self.vlm, self.config = vlm, config.published
         self.settings, self.store = simulation.settings, simulation.video.store
         self.style = prompt_style(config.agent.prompt_style)
+        self.frames_as = config.agent.frames_as
+        if self.frames_as == "video":
+            _ = vlm.video  # a checkpoint without a video channel fails before a file is opened
         self.limits = Limits.of(self.settings)
         self.tasks, self.messages = source_of(simulation.tasks)
         vision = vlm.tokenizer.convert_ids_to_tokens(vlm.forbidden_ids)
@@ -94,7 +98,9 @@ class ConversationWriter:
         before, blocks = divided(messages)
         if self.config.opening == "rollout":
             check_opening(before)
-            context = open_conversation(self.vlm, self.style, self.limits, view)
+            context = open_conversation(
+                self.vlm, self.style, self.limits, view, frames_as=self.frames_as
+            )
         else:
             context = self._published_opening(task, before, view)
         for block in blocks:
@@ -146,7 +152,7 @@ class ConversationWriter:
                     parts.append(part)
                 elif view is not None and video in (part.path, self._path(part)):
                     context.append_parts(parts, np.array(frames), role)
-                    shown = overview_parts(self.style, {**view, "question": ""})
+                    shown = overview_parts(self.style, {**view, "question": ""}, self.frames_as)
                     context.append_parts(shown, view["frames"], role)
                     parts, frames, view = [], [], None
                 else:
@@ -172,7 +178,8 @@ class ConversationWriter:
             frames = store.frames(path, times, size)
         except VideoError as error:
             raise Unusable(MEDIUM, str(error)) from error
-        return crop_parts(self.style, frames.timestamps, first), list(frames.pixels)
+        parts = crop_parts(self.style, frames.timestamps, first, self.frames_as)
+        return parts, list(frames.pixels)
 
     def _append_turn(self, context: TokenContext, text: str) -> None:
         """Append an assistant's turn and its stop token, which are trained."""

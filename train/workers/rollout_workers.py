@@ -166,7 +166,7 @@ def _through_policy(
     make = agent_factory(config.engine)
     if not apart:
         return RolloutWorkers([]), vlm, make
-    played = VisionLanguageModel(copy.deepcopy(vlm.model), vlm.tokenizer, vlm.image_processor)
+    played = vlm.around(copy.deepcopy(vlm.model))
     played.model.requires_grad_(False)
     return RolloutWorkers([], CopySync(vlm, played)), played, make
 

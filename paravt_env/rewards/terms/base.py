@@ -11,6 +11,7 @@ import math
 from typing import Any, Protocol
 
 from paravt_env.rewards.transcript import Transcript
+from paravt_env.task import TaskError
 
 
 class Term(Protocol):
@@ -36,7 +37,7 @@ def term_value(name: str, term: Term, transcript: Transcript) -> float:
     """The value of a term.
 
     Raises:
-        ScorerError: As it came: the episode is masked out.
+        ScorerError: As it came, or the task cannot be scored: the episode is masked out.
         TermError: The term raised anything else, or its value is no finite number.
     """
     where = f"task {transcript.task.id!r}: reward term {name!r}"
@@ -44,6 +45,8 @@ def term_value(name: str, term: Term, transcript: Transcript) -> float:
         value = term(transcript)
     except ScorerError:
         raise
+    except TaskError as error:  # the record's error, not the term's
+        raise ScorerError(str(error)) from error
     except Exception as error:
         raise TermError(f"{where} raised {type(error).__name__}: {error}") from error
     found = number(value)

@@ -15,9 +15,11 @@ Run its tests: `python -m pytest tests/video/test_video_backends.py`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -41,6 +43,10 @@ AUTO = ("pyav", "torchcodec")
 KILL_TO_STOP = frozenset({"decord"})
 """Back ends that can hang inside C where no deadline is looked at: they get a process."""
 
+CPU = "cpu"
+ON_GPU = frozenset({"torchcodec"})
+"""Back ends that decode on a GPU where `video_device` asks for one."""
+
 ISOLATION = ("auto", "thread", "process")
 """Where decoding runs; `auto` is a process for `KILL_TO_STOP` and threads for the others."""
 
@@ -57,6 +63,8 @@ class Backend:
     """ "module:callable"."""
     version: str
     """Of the package; "" for a back end that is not in `PACKAGES`."""
+    device: str = CPU
+    """Where it decodes: `CPU`, or a GPU by torch's name (`ON_GPU` only)."""
 
     def load(self) -> Callable[[str], VideoReader]:
         """Import what opens a path.
@@ -66,7 +74,8 @@ class Backend:
         """
         module, name = self.target.split(":")
         try:
-            return getattr(importlib.import_module(module), name)
+            opens = getattr(importlib.import_module(module), name)
+            return opens if self.device == CPU else functools.partial(opens, device=self.device)
         except (ImportError, OSError, RuntimeError) as error:
             if self.name not in PACKAGES:
                 raise
@@ -87,16 +96,35 @@ def check_backend(name: str) -> str:
     return name
 
 
-def resolve_backend(name: str) -> Backend:
+def check_device(name: str, device: str) -> None:
+    """Refuse a GPU of a back end that decodes on none; `auto` never chooses one.
+
+    Raises:
+        ValueError: no such device, or not for this back end.
+    """
+    if device != CPU and not re.fullmatch(r"cuda(:\d+)?", device):
+        raise ValueError(f"video_device must be 'cpu', 'cuda' or 'cuda:N', not {device!r}")
+    if device != CPU and name not in ON_GPU:
+        able = ", ".join(map(repr, sorted(ON_GPU)))
+        raise ValueError(f"video_device={device!r} needs backend={able}, not {name!r}")
+
+
+def resolve_backend(name: str, device: str = CPU) -> Backend:
     """The back end of that name; `auto` is the first of `AUTO` that loads, and says which.
 
     Raises:
-        ValueError: there is no such back end.
+        ValueError: there is no such back end, or it does not decode on that device.
         ImportError: it is not installed; for `auto`: none of `AUTO` loads.
+        RuntimeError: it decodes on a GPU, and there is none.
     """
+    check_device(name, device)
     if name != "auto":
         check_backend(name)
-        return Backend(name, BACKENDS[name], _version(name))
+        backend = Backend(name, BACKENDS[name], _version(name), device)
+        if device != CPU:
+            backend.load()
+            importlib.import_module(backend.target.partition(":")[0]).check_device(device)
+        return backend
     refused = []
     for candidate in AUTO:
         backend = Backend(candidate, BACKENDS[candidate], _version(candidate))

@@ -14,15 +14,11 @@ Run its tests: `python -m pytest tests/video/test_video_backends.py`.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from contextlib import closing
-
 import decord
 import numpy as np
 
 from paravt_env.video.deadline import check_deadline
-from paravt_env.video.files import FileId, identify
-from paravt_env.video.readers.pyav import PyAVReader
+from paravt_env.video.readers.facts import INSTEAD, describe
 from paravt_env.video.readers.table import FrameTable
 from paravt_env.video.types import Frames, Size, VideoError, VideoInfo
 
@@ -32,18 +28,11 @@ UNIT = 16
 TOLERANCE = 2e-3
 """Seconds by which decord's own table of times (float32, rounded) may differ from the packets'."""
 
-KEPT_TABLES = 64
-"""Files whose description and table are remembered."""
-
-INSTEAD = "use backend='pyav' for this file"
-
 if not decord.__version__.startswith("0."):
     raise ImportError(
         f"decord {decord.__version__} is decord2, which returns wrong frames: pip uninstall "
         "decord2, then pip install decord==0.6.0, or choose backend='pyav'"
     )
-
-_known: OrderedDict[FileId, tuple[VideoInfo, FrameTable]] = OrderedDict()
 
 
 class DecordReader:
@@ -105,19 +94,17 @@ class DecordReader:
 
 
 def _describe(path: str) -> tuple[VideoInfo, FrameTable]:
-    file = identify(path)
-    if file not in _known:
-        with closing(PyAVReader(path)) as reader:
-            info, turned, table = reader.info, reader.is_turned, reader.frame_table()
-        for wrong, kind in (
-            (turned, "turned pictures (a phone's)"),
-            (table.is_open, "open groups of pictures"),
-            (table.is_trimmed, "edit lists that hide frames"),
-            (len(table.starts) == 0, "files without a frame"),
-        ):
-            if wrong:
-                raise VideoError(path, f"decord reads {kind} wrong: {INSTEAD}")
-        _known[file] = info, table
-        while len(_known) > KEPT_TABLES:
-            _known.popitem(last=False)
-    return _known[file]
+    facts = describe(path, "decord")
+    table = facts.table
+    for wrong, kind in (
+        (facts.is_turned, "turned pictures (a phone's)"),
+        (table.is_open, "open groups of pictures"),
+        (table.is_trimmed, "edit lists that hide frames"),
+        (facts.tracks > 1, "files with several video tracks"),
+        (facts.needs_note, "4:4:4 of old encoders"),
+        (facts.is_untagged_hd, "the colours of HD that are not tagged"),
+        (len(table.starts) == 0, "files without a frame"),
+    ):
+        if wrong:
+            raise VideoError(path, f"decord reads {kind} wrong: {INSTEAD}")
+    return facts.info, table

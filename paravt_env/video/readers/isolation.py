@@ -189,7 +189,8 @@ class IsolatedReader:
         asked = {"times": _numbers(times), "size": list(size), "left": left}
         about, raw = self._ask("frames_at", deadline, **asked)
         pixels = np.frombuffer(raw, np.uint8).reshape(about["shape"])
-        return Frames(pixels, np.array(about["timestamps"], float))
+        slow = None if about["slow"] is None else np.array(about["slow"], bool)
+        return Frames(pixels, np.array(about["timestamps"], float), slow)
 
     def key_times(self, times: np.ndarray) -> np.ndarray | None:
         """See `KeyFrameReader.key_times`; None if the back end cannot tell."""
@@ -216,6 +217,7 @@ class IsolatedReader:
         self._worker = worker = self._pool.borrow()
         backend = self._pool.backend
         where = {"name": backend.name, "target": backend.target, "path": self.path}
+        where["device"] = backend.device
         worker.ask({"do": "open", "with": where}, self.path, deadline)
         return worker
 

@@ -2,7 +2,8 @@
 
 `pyav.py` asks before it seeks. An mp4 holds a complete index, which costs nothing; mkv, MPEG-TS and
 fragmented mp4 do not: their packets are read once (not decoded) and the result is kept with the
-file's identity. The first and last instants of the video track come from the same place.
+file's identity. The first and last instants of the video track come from the same place. A track
+whose packets hold no presentation times of their own is described by `order.py` instead.
 
 Run its tests: `python -m pytest tests/video/test_video.py`.
 """
@@ -10,21 +11,10 @@ Run its tests: `python -m pytest tests/video/test_video.py`.
 from __future__ import annotations
 
 import bisect
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Protocol
 
 import av
-
-from paravt_env.video.files import FileId
-from paravt_env.video.types import VideoError
-
-KEPT_PASSES = 256
-"""Files whose packet pass is remembered."""
-
-_passes: OrderedDict[FileId, PassKeyFrames] = OrderedDict()
-_passes_lock = threading.Lock()
 
 
 class KeyFrames(Protocol):
@@ -51,6 +41,9 @@ class KeyFrames(Protocol):
     def missing(self, tick: int) -> bool:
         """Whether data that is gone from the file may be the frame on screen at `tick`."""
 
+    def knows(self, pts: int) -> bool:
+        """Whether a key frame is shown at `pts`: after a seek, some demuxers make times up."""
+
 
 class IndexKeyFrames:
     """Key frames by the index of an mp4, whose entries hold decode times."""
@@ -62,6 +55,7 @@ class IndexKeyFrames:
         self.first = entries[0].timestamp
         self.first_pts = stream.start_time if stream.start_time is not None else self.first
         last = entries[len(entries) - 1]
+        self.last = last.timestamp
         self.end_pts = self.first_pts + (stream.duration or 0)
         # a frame is shown this much after it is decoded; a pre-roll is no such delay
         shift = self.first_pts - self.first
@@ -98,6 +92,10 @@ class IndexKeyFrames:
         j = self._entries.search_timestamp(after + 1, backward=False)
         return tick, (after + self._entries[j].timestamp) // 2 if j >= 0 else self.end_pts
 
+    def knows(self, pts: int) -> bool:
+        """Always: an mp4's times come from its tables."""
+        return True
+
     def missing(self, tick: int) -> bool:
         """See `KeyFrames.missing`."""
         # a lost packet with a decode time up to `tick` may be the frame shown then
@@ -131,65 +129,10 @@ class PassKeyFrames:
         near = self.keys[max(0, i - 1)], self.keys[min(i, len(self.keys) - 1)]
         return self.targets[near[0]], self.targets[near[1]]
 
+    def knows(self, pts: int) -> bool:
+        """See `KeyFrames.knows`."""
+        return pts in self.targets
+
     def missing(self, tick: int) -> bool:
         """Never known: the pass saw the packets that there are."""
         return False
-
-
-def find_key_frames(
-    container: av.container.InputContainer, stream: av.VideoStream, path: str, file: FileId
-) -> KeyFrames:
-    """The index if the container has a complete one, else a pass over the packets.
-
-    Raises:
-        VideoError: there is no key frame in the file.
-    """
-    if "mp4" in container.format.name and _covers(stream):
-        return IndexKeyFrames(stream, file[1])
-    with _passes_lock:
-        known = _passes.get(file)
-    if known is None:
-        known = _read_packets(container, stream, path)
-        with _passes_lock:
-            _passes[file] = known
-            while len(_passes) > KEPT_PASSES:
-                _passes.popitem(last=False)
-    return known
-
-
-def _covers(stream: av.VideoStream) -> bool:
-    """Whether an mp4's index spans the track: that of a fragmented file holds a part of it."""
-    entries = stream.index_entries
-    if not len(entries) or not stream.duration or not stream.time_base:
-        return False
-    span = entries[len(entries) - 1].timestamp - entries[0].timestamp
-    slack = max(int(2 / stream.time_base), stream.duration // 20)
-    return span >= stream.duration - slack
-
-
-def _read_packets(
-    container: av.container.InputContainer, stream: av.VideoStream, path: str
-) -> PassKeyFrames:
-    # mkv is searched by when frames are shown, everything else by when they are decoded
-    by_dts = "matroska" not in container.format.name
-    rate, base = stream.average_rate, stream.time_base
-    still = max(1, round(1 / (rate * base))) if rate and base else 1
-    keys: dict[int, int] = {}
-    starts: list[int] = []
-    first_key = end = 0
-    try:
-        for packet in container.demux(stream):
-            if packet.pts is None or packet.size == 0:
-                continue
-            if packet.is_keyframe:
-                first_key = packet.pts if not keys else first_key
-                keys[packet.pts] = packet.dts if by_dts and packet.dts is not None else packet.pts
-            if keys and packet.pts >= first_key:  # what precedes it cannot be decoded
-                starts.append(packet.pts)
-                end = max(end, packet.pts + (packet.duration or still))
-    except av.FFmpegError as error:
-        raise VideoError(path, f"cannot be read ({error.strerror}): the file is damaged") from error
-    if not keys:
-        reason = "no key frame with a presentation time: the file is damaged, or not a video"
-        raise VideoError(path, reason)
-    return PassKeyFrames(tuple(sorted(keys)), keys, min(keys), min(starts), end)

@@ -26,6 +26,8 @@ class FrameTable:
     """Whether a frame is shown before the key frame that it follows in the file (open GOP)."""
     is_trimmed: bool
     """Whether the file holds frames that an edit list or a cut keeps from being shown."""
+    starts_hidden: bool = False
+    """Whether its first packet is one of them: the first frame shown depends on hidden ones."""
 
     def at(self, times: np.ndarray) -> np.ndarray:
         """Numbers (M,) of the frames on screen at `times` (seconds, (M,)).
@@ -58,15 +60,22 @@ def read_frame_table(
     frames: list[tuple[int, bool]] = []
     is_open = is_trimmed = False
     key_pts: int | None = None
+    first_key: int | None = None  # what is shown before it cannot be decoded
+    starts_hidden: bool | None = None
     for packet in container.demux(stream):
         if packet.pts is None or packet.size == 0:
             continue
+        if starts_hidden is None:
+            starts_hidden = packet.is_discard
         if packet.is_keyframe:
             key_pts = packet.pts
         is_open |= key_pts is None or packet.pts < key_pts
         is_trimmed |= packet.is_discard
-        if not packet.is_discard:
+        if first_key is None and packet.is_keyframe:
+            first_key = packet.pts
+        if not packet.is_discard and first_key is not None and packet.pts >= first_key:
             frames.append((packet.pts, packet.is_keyframe))
     frames.sort()
     starts = np.array([float((pts - origin) * base) for pts, _ in frames])
-    return FrameTable(starts, np.array([key for _, key in frames], bool), is_open, is_trimmed)
+    keys = np.array([key for _, key in frames], bool)
+    return FrameTable(starts, keys, is_open, is_trimmed, bool(starts_hidden))

@@ -93,13 +93,15 @@ class Worker:
         if isinstance(result, Frames):
             shape = list(result.pixels.shape)
             raw = np.ascontiguousarray(result.pixels).data.cast("B") if len(result) else b""
-            return {"result": {"shape": shape, "timestamps": result.timestamps.tolist()}}, raw
+            slow = None if result.slow is None else result.slow.tolist()
+            about = {"shape": shape, "timestamps": result.timestamps.tolist(), "slow": slow}
+            return {"result": about}, raw
         return {"result": result}, b""
 
-    def open(self, name: str, target: str, path: str) -> None:
+    def open(self, name: str, target: str, path: str, device: str) -> None:
         """Open a file with the back end at `target`."""
         self.close()
-        self._reader = Backend(name, target, "").load()(path)
+        self._reader = Backend(name, target, "", device).load()(path)
 
     def info(self) -> Message:
         """The fields of `VideoInfo`."""

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,19 @@ from paravt_env.video.types import Size
 
 Key = tuple[FileId, Size, float]
 """A frame as asked for: file, height and width, seconds."""
-Shown = tuple[float, np.ndarray]
-"""A frame as decoded: its timestamp in seconds, uint8 (H, W, 3)."""
+
+
+class Shown(NamedTuple):
+    """A frame as decoded."""
+
+    stamp: float
+    """Seconds at which it appears."""
+    pixels: np.ndarray
+    """uint8 (H, W, 3)."""
+    slow: bool = False
+    """See `Frames.slow`."""
+
+
 Claim = Shown | Future[Shown]
 """A frame that is kept, or one on its way."""
 
@@ -44,7 +56,7 @@ class FrameCache:
         self.memory_bytes = memory_bytes
         self.decoded = self.hits = self.kept_bytes = 0
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Key, np.ndarray] = OrderedDict()  # keyed by timestamp
+        self._kept: OrderedDict[Key, Shown] = OrderedDict()  # keyed by timestamp
         self._stamps: dict[Key, float] = {}  # keyed by time asked for
         self._coming: dict[Key, Future[Shown]] = {}  # keyed by time asked for
 
@@ -74,8 +86,7 @@ class FrameCache:
         self,
         key: Key,
         future: Future[Shown],
-        stamp: float,
-        pixels: np.ndarray,
+        shown: Shown,
         decoded: bool = True,
     ) -> None:
         """Hand over a frame, decoded or read from disk, unless the claim was written off."""
@@ -84,17 +95,17 @@ class FrameCache:
                 return
             del self._coming[key]
             self.decoded += decoded
-            kept = (key[0], key[1], stamp)
+            kept = (key[0], key[1], shown.stamp)
             if kept not in self._kept:
-                copy = pixels.copy()  # not a view that keeps the whole batch alive
+                copy = shown.pixels.copy()  # not a view that keeps the whole batch alive
                 copy.flags.writeable = False  # whoever asks for the frame is handed this array
-                self._kept[kept] = copy
-                self.kept_bytes += pixels.nbytes
-            pixels = self._kept[kept]
+                self._kept[kept] = shown._replace(pixels=copy)
+                self.kept_bytes += copy.nbytes
+            shown = self._kept[kept]
             self._kept.move_to_end(kept)
-            self._stamps[key] = stamp
+            self._stamps[key] = shown.stamp
             self._evict()
-        future.set_result((stamp, pixels))
+        future.set_result(shown)
 
     def fail(self, key: Key, future: Future[Shown], error: BaseException) -> None:
         """Hand over an error, unless the frame was delivered or the claim written off."""
@@ -117,14 +128,14 @@ class FrameCache:
             kept = (key[0], key[1], stamp)
             if kept in self._kept:
                 self._kept.move_to_end(kept)
-                return stamp, self._kept[kept]
+                return self._kept[kept]
             del self._stamps[key]
         return self._coming.get(key)
 
     def _evict(self) -> None:
         while self.kept_bytes > self.memory_bytes:
-            _, pixels = self._kept.popitem(last=False)
-            self.kept_bytes -= pixels.nbytes
+            _, shown = self._kept.popitem(last=False)
+            self.kept_bytes -= shown.pixels.nbytes
         if len(self._stamps) > 4 * len(self._kept) + 4096:
             kept = self._kept
             self._stamps = {k: t for k, t in self._stamps.items() if (k[0], k[1], t) in kept}

@@ -108,13 +108,15 @@ class Decoding:
         except VideoError as error:
             self._fail(unit.tolist(), error)  # the other units may well be intact
             return
-        for i, stamp, pixels in zip(
-            unit.tolist(), frames.timestamps.tolist(), frames.pixels, strict=True
+        slow = np.zeros(len(frames), bool) if frames.slow is None else frames.slow
+        for i, *delivered in zip(
+            unit.tolist(), frames.timestamps.tolist(), frames.pixels, slow.tolist(), strict=True
         ):
+            shown = Shown(*delivered)
             key = self._keys[i]
             if self._disk is not None and self._cache.awaits(key, self._owned[key]):
-                self._disk.save(key, (stamp, pixels))  # first, so that who has it finds it there
-            self._cache.deliver(key, self._owned[key], stamp, pixels)
+                self._disk.save(key, shown)  # first, so that who has it finds it there
+            self._cache.deliver(key, self._owned[key], shown)
 
     def _read_disk(self, deadline: float | None) -> np.ndarray:
         """Deliver what is on disk; indices of the frames that are left to decode."""
@@ -123,11 +125,11 @@ class Decoding:
         left = []
         for i, key in enumerate(self._keys):
             check_deadline(self.path, deadline)
-            shown = self._disk.load(key)
-            if shown is None:
+            kept = self._disk.load(key)
+            if kept is None:
                 left.append(i)
             else:
-                self._cache.deliver(key, self._owned[key], *shown, decoded=False)
+                self._cache.deliver(key, self._owned[key], kept, decoded=False)
         return np.array(left, int)
 
     def _fail(self, indices: range | list[int], error: BaseException) -> None:

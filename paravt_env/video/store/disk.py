@@ -103,7 +103,7 @@ class DiskFrames:
 
     def save(self, key: Key, shown: Shown) -> None:
         """Keep a frame; a full disk is logged once and leaves the frame to memory alone."""
-        stamp, pixels = shown
+        stamp, pixels, *_ = shown
         digest = self._digest(key)
         path = self._path(digest)
         raw = np.ascontiguousarray(pixels).tobytes()
@@ -179,4 +179,4 @@ def _unpack(data: bytes, digest: bytes, size: tuple[int, int]) -> Shown | None:
     whole = (magic, owner, (height, width)) == (MAGIC, digest, size)
     if not whole or len(raw) != 3 * height * width or zlib.crc32(raw) != checksum:
         return None
-    return stamp, np.frombuffer(raw, np.uint8).reshape(height, width, 3)
+    return Shown(stamp, np.frombuffer(raw, np.uint8).reshape(height, width, 3))

@@ -19,7 +19,7 @@ import numpy as np
 
 from paravt_env.video.deadline import check_deadline
 from paravt_env.video.files import FileId, identify
-from paravt_env.video.readers.backends import BACKENDS, isolated, resolve_backend
+from paravt_env.video.readers.backends import BACKENDS, CPU, isolated, resolve_backend
 from paravt_env.video.readers.isolation import WorkerPool
 from paravt_env.video.sampler import snap_times
 from paravt_env.video.store.cache import Claim, FrameCache, Shown
@@ -63,6 +63,7 @@ class FrameStore:
         disk_bytes: the most that frames on disk may take, shared by all processes that use the same
             folder; 0 keeps none.
         disk_folder: their folder, default `disk.default_folder()`.
+        device: where a back end of `backends.ON_GPU` decodes: `cpu`, `cuda` or `cuda:N`.
 
     Attributes:
         backend: the name of the back end that decodes, never `auto`.
@@ -72,6 +73,7 @@ class FrameStore:
     Raises:
         ValueError: a name that does not exist, or a callable to be run in a process.
         ImportError: the back end is not installed, or does not load.
+        RuntimeError: `device` is a GPU, and there is none.
     """
 
     def __init__(
@@ -82,12 +84,14 @@ class FrameStore:
         isolation: str = "auto",
         disk_bytes: int = 0,
         disk_folder: Path | None = None,
+        device: str = CPU,
     ) -> None:
         self._workers: WorkerPool | None = None
         self._opener: Opener
         if isinstance(backend, str):
-            resolved = resolve_backend(backend)
-            self.backend, source = resolved.name, f"{resolved.target} {resolved.version}"
+            resolved = resolve_backend(backend, device)
+            on = "" if device == CPU else f" {device}"
+            self.backend, source = resolved.name, f"{resolved.target} {resolved.version}{on}"
             self.isolated = isolated(resolved.name, isolation)
             if self.isolated:
                 self._workers = WorkerPool(resolved)
@@ -299,7 +303,9 @@ class PendingFrames:
         if not self._claims:
             return Frames.empty(self._size)
         shown = [one.result() if isinstance(one, Future) else one for one in self._claims]
-        return Frames([pixels for _, pixels in shown], np.array([t for t, _ in shown], float))
+        slow = np.array([one.slow for one in shown])
+        stamps = np.array([one.stamp for one in shown], float)
+        return Frames([one.pixels for one in shown], stamps, slow if slow.any() else None)
 
     def _claim(self, times: np.ndarray) -> tuple[list[Claim], set[Future[Shown]]]:
         return self._store.claim(self._path, times, self._size, self._deadline, self._timeout)

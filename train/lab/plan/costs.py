@@ -117,19 +117,25 @@ class Setting:
     """`parallel.reshard`."""
     width: int = 2
     """Bytes of a number of the policy: 2 in bfloat16, 4 in float32."""
+    together: int = 1
+    """Frames that the tower takes as one: 2 where they are shown as video (`agent.frames_as`)."""
+
+    def shown(self, frames: int) -> int:
+        """Images, or temporal patches, that so many frames are."""
+        return -(-frames // self.together)
 
     def frame_tokens(self, shape: Shape) -> int:
-        """Tokens of a frame, with its time and its two marks."""
+        """Tokens of an image or a temporal patch, with its time and its two marks."""
         side = shape.patch * shape.merge
         return (self.size[0] // side) * (self.size[1] // side) + 6
 
     def prompt(self, shape: Shape) -> int:
         """Tokens of the prompt."""
-        return self.text + self.frames * self.frame_tokens(shape)
+        return self.text + self.shown(self.frames) * self.frame_tokens(shape)
 
     def branch(self, shape: Shape) -> int:
         """Tokens of a rollout behind the prompt."""
-        return self.completion + self.crop_frames * self.frame_tokens(shape)
+        return self.completion + self.shown(self.crop_frames) * self.frame_tokens(shape)
 
     def whole(self, shape: Shape) -> int:
         """Tokens of a group's tree where it is not cut."""
@@ -186,8 +192,8 @@ def group_flops(shape: Shape, setting: Setting, packed: bool = True) -> float:
 def seen_flops(shape: Shape, setting: Setting, packed: bool = True) -> float:
     """Forward operations of the tower for one group: the overview once, or once a completion."""
     overviews = 1 if packed else setting.group
-    frames = overviews * setting.frames + setting.group * setting.crop_frames
-    return vision_flops(shape, frames, setting.size)
+    crops = setting.group * setting.shown(setting.crop_frames)
+    return vision_flops(shape, overviews * setting.shown(setting.frames) + crops, setting.size)
 
 
 def update_flops(shape: Shape, setting: Setting, useful: bool = False) -> float:

@@ -149,7 +149,8 @@ def _memory(
     alone, frozen = setting.gpus == 1, bool(setting.freeze_vision or setting.lora)
     on_card = 0.0 if setting.offload and not alone else 1.0
     base = 0.0 if alone else 4.0 * n / share.trainers
-    frames = share.at_once * (setting.frames + share.cut[0] * setting.crop_frames)
+    crops = share.cut[0] * setting.shown(setting.crop_frames)
+    frames = share.at_once * (setting.shown(setting.frames) + crops)
     tokens = share.at_once * share.longest / setting.sequence
     kept = tokens * wide * width * (shape.layers + constants.kept if setting.recompute
                                     else shape.layers * constants.kept)  # fmt: skip

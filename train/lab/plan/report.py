@@ -136,16 +136,21 @@ def _known(constants: Constants) -> str:
     return f"constants measured on {constants.source}: {', '.join(constants.fitted)}; {assumed}"
 
 
-def _read(recipe: str) -> Setting:
+def _read(recipe: str, model: Shape | None) -> tuple[Setting, Shape]:
+    """The setting and the model of a recipe; `model` replaces its own."""
     # jsonargparse, which a plan of given numbers does without
     from train.config.recipe import load
     from train.config.run import TrainConfig
     from train.config.sft import SFTConfig
-    from train.lab.plan.recipes import of_recipe
+    from train.lab.plan.recipes import of_recipe, shape_of
 
+    config: TrainConfig | SFTConfig
     if Path(recipe).stem.startswith("sft"):
-        return of_recipe(load(SFTConfig, recipe))
-    return of_recipe(load(TrainConfig, recipe))
+        config = load(SFTConfig, recipe)
+    else:
+        config = load(TrainConfig, recipe)
+    shape = model or shape_of(config.agent.checkpoint)
+    return of_recipe(config, shape=shape), shape
 
 
 def run(args: argparse.Namespace) -> str:
@@ -161,8 +166,10 @@ def run(args: argparse.Namespace) -> str:
         return "\n".join([*check(rows), told, _known(Constants.load(args.check))])
     given = {field.name: getattr(args, field.name) for field in fields(Setting)
              if getattr(args, field.name, None) is not None}  # fmt: skip
-    if args.model not in SHAPES:
+    if args.model is not None and args.model not in SHAPES:
         raise ConfigError(f"--model {args.model}: choose from {', '.join(SHAPES)}")
-    shape = SHAPES[args.model]
-    setting = replace(_read(args.recipe) if args.recipe else Setting(), **given)
+    setting, shape = Setting(), SHAPES[args.model or "8b"]
+    if args.recipe:
+        setting, shape = _read(args.recipe, SHAPES.get(args.model))
+    setting = replace(setting, **given)
     return text(shape, predict(shape, setting, constants), constants)

@@ -9,7 +9,6 @@ Tests: `pytest tests/lab/test_study.py`.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Any
 
 from paravt_env.common.infos import plain
 from train.common.errors import ConfigError
+from train.common.lock import take
 from train.config import recipe
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
@@ -153,11 +153,9 @@ def _alone(output: Path) -> Iterator[None]:
     """Hold the lock of a place; it ends with the process."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.with_name(f".{output.name}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not take(file.fileno(), output):
             print(f"another process is making {output}: waiting for it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            take(file.fileno(), output, wait=True)
         yield
 
 

@@ -1,0 +1,1 @@
+"""Adapters: this environment inside other people's trainers and servers, one file a peer."""
