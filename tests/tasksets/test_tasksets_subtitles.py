@@ -287,7 +287,7 @@ def test_a_sub_agent_is_told_what_is_said_in_its_crop(monkeypatch: pytest.Monkey
             asked.append("".join(part for part in parts if isinstance(part, str)))
 
     class Silent(conversation.ConversationAgent):
-        style, vlm = PARAVT, None
+        style, vlm, frames_as = PARAVT, None, "image"
 
         def __init__(self) -> None:
             pass

@@ -121,7 +121,9 @@ def test_it_is_trained_by_the_trainer_as_ours_is(settings, run):
     trained = train(config)
     steps = read_metrics(config.run.path)
     assert len(steps) == 2 and all(step["grad_norm"] > 0 for step in steps)
-    assert all(step["tokens_sampled"] >= 6 * LENGTH for step in steps)
+    sampled = [step["tokens_sampled"] for step in steps]
+    assert sum(sampled) >= 2 * 6 * LENGTH
+    assert config.run.asynchronous or min(sampled) >= 6 * LENGTH  # else steps and play overlap
     before, after = weights(config.agent.checkpoint), weights(trained)
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
