@@ -106,6 +106,19 @@ def acted(groups: Sequence[Sequence[Rollout]]) -> dict[str, float]:
     }
 
 
+def of_batch(
+    played: Sequence[Sequence[Rollout]], kept: Sequence[Sequence[Rollout]]
+) -> dict[str, float]:
+    """Means over all that was played, and which terms acted in what is trained.
+
+    Args:
+        played: Every group that was played for the batch, whole.
+        kept: The groups of the update.
+    """
+    rollouts = [one for group in played for one in group]
+    return aggregate_rollouts(rollouts) | written(rollouts) | acted(kept)
+
+
 def merged(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Several measurements as one."""
     return {name: value for part in parts for name, value in part.items()}

@@ -26,7 +26,7 @@ from train.config.run import RunConfig
 from train.learner.learner import Learner
 from train.loop import checkpoint
 from train.loop.interrupt import Interrupt
-from train.loop.metrics import MetricsLogger, acted, aggregate_rollouts, growth, merged, written
+from train.loop.metrics import MetricsLogger, growth, merged, of_batch
 from train.loop.observers import Observer, StepView
 from train.loop.state import RunState
 from train.rollout.selection import Group, Selected
@@ -111,8 +111,7 @@ class Trainer:
 
         metrics |= growth(before, self._totals(), self.processes)
         metrics |= selected.metrics | self.state.pool.metrics
-        played = [one for group in selected.played for one in group]
-        metrics |= aggregate_rollouts(played) | written(played) | acted(selected.kept)
+        metrics |= of_batch(selected.played, selected.kept)
         metrics |= {"time/collect": collected - began, "time/update": updated - collected}
         self._log(metrics | {"time/step": perf_counter() - began})
 
