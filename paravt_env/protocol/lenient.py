@@ -23,6 +23,7 @@ from paravt_env.protocol.schema import (
     UNKNOWN_TOOL,
     CallError,
     decode_json,
+    density_of,
 )
 from paravt_env.span import read_time
 
@@ -56,6 +57,8 @@ class Repaired(NamedTuple):
     name: str
     window: Window
     path: str | None
+    fps: float
+    """As `schema.read_density` gives it."""
     repairs: tuple[str, ...]
 
 
@@ -175,7 +178,8 @@ def _call(name: str, arguments: Any, repairs: set[str]) -> Repaired:
     path, own = arguments.get(PATH_KEY), set(repairs)
     window = _seconds(arguments, START_KEYS, own), _seconds(arguments, END_KEYS, own)
     ordered = tuple(repair for repair in REPAIRS if repair in own)
-    return Repaired(name, window, path if isinstance(path, str) else None, ordered)
+    path = path if isinstance(path, str) else None
+    return Repaired(name, window, path, density_of(arguments), ordered)
 
 
 def _seconds(arguments: Mapping[str, Any], keys: tuple[str, ...], repairs: set[str]) -> float:

@@ -156,6 +156,7 @@ def _mended(
             ToolCall(
                 *(one.name, one.window, one.path, None, "", call.start, call.end),
                 repairs=(*one.repairs, *more),
+                fps=one.fps,
             )
             for one in found
         ]

@@ -139,7 +139,11 @@ def read_density(body: Any) -> float:
     >>> read_density("crop_video(start=1, end=2, fps=0.5)")
     0.5
     """
-    arguments = _code_arguments(body)[1] if isinstance(body, str) else body["arguments"]
+    return density_of(_code_arguments(body)[1] if isinstance(body, str) else body["arguments"])
+
+
+def density_of(arguments: Mapping[str, Any]) -> float:
+    """`fps` among a call's arguments: NaN where there is none, 0 where it is no number."""
     value = arguments.get(FPS_KEY)
     if value is None:
         return CHOSEN_BY_SETTING

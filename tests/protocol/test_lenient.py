@@ -1,5 +1,6 @@
 """Calls as models write them: what the second reading puts right, and why it is not the first."""
 
+import math
 import time
 
 import pytest
@@ -76,6 +77,18 @@ def test_each_form_is_read_and_counted(repair, text):
         assert (call.name, call.window, call.error) == ("crop_video", (90.0, 100.0), None)
         assert repair in call.repairs
     assert len(lenient.calls) == (2 if repair == "several" else 1)
+
+
+@pytest.mark.parametrize(("said", "fps"), [("0.5", 0.5), ("'0.5'", 0.5), ("'many'", 0.0)])
+def test_a_repaired_call_keeps_the_density_that_it_asks_for(said, fps):
+    dictionary = (
+        f"{{'name': 'crop_video', 'arguments': {{'start': 90, 'end': 100, 'fps': {said}}}}}"
+    )
+    for text in (block(dictionary), code(f"print(crop_video(90, 100, fps={said}))")):
+        (call,) = parse(text, lenient=True).calls
+        assert call.repairs and call.fps == fps
+    (silent,) = parse(code("crop_video(90, 100)"), lenient=True).calls
+    assert math.isnan(silent.fps)
 
 
 def test_every_repair_has_a_form_and_an_array_of_one_is_a_call():
