@@ -8,7 +8,7 @@ The same overview of K random frames, in the prompt of the style `paravt`, shown
 - prefill: the decoder over the prompt, features at hand;
 - update: `Learner.optimize` on the group, the vision tower included, and the memory that it adds.
 
-Times are the fastest of interleaved repeats, on a CPU those of one thread. `share` is video over
+Times are medians of interleaved repeats, on a CPU those of one thread. `share` is video over
 images; the goals are 0.52 of the visual tokens and of the tower's time from 64 frames on, and 0.6
 of the update's time at 512. `--device cuda` takes the shape of the 8B model, with random weights.
 
@@ -27,6 +27,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from statistics import median
 from time import perf_counter, process_time
 
 import numpy as np
@@ -110,7 +111,7 @@ def device_memory(update: Callable[[], object]) -> float:
 def interleaved(
     works: Mapping[str, Callable[[], object]], repeats: int, cuda: bool
 ) -> dict[str, float]:
-    """The fewest seconds of each, taken in turns.
+    """The median seconds of each, taken in turns.
 
     On a CPU they are the thread's own: what else the machine does meanwhile does not count.
     """
@@ -123,7 +124,7 @@ def interleaved(
             if cuda:
                 torch.cuda.synchronize()
             seconds[name].append(clock() - began)
-    return {name: min(values) for name, values in seconds.items()}
+    return {name: median(values) for name, values in seconds.items()}
 
 
 def measure(
@@ -181,7 +182,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="16 and 64 frames, once")
     parser.add_argument("--frames", type=int, nargs="+", default=FRAMES)
-    parser.add_argument("--repeats", type=int, default=3, help="timed rounds of each cell")
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds of each cell")
     parser.add_argument("--device", choices=tuple(SIZES), default="cpu")
     parser.add_argument("--output", type=Path, help="also write the table here")
     args = parser.parse_args()
@@ -202,7 +203,7 @@ def main() -> None:
         "$ python " + shlex.join([f"benchmarks/{Path(__file__).name}", *sys.argv[1:]]),
         f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, torch "
         f"{torch.__version__}, {args.device}; Qwen3-VL of {parameters:.1f} M parameters, frames of "
-        f"{size[0]} x {size[1]}, G = {GROUP}, C = {COMPLETION}, fastest of {args.repeats}",
+        f"{size[0]} x {size[1]}, G = {GROUP}, C = {COMPLETION}, median of {args.repeats}",
         HEAD,
     ]
     print("\n".join(lines), flush=True)
