@@ -265,11 +265,6 @@ class VisionLanguageModel:
         """The decoder without its output head."""
         return self.model.model.language_model
 
-    @property
-    def deepstack_levels(self) -> int:
-        """Extra feature levels that the decoder adds after its first layers (0 for Qwen2.5-VL)."""
-        return len(getattr(self.model.config.vision_config, "deepstack_visual_indexes", ()) or ())
-
     def image_grid(self, height: int, width: int) -> Grid:
         """Patches of an image, (1, height, width) in patches.
 
