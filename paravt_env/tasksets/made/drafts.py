@@ -132,3 +132,37 @@ def arrange(
     options = shuffled(draft.wrong, rng)
     options.insert(deck.pop(), draft.answer)
     return tuple(options)
+
+
+def tasks_of(
+    name: str,
+    drafts: Iterable[tuple[str, Draft]],
+    drafters: Mapping[str, tuple[str, Any]],
+    rng: np.random.Generator,
+    shuffled: Callable[[Sequence[str], np.random.Generator], list[str]],
+    metadata: Mapping[str, Any],
+    **fields: Any,
+) -> list[Task]:
+    """The tasks of one video, numbered, each with its options as `arrange` puts them.
+
+    Args:
+        name: The video's, in front of the number.
+        drafts: From `take_turns`.
+        drafters: Category and drafter of each family.
+        rng: The video's generator.
+        shuffled: As in `arrange`.
+        metadata: What all of them say; a draft's own come on top.
+        fields: What all of them share of a task.
+    """
+    deck: list[int] = []
+    return [
+        draft.as_task(
+            arrange(draft, deck, rng, shuffled),
+            id=f"{name}-{number:02d}",
+            category=drafters[family][0],
+            family=family,
+            metadata={**metadata, **draft.metadata},
+            **fields,
+        )
+        for number, (family, draft) in enumerate(drafts)
+    ]

@@ -17,7 +17,7 @@ from paravt_env.tasksets.made.atari import happenings, interruptions
 from paravt_env.tasksets.made.atari.moments import Aired, aired
 from paravt_env.tasksets.made.atari.plan import AtariSettings
 from paravt_env.tasksets.made.atari.record import Recording
-from paravt_env.tasksets.made.drafts import Drafter, arrange, pick, take_turns
+from paravt_env.tasksets.made.drafts import Drafter, pick, take_turns, tasks_of
 
 _DRAWS = 60  # attempts at a question that this video does not have yet
 
@@ -48,27 +48,15 @@ def make_tasks(recording: Recording, settings: AtariSettings, index: int, video:
     plan = recording.plan
     rng = np.random.default_rng((*plan.seed, 1))
     shows = aired(recording)
-    deck: list[int] = []
     metadata = {"video": plan.name, "duration": plan.duration, "programmes": _programmes(shows)}
-    tasks: list[Task] = []
     first = index * settings.questions
     turns = range(first, first + settings.questions)
     drafts = take_turns(
         settings.families, lambda family: DRAFTERS[family][1](shows, rng), turns, _DRAWS
     )
-    for number, (family, draft) in enumerate(drafts):
-        options = arrange(draft, deck, rng, _shuffled)
-        tasks.append(
-            draft.as_task(
-                options,
-                id=f"{plan.name}-{number:02d}",
-                video=video,
-                category=DRAFTERS[family][0],
-                source="atari",
-                family=family,
-                metadata=metadata,
-            )
-        )
+    tasks = tasks_of(
+        plan.name, drafts, DRAFTERS, rng, _shuffled, metadata, video=video, source="atari"
+    )
     if len(tasks) < settings.questions:
         raise TaskError(
             f"atari: {plan.name} has {len(tasks)} different questions; ask fewer, of more "

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from paravt_env.task import Task, TaskError
-from paravt_env.tasksets.made.drafts import Draft, Drafter, arrange, pick, take_turns
+from paravt_env.tasksets.made.drafts import Draft, Drafter, pick, take_turns, tasks_of
 from paravt_env.tasksets.made.synthetic.world import (
     CORNERS,
     SYMBOLS,
@@ -181,7 +181,6 @@ def make_tasks(plan: VideoPlan, settings: WorldSettings, index: int, video: str)
         TaskError: The video cannot yield that many different questions.
     """
     rng = np.random.default_rng((*plan.seed, 2))
-    deck: list[int] = []
     metadata = {
         "video": plan.name,
         "duration": plan.duration,
@@ -189,25 +188,14 @@ def make_tasks(plan: VideoPlan, settings: WorldSettings, index: int, video: str)
         "event_jitter": settings.event_jitter,
         "scenes": [asdict(scene) for scene in plan.scenes],
     }
-    tasks: list[Task] = []
     first = index * settings.questions
     turns = range(first, first + settings.questions)
     drafts = take_turns(
         settings.families, lambda family: DRAFTERS[family][1](plan.scenes, rng), turns, _DRAWS
     )
-    for number, (family, draft) in enumerate(drafts):
-        options = arrange(draft, deck, rng, _shuffled)
-        tasks.append(
-            draft.as_task(
-                options,
-                id=f"{plan.name}-{number:02d}",
-                video=video,
-                category=DRAFTERS[family][0],
-                source="synthetic",
-                family=family,
-                metadata={**metadata, **draft.metadata},
-            )
-        )
+    tasks = tasks_of(
+        plan.name, drafts, DRAFTERS, rng, _shuffled, metadata, video=video, source="synthetic"
+    )
     if len(tasks) < settings.questions:
         raise TaskError(
             f"synthetic: {plan.name} has {len(tasks)} different questions; ask fewer or use more "
