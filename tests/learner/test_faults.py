@@ -186,11 +186,14 @@ def lines(text):
 def test_a_killed_process_is_named_once(tmp_path):
     codes, texts = watched(tmp_path, killed, world=3)
     assert codes == [EXIT, -signal.SIGKILL, EXIT]
-    assert lines(texts[0]) == [
-        "paravt: stopped: process 1 of 3 gives no sign of life; last seen in step 3, update. "
-        "Go on so."
-    ]
-    assert lines(texts[2]) == [] and "Traceback" not in texts[0] + texts[2]
+    assert "Traceback" not in texts[0] + texts[2]
+    (said,) = lines(texts[0]) + lines(texts[2])  # whichever of them notices first says it
+    # where it was last seen is polled, so it may lag behind where it died
+    assert re.fullmatch(
+        r"paravt: stopped: process 1 of 3 gives no sign of life; last seen in step 3, [\w ]+\. "
+        r"Go on so\.",
+        said,
+    )
 
 
 def test_a_time_out_names_the_process_that_the_others_wait_for(tmp_path):
