@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -97,16 +96,20 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys):
 def test_waiting_ends_with_the_other_process(tmp_path):
     code = (
         "import os, sys, time\nfrom pathlib import Path\nfrom train.common.lock import take\n"
-        "path = Path(sys.argv[1])\nassert take(os.open(path, os.O_RDWR | os.O_CREAT), path)\n"
-        "print('held', flush=True)\ntime.sleep(float(sys.argv[2]))"
+        "path, over = map(Path, sys.argv[1:])\n"
+        "assert take(os.open(path, os.O_RDWR | os.O_CREAT), path)\n"
+        "print('held', flush=True)\nsys.stdin.readline()\ntime.sleep(0.2)\nover.touch()"
     )
     path = tmp_path / "x.lock"
+    over = tmp_path / "over"
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(path), "0.5"], stdout=subprocess.PIPE, text=True
-    ) as process:
+        [sys.executable, "-c", code, str(path), str(over)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
         assert process.stdout.readline() == "held\n"
         with path.open("a") as file:
             assert not take(file.fileno(), path)
-            began = time.monotonic()
+            process.stdin.write("\n")
+            process.stdin.flush()
             assert take(file.fileno(), path, wait=True)
-            assert time.monotonic() - began > 0.1
+            assert over.exists()

@@ -5,11 +5,11 @@ import json
 import math
 import pickle
 import threading
-import time
 
 import numpy as np
 import pytest
 from support.builders import ListTasks, act, make_task, same
+from support.endless import ends
 from support.videos import read_index, truncate, write_audio
 
 from paravt_env.crop import CROP_STATUSES, CropStatus
@@ -162,9 +162,8 @@ def test_calls_past_the_limit_are_refused_and_counted(make_env):
 
 def test_ten_thousand_calls_are_bounded(make_env):
     text = call('{"start_time": 1, "end_time": 2}') * 10_000
-    began = time.monotonic()
-    observation, *_, info = play(make_env(), text)
-    assert time.monotonic() - began < 10
+    with ends():
+        observation, *_, info = play(make_env(), text)
     assert sum(crop["status"] == "ok" for crop in info["crops"]) == 3
     assert len(observation["feedback"]) < 200
 
@@ -496,17 +495,15 @@ class HungReader:
     release = threading.Event()
 
     def __init__(self, path: str) -> None:
-        self.release.wait(20)
+        self.release.wait(60)
         raise RuntimeError("released")
 
 
 def test_a_file_that_hangs_fails_at_the_deadline(make_env, monkeypatch):
     monkeypatch.setitem(BACKENDS, "hung", f"{__name__}:HungReader")
     env = make_env(reset_timeout=0.2, backend="hung")
-    began = time.monotonic()
     with pytest.raises(VideoError, match=r"longer than 0.2 s"):
         env.reset(seed=0)
-    assert time.monotonic() - began < 5
     HungReader.release.set()
 
 

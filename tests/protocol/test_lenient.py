@@ -1,9 +1,9 @@
 """Calls as models write them: what the second reading puts right, and why it is not the first."""
 
 import math
-import time
 
 import pytest
+from support.endless import ends
 
 from paravt_env.crop import CropResult, CropStatus
 from paravt_env.protocol import action_from_completion, parse
@@ -176,6 +176,5 @@ def test_the_environment_reads_as_it_is_told(make_env, lenient):
 def test_hostile_text_is_read_in_time_that_grows_with_it(piece):
     for text in (piece * (300_000 // len(piece)), f"<tool_call>{piece * 400}</tool_call>",
                  f"<tool_code>{piece * 400}</tool_code>"):  # fmt: skip
-        began = time.monotonic()
-        action_from_completion(text, 5, lenient=True)
-        assert time.monotonic() - began < 10
+        with ends():
+            action_from_completion(text, 5, lenient=True)

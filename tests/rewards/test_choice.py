@@ -1,8 +1,8 @@
 """Options as models name them: every form with every letter."""
 
-import time
 
 import pytest
+from support.endless import ends
 
 from paravt_env.rewards.terms.choice import named_options
 
@@ -124,10 +124,9 @@ HOSTILE = [
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_megabytes_are_read_in_time_that_grows_with_them(piece):
     text = piece * (500_000 // len(piece))
-    began = time.monotonic()
     for hostile in (text, "B" + text, f"answer{text}B"):
-        assert named_options(hostile, TEN) <= set("ABCDEFGHIJ")
-    assert time.monotonic() - began < 15
+        with ends():
+            assert named_options(hostile, TEN) <= set("ABCDEFGHIJ")
 
 
 def test_ten_thousand_letters_name_no_single_option():

@@ -1,8 +1,8 @@
 """Open answers: what carries meaning is compared, and hedging is worth no more than a guess."""
 
-import time
 
 import pytest
+from support.endless import ends
 
 from paravt_env.rewards import Answer, Transcript
 from paravt_env.rewards.terms.answer import lists_alternatives, score_answer, token_overlap, tokens
@@ -81,7 +81,6 @@ def test_the_released_f1_is_a_setting(text, gold, f1):
     "piece", ["1", "-", "+", "a+", "1,", ".5", "我", "<", "1.", "a-", ".", "or "]
 )
 def test_megabytes_are_read_in_time_that_grows_with_them(piece):
-    began = time.monotonic()
     task = Task("o", "/v.mp4", "?", "open", answer="red")
-    assert 0.0 <= score_answer(task, piece * (500_000 // len(piece))) <= 1.0
-    assert time.monotonic() - began < 10
+    with ends():
+        assert 0.0 <= score_answer(task, piece * (500_000 // len(piece))) <= 1.0
