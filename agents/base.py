@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from paravt_env.protocol.tags import Role
 from paravt_env.spaces import empty_action
 
 
@@ -82,6 +83,8 @@ class Trajectory:
         branch_images: The same for the branch.
         kind: ``main`` for the agent's own conversation, ``subagent`` for the reading of a crop.
         version: Version of the weights that sampled it.
+        due: (C,) bool, true where the grammar of a turn asked for a tag and another token was
+            sampled; None where nobody says.
     """
 
     prompt_ids: np.ndarray
@@ -93,6 +96,13 @@ class Trajectory:
     branch_images: tuple[np.ndarray, ...] = ()
     kind: Literal["main", "subagent"] = "main"
     version: int = 0
+    due: np.ndarray | None = None
+
+    @property
+    def structural(self) -> np.ndarray:
+        """(C,) bool: the tokens of tags, and those that stand where one was due."""
+        tags = self.roles == Role.tag
+        return tags if self.due is None else tags | self.due
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.branch_ids)

@@ -24,7 +24,6 @@ from agents.algorithm.advantages import (
 )
 from agents.algorithm.config import PARAGRPOConfig
 from agents.base import Trajectory
-from paravt_env.protocol import Role
 
 KL_TERM = "kl"
 """The divergence from the reference, in the log: no term of a reward may have its name."""
@@ -133,7 +132,7 @@ def credit(
     for n, (group, rollout) in enumerate(members):
         for trajectory in _trained(rollout, config):
             owners.append(n)
-            structural_C = trajectory.roles == Role.tag
+            structural_C = trajectory.structural
             batch.trajectories.append(trajectory)
             batch.groups.append(group)
             batch.advantages.append(
@@ -238,7 +237,7 @@ def _shares(batch: Batch, config: PARAGRPOConfig) -> dict[str, float]:
     moved = {g for g, a in zip(batch.groups, batch.advantages, strict=True) if a.any()}
     readable = set(batch.groups)
     tokens = sum(int(one.loss_mask.sum()) for one in batch.trajectories)
-    tags = sum(int((one.loss_mask & (one.roles == Role.tag)).sum()) for one in batch.trajectories)
+    tags = sum(int((one.loss_mask & one.structural).sum()) for one in batch.trajectories)
     structural = tags / max(tokens, 1)
     return {
         "groups/no_advantage": len(readable - moved) / max(len(readable), 1),

@@ -169,6 +169,7 @@ class TokenContext:
         self._roles: list[int] = []
         self._logprobs: list[float] = []
         self._sampled: list[bool] = []
+        self._due: list[bool] = []
         self._prompt_length: int | None = None
         self._frames = self._visual_tokens = 0
 
@@ -177,9 +178,14 @@ class TokenContext:
         ids: Sequence[int],
         roles: int | Sequence[int],
         logprobs: Sequence[float] | None = None,
+        due: Sequence[bool] | None = None,
     ) -> None:
-        """Append tokens; with ``logprobs`` the policy sampled them, without it did not."""
+        """Append tokens; with ``logprobs`` the policy sampled them, without it did not.
+
+        ``due`` marks those that were sampled where a tag was asked for.
+        """
         n = len(ids)
+        self._due.extend(due if due is not None else [False] * n)
         self.ids.extend(ids)
         self._roles.extend([int(roles)] * n if isinstance(roles, int) else map(int, roles))
         self._logprobs.extend(logprobs if logprobs is not None else [0.0] * n)
@@ -313,6 +319,7 @@ class TokenContext:
             branch_images=tuple(self.images[split:]),
             kind=self.kind,
             version=self.version or 0,
+            due=np.array(self._due[p:], dtype=bool),
         )
 
 

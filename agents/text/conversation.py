@@ -33,6 +33,7 @@ from agents.text.context import (
     stop_ids,
     token_roles,
 )
+from agents.text.due import due_tokens
 from paravt_env.crop import CROP_STATUSES, CropStatus
 from paravt_env.protocol.parser import action_of, parse
 from paravt_env.protocol.parts import (
@@ -275,7 +276,8 @@ class ConversationAgent(ABC):
         text, ends = self._decode(ids)
         parsed = parse(text, lenient=self.limits.lenient_calls)
         roles = token_roles(parsed, ends) + [Role.tag] * (len(ids) - len(ends))
-        turn.context.append(drawn.ids, roles[len(prefix) :], drawn.logprobs)
+        due = due_tokens(parsed, ends, len(ids))
+        turn.context.append(drawn.ids, roles[len(prefix) :], drawn.logprobs, due[len(prefix) :])
         turn.context.drawn_by(self.version)
         if drawn.ids[-1:] != [self.stop_id]:
             turn.context.append([self.stop_id], int(Role.text))

@@ -266,6 +266,7 @@ def render_completion(
     windows: Sequence[Window] = (),
     answer: str | None = None,
     densities: Sequence[float] = (),
+    native: bool = False,
 ) -> str:
     """Write the canonical completion: the thought, then the calls, then the answer if there is one.
 
@@ -274,6 +275,8 @@ def render_completion(
         windows: (start, end) seconds of each call; whole numbers are written without a fraction.
         answer: Text of the answer block; None writes no block.
         densities: Frames a second of each call, NaN for none; empty: no call asks for any.
+        native: Leave out the tags of the thought and of the answer, as models of the family write
+            before they were taught the structure: only a call has its tag.
 
     Raises:
         ValueError: The thought or the answer holds a tag.
@@ -289,7 +292,7 @@ def render_completion(
     for text in (thought, answer or ""):
         if TAG_PATTERN.search(text):
             raise ValueError(f"a tag inside a block: {text!r}")
-    parts = [f"{FORCED_PREFIX}{thought}\n{closing(THINK)}"]
+    parts = [thought if native else f"{FORCED_PREFIX}{thought}\n{closing(THINK)}"]
     rates = densities or [CHOSEN_BY_SETTING] * len(windows)
     for (start, end), fps in zip(windows, rates, strict=True):
         arguments = {schema.START_KEYS[0]: _plain(start), schema.END_KEYS[0]: _plain(end)}
@@ -298,7 +301,7 @@ def render_completion(
         call = json.dumps({"name": schema.TOOL_NAME, "arguments": arguments})
         parts.append(f"{opening(CALL)}\n{call}\n{closing(CALL)}")
     if answer is not None:
-        parts.append(f"{opening(ANSWER)}{answer}{closing(ANSWER)}")
+        parts.append(answer if native else f"{opening(ANSWER)}{answer}{closing(ANSWER)}")
     return "\n".join(parts)
 
 

@@ -24,12 +24,18 @@ def compliance(transcript: Transcript) -> bool:
     """
     last = len(transcript.turns) - 1
     return last >= 0 and all(
-        turn.parsed is not None and _complies(turn.parsed, answers=index == last)
+        turn.parsed is not None and turn_complies(turn.parsed, answers=index == last)
         for index, turn in enumerate(transcript.turns)
     )
 
 
-def _complies(completion: ParsedCompletion, answers: bool) -> bool:
+def turn_complies(completion: ParsedCompletion, answers: bool) -> bool:
+    """Whether one turn has exactly the form that was asked for.
+
+    Args:
+        completion: What was written.
+        answers: Whether the turn is to answer; otherwise it is to call.
+    """
     blocks = completion.blocks
     if len(blocks) < 2 or not completion.balanced or blocks[0].name != THINK:
         return False

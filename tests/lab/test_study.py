@@ -160,6 +160,24 @@ def test_an_unknown_study_or_start_is_refused(tmp_path):
         load(str(path))
 
 
+def test_a_start_goes_on_from_an_earlier_one(tmp_path):
+    first = StartingPolicy(checkpoint="paravt_mini", sft="sft_mini")
+    starts = {"pretraining": first, "long": StartingPolicy(after="pretraining", sft="sft_mini")}
+    starts |= {"other": StartingPolicy(checkpoint="paravt_mini")}
+    chained = StudyConfig(starts=starts, arms={"a": Arm(start="long")}, baseline="a")
+    found = study.start_config(chained, tmp_path, "long")
+    assert found.agent.checkpoint == str(tmp_path / "starts" / "pretraining")
+    assert found.output == str(tmp_path / "starts" / "long")
+    assert study.needed_starts(chained, ["other", "long"]) == ["pretraining", "long", "other"]
+    assert study.needed_starts(chained, ["other"]) == ["other"]
+    with pytest.raises(ValueError, match="'late'"):
+        early = {"long": StartingPolicy(after="late", sft="sft_mini"), "late": first}
+        StudyConfig(starts=early, arms={"a": Arm()}, baseline="a")
+    with pytest.raises(ValueError, match="give it an sft and no checkpoint"):
+        both = StartingPolicy(checkpoint="paravt_mini", after="pretraining", sft="sft_mini")
+        StudyConfig(starts={"pretraining": first, "b": both}, arms={"a": Arm()}, baseline="a")
+
+
 @pytest.fixture
 def scripted(tmp_path, clip):
     """A study of two scripted policies on one tiny task."""

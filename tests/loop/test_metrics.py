@@ -33,6 +33,7 @@ def rollout(**changes):
         "frames_seen": 4,
         "evidence_recall": math.nan,
         "error": "",
+        "turns": (),
     }
     return SimpleNamespace(**(base | changes))
 

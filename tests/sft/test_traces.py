@@ -15,7 +15,8 @@ from paravt_env.protocol.tags import Role
 from paravt_env.task import Task
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
-from train.config.sft import TraceConfig
+from train.config.sft import StageConfig, TraceConfig
+from train.rollout.behaviours import behaviour
 from train.rollout.play import Rollout, play
 from train.rollout.starts import Start
 from train.sft.traces import TraceAgent
@@ -105,8 +106,12 @@ def rollouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Rollout
     try:
         kinds = {"call": (1.0, 32, 0.0), "skip": (0.0, 32, 0.0), "blind": (1.0, 4, 0.0)}
         kinds["weigh"] = 1.0, 32, 1.0
+        kinds["native"] = 1.0, 32, 0.0
+        kinds["native_skip"] = 1.0, 32, 0.0
+        native = {"native": {"native": 1.0}, "native_skip": {"native": 1.0, "native_call": 0.0}}
         for name, (call, frames, weigh) in kinds.items():
-            trace = TraceConfig(call, 0.0, call, 0.0, 0.0, 1.0, weigh)
+            own = native.get(name, {})
+            trace = TraceConfig(call, 0.0, call, 0.0, 0.0, 1.0, weigh, **own)
             config = AgentConfig(prompt_style="compact")
             agent = TraceAgent(vlm, config, Limits(), env.task_of, trace)
             starts = [Start(i, frames, seed=1) for i in env.simulation.tasks.ids[:12]]
@@ -139,6 +144,32 @@ def test_traces_that_weigh_answer_with_the_letter_they_found(
     for text in weighing:
         assert re.search(rf"[?;]{last[text]} [^;]+ yes", text)
     assert not any(one.answer in tuple("ABCD") for one in rollouts["call"])
+
+
+def test_native_traces_call_and_answer_without_the_structure(
+    rollouts: dict[str, list[Rollout]],
+) -> None:
+    """The same plans and calls; an answer that no tag holds is asked for again, and said again."""
+    for native, structured in zip(rollouts["native"], rollouts["call"], strict=True):
+        first, *_, last = (turn["completion"] for turn in native.turns)
+        tagged = structured.turns[0]["completion"]
+        assert first == tagged.replace("<think>\n", "").replace("\n</think>", "")
+        assert native.executed == structured.executed > 0
+        assert last == native.turns[-2]["completion"] and "<" not in last
+        assert last.splitlines()[-1].strip() == structured.answer
+        assert (native.stop_reason, native.correct, native.compliant) == ("unanswered", 0.0, False)
+        assert behaviour(native) == "native_calls" and behaviour(structured) == "structured_calls"
+        main = native.trajectories[0]
+        assert main.loss_mask[main.roles == int(Role.tag)].all()
+    assert {behaviour(one) for one in rollouts["native_skip"]} == {"native_skips"}
+    assert {behaviour(one) for one in rollouts["skip"]} == {"structured_skips"}
+
+
+def test_shares_of_traces_are_shares() -> None:
+    with pytest.raises(ValueError, match="TraceConfig.native = 1.5: a share"):
+        TraceConfig(native=1.5)
+    with pytest.raises(ValueError, match="StageConfig.native_call = -1: a share"):
+        StageConfig(rollouts=1, conversations=1, native_call=-1)
 
 
 def test_a_blind_call_takes_the_window_that_its_plan_ends_with(

@@ -22,6 +22,20 @@ def at_least(config: Any, least: float, *names: str) -> None:
             )
 
 
+def shares(config: Any, *names: str) -> None:
+    """Refuse a field that is no share, between 0 and 1; None is left alone.
+
+    Raises:
+        ValueError: The field and its value are named.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(
+                f"{type(config).__name__}.{name} = {value}: a share, between 0 and 1, is needed"
+            )
+
+
 def check_trained_dtype(dtype: object) -> None:
     """Refuse to train in float16, whose range gradients leave without a loss scale.
 

@@ -5,18 +5,22 @@ Read by the `sft` room alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from agents.config import AgentConfig
 from agents.model.shape import MiniConfig
 from paravt_env.common.names import known_name
-from train.config.checks import at_least
+from train.config.checks import at_least, shares
 from train.config.env import EnvConfig
 from train.config.evaluation import EvalConfig
 from train.config.learner import LoraConfig
 from train.config.parallel import ParallelConfig
 from train.config.run import RunConfig
+
+
+TRACE_DIALS = ("call", "weigh", "native", "native_call")
+"""Fields of `TraceConfig` that a stage may replace."""
 
 
 @dataclass
@@ -37,6 +41,15 @@ class TraceConfig:
     """Look on the other side when a crop did not show the event."""
     weigh: float = 0.0
     """Weigh the options one by one and answer with a letter; otherwise answer in words."""
+    native: float = 0.0
+    """Write the whole trace in the native form of the models' family, a bare thought, a call in its
+    tag, a bare answer; otherwise in the structure that is rewarded."""
+    native_call: float | None = None
+    """Replaces `call` in native traces: form and calling may go together."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        shares(self, *(one.name for one in fields(self)))
 
 
 @dataclass
@@ -55,6 +68,10 @@ class StageConfig:
     """Replaces `traces.call` in this stage: to call is learned best where it is frequent."""
     weigh: float | None = None
     """Replaces `traces.weigh` in this stage."""
+    native: float | None = None
+    """Replaces `traces.native` in this stage."""
+    native_call: float | None = None
+    """Replaces `traces.native_call` in this stage."""
     conversations: int = 0
     """Main conversations of one step."""
     readings: int = 0
@@ -74,10 +91,7 @@ class StageConfig:
             raise ValueError(f"StageConfig.learning_rate = {self.learning_rate}: must be positive")
         at_least(self, 0, "steps", "rollouts", "conversations", "readings", "frames")
         at_least(self, 0, "published")
-        for name in ("words", "call", "weigh"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"StageConfig.{name} = {value}: a share, between 0 and 1")
+        shares(self, "words", *TRACE_DIALS)
         if not self.conversations + self.readings + self.frames + self.published:
             raise ValueError(
                 f"stage {self.name!r} has nothing to learn: give it conversations, readings, "

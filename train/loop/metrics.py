@@ -22,6 +22,7 @@ from train.common.console import Live, Plain
 from train.common.metrics_file import FILE, read_metrics
 from train.distributed.processes import Processes
 from train.loop.tracking import Tracker, start_wandb
+from train.rollout.behaviours import shares
 from train.rollout.play import Rollout
 
 ACTED = 1e-9
@@ -33,7 +34,7 @@ def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
     Every rollout stays in the denominator of accuracy, compliance and calls: one whose video could
     not be read counts as wrong. Means of the reward and its terms leave those out, because nothing
-    was scored there. `tng/K=k` is the Tool Necessity Gap of `necessity_gap`; it is absent where one
+    was scored there. `behaviour/...` are shares of first turns. `tng/K=k` is the Tool Necessity Gap of `necessity_gap`; it is absent where one
     side is empty.
     """
     rows = list(rollouts)
@@ -58,6 +59,7 @@ def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
     }
     for term in sorted({term for row in scored for term in row.terms} - {"total"}):
         metrics[f"reward/{term}"] = _mean(row.terms[term] for row in scored if term in row.terms)
+    metrics |= shares(rows)
     for reason in sorted({str(row.stop_reason) for row in rows}):
         metrics[f"stop/{reason}"] = _mean(float(row.stop_reason == reason) for row in rows)
     for budget in sorted({row.frame_budget for row in scored}):

@@ -22,7 +22,7 @@ from paravt_env.protocol.tags import Role
 from paravt_env.tasksets.made.synthetic import oracle
 from paravt_env.vector import LongVideoVectorEnv
 from paravt_env.video.store.store import FrameStore
-from train.config.sft import SFTConfig, StageConfig
+from train.config.sft import TRACE_DIALS, SFTConfig, StageConfig
 from train.rollout.play import play
 from train.rollout.starts import Start
 from train.sft.traces import TraceAgent
@@ -84,7 +84,7 @@ def trace_trajectories(
     say: Callable[[str], None] = print,
 ) -> list[Trajectory]:
     """Play `stage.rollouts` episodes with a :class:`TraceAgent` and keep their trajectories."""
-    own = {"call": stage.call, "weigh": stage.weigh}
+    own = {name: getattr(stage, name) for name in TRACE_DIALS}
     dials = replace(config.traces, **{k: share for k, share in own.items() if share is not None})
     agent = TraceAgent(
         vlm, config.agent, Limits.of(config.env), env.task_of, dials, stage.words, seed

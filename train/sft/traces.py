@@ -4,7 +4,7 @@ A :class:`TraceAgent` plays through the real environment and builds the same tok
 text agent, but its turns are written from what a perfect reader would know at that point. So the
 cold start sees exactly the tokens, frames, statuses and messages that rollouts will see. Traces
 hold answers from the overview, single and parallel calls, guesses without a call (the share is a
-dial: the tool prior), mistakes and their recovery. Their words are those of `train/sft/wording.py`.
+dial: the tool prior), mistakes and their recovery; some are in the native form. Their words are those of `train/sft/wording.py`.
 
 Between the synthetic world and the learner, in ``paravt sft``. Tests: `pytest
 tests/sft/test_traces.py`.
@@ -58,6 +58,10 @@ class Notes:
     """Plan and windows to ask for after a mistake."""
     weigh: bool = False
     """Whether this trace weighs the options."""
+    native: bool = False
+    """Whether it is in the native form."""
+    said: str = ""
+    """The turn that answered."""
 
 
 class TraceAgent(ConversationAgent):
@@ -153,13 +157,15 @@ class TraceAgent(ConversationAgent):
         if notes is None:
             notes = self._notes[turn.row] = self._look(turn)
             return self._first_turn(notes)
+        if notes.said:  # a bare answer is not taken for one: it is asked for again
+            return notes.said
         for call in range(1, self.limits.max_crops + 1):
             times = _times(turn.view, call)
             if len(times):
                 notes.seen += oracle.read_window(notes.task, times)
         if notes.pending is not None and not turn.view["must_answer"]:
             (plan, windows), notes.pending = notes.pending, None
-            return render_completion(plan, windows)
+            return _turn(notes, plan, windows)
         return self._later_turn(notes, bool(turn.view["must_answer"]))
 
     def _look(self, turn: Turn) -> Notes:
@@ -167,6 +173,7 @@ class TraceAgent(ConversationAgent):
         cues = oracle.visible_cues(task, overview)
         asked, weigh = oracle.asked_scenes(task, cues), self._chance(self.trace.weigh)
         notes = Notes(task, overview, cues, asked, weigh=weigh)
+        notes.native = self.trace.native > 0 and self._chance(self.trace.native)
         for scene in notes.asked:
             if scene is not None:
                 notes.windows[scene] = window_of(self.style, self._cue(notes, scene))
@@ -181,14 +188,15 @@ class TraceAgent(ConversationAgent):
         answer = oracle.answer_from_readings(task, shown, notes.asked)
         if answer is not None and task.kind != "grounding" and self._chance(trace.direct):
             return self._answer(notes, f"seen: {self._judge(notes, shown)}", answer)
-        if not self._chance(trace.call):
+        own = trace.native_call if notes.native else None
+        if not self._chance(trace.call if own is None else own):
             return self._guess(notes, shown, GUESS)
         if not notes.windows:
             if not self._chance(trace.blind):
                 return self._guess(notes, shown, f"{self._plan(notes)}: {UNSEEN}")
             window = window_of(self.style, notes.cues[-1])
             thought = f"{self._plan(notes)}: {BLIND} {window[0]:.0f} {window[1]:.0f}"
-            return render_completion(thought, [window])
+            return _turn(notes, thought, [window])
         frames = [cue for cue in notes.cues if cue.scene in notes.windows]
         frames = frames[: 1 if self._chance(trace.single) else self.limits.max_crops]
         plan, windows = self._plan(notes, frames), [window_of(self.style, cue) for cue in frames]
@@ -196,8 +204,8 @@ class TraceAgent(ConversationAgent):
             notes.pending = plan, windows
             start, end = windows[0]
             wrong = [(end, start), (start, end + 20.0)][int(self.rng.integers(2))]
-            return render_completion(plan, [wrong])
-        return render_completion(plan, windows)
+            return _turn(notes, plan, [wrong])
+        return _turn(notes, plan, windows)
 
     def _later_turn(self, notes: Notes, must_answer: bool) -> str:
         task, trace = notes.task, self.trace
@@ -218,7 +226,7 @@ class TraceAgent(ConversationAgent):
                 notes.windows.pop(scene)
                 sides.append(f"{self._cue(notes, scene).colour} {'before' if left else 'after'}")
                 windows.append(other)
-            return render_completion(f"retry {'; '.join(sides)}", windows)
+            return _turn(notes, f"retry {'; '.join(sides)}", windows)
         return self._guess(notes, notes.seen, f"{self._judge(notes, notes.seen)}, a guess")
 
     def _guess(self, notes: Notes, readings: Sequence[oracle.Sighting], thought: str) -> str:
@@ -242,9 +250,9 @@ class TraceAgent(ConversationAgent):
         return f"{text}?{weighed(notes.task, possible)}" if some else text
 
     def _answer(self, notes: Notes, thought: str, answer: str) -> str:
-        return render_completion(
-            thought, answer=answer if notes.weigh else in_words(notes.task, answer)
-        )
+        said = answer if notes.weigh else in_words(notes.task, answer)
+        notes.said = _turn(notes, thought, answer=said)
+        return notes.said
 
     def _cue(self, notes: Notes, scene: int) -> Cue:
         """The frame that the window of a scene was chosen by."""
@@ -260,6 +268,13 @@ class TraceAgent(ConversationAgent):
         """
         frames = enumerate(notes.cues, 1)
         return "look " + "; ".join(listed(self.style, i, cue, cue in asked) for i, cue in frames)
+
+
+def _turn(
+    notes: Notes, thought: str, windows: Sequence[Window] = (), answer: str | None = None
+) -> str:
+    """One completion in the form of the trace."""
+    return render_completion(thought, windows, answer, native=notes.native)
 
 
 def _times(view: Any, window: int) -> np.ndarray:

@@ -26,6 +26,8 @@ class StartingPolicy:
 
     checkpoint: str = ""
     """Folder or name; where `sft` is set, what the cold start itself starts from."""
+    after: str = ""
+    """Name of an earlier start that the cold start goes on from, in place of a checkpoint."""
     sft: str = ""
     """Recipe of `paravt sft`; empty takes the checkpoint as it is."""
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -90,6 +92,15 @@ class StudyConfig:
         aims = [name for goal in self.goals for name in (goal.arm, goal.beside)]
         for name in (*self.main, self.baseline, *aims):
             known_name("arm", name, self.arms)
+        earlier: list[str] = []
+        for name, start in self.starts.items():
+            if start.after:
+                known_name(f"start before {name}", start.after, earlier)
+                if start.checkpoint or not start.sft:
+                    raise ValueError(
+                        f"start {name} comes after {start.after}: give it an sft and no checkpoint"
+                    )
+            earlier.append(name)
         for arm in self.arms.values():
             arm.start = arm.start or next(iter(self.starts))
             known_name("start", arm.start, self.starts)

@@ -75,8 +75,20 @@ def start_config(study: StudyConfig, folder: Path, name: str) -> SFTConfig | Non
     start = study.starts[name]
     if not start.sft:
         return None
-    own = {"agent.checkpoint": start.checkpoint, "output": start_checkpoint(study, folder, name)}
+    before = start_checkpoint(study, folder, start.after) if start.after else start.checkpoint
+    own = {"agent.checkpoint": before, "output": start_checkpoint(study, folder, name)}
+    own["run.folder"] = str(folder)  # so that a start inside it may be moved with the study
     return recipe.load(SFTConfig, start.sft, start.overrides | own)
+
+
+def needed_starts(study: StudyConfig, names: Sequence[str]) -> list[str]:
+    """The starts of these names and those that they come after, each once, earlier ones first."""
+    wanted: set[str] = set()
+    for name in names:
+        while name and name not in wanted:
+            wanted.add(name)
+            name = study.starts[name].after
+    return [name for name in study.starts if name in wanted]
 
 
 def run(
@@ -105,7 +117,7 @@ def run(
     chosen = cells(study, folder, arms or study.main, seeds, quick)
     waiting = [cell for cell in chosen if not cell.done]
     say(f"{len(chosen)} runs in {folder}, {len(chosen) - len(waiting)} of them finished before")
-    for name in dict.fromkeys(study.arms[cell.arm].start for cell in waiting):
+    for name in needed_starts(study, [study.arms[cell.arm].start for cell in waiting]):
         start = starts[name]
         if start is not None:
             cold_start(start)
