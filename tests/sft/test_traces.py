@@ -166,9 +166,9 @@ def test_native_traces_call_and_answer_without_the_structure(
 
 
 def test_shares_of_traces_are_shares() -> None:
-    with pytest.raises(ValueError, match="TraceConfig.native = 1.5: a share"):
+    with pytest.raises(ValueError, match=r"TraceConfig\.native = 1\.5: a share"):
         TraceConfig(native=1.5)
-    with pytest.raises(ValueError, match="StageConfig.native_call = -1: a share"):
+    with pytest.raises(ValueError, match=r"StageConfig\.native_call = -1: a share"):
         StageConfig(rollouts=1, conversations=1, native_call=-1)
 
 

@@ -18,7 +18,6 @@ from train.config.learner import LoraConfig
 from train.config.parallel import ParallelConfig
 from train.config.run import RunConfig
 
-
 TRACE_DIALS = ("call", "weigh", "native", "native_call")
 """Fields of `TraceConfig` that a stage may replace."""
 

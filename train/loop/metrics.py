@@ -34,8 +34,8 @@ def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
     Every rollout stays in the denominator of accuracy, compliance and calls: one whose video could
     not be read counts as wrong. Means of the reward and its terms leave those out, because nothing
-    was scored there. `behaviour/...` are shares of first turns. `tng/K=k` is the Tool Necessity Gap of `necessity_gap`; it is absent where one
-    side is empty.
+    was scored there. `behaviour/...` are shares of first turns. `tng/K=k` is the Tool Necessity Gap
+    of `necessity_gap`; it is absent where one side is empty.
     """
     rows = list(rollouts)
     if not rows:

@@ -4,7 +4,8 @@ A :class:`TraceAgent` plays through the real environment and builds the same tok
 text agent, but its turns are written from what a perfect reader would know at that point. So the
 cold start sees exactly the tokens, frames, statuses and messages that rollouts will see. Traces
 hold answers from the overview, single and parallel calls, guesses without a call (the share is a
-dial: the tool prior), mistakes and their recovery; some are in the native form. Their words are those of `train/sft/wording.py`.
+dial: the tool prior), mistakes and their recovery; some are in the native form. Their words are
+those of `train/sft/wording.py`.
 
 Between the synthetic world and the learner, in ``paravt sft``. Tests: `pytest
 tests/sft/test_traces.py`.
