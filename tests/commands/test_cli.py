@@ -91,7 +91,11 @@ def test_help_of_a_command_with_a_recipe(command, capsys):
     assert cli.main([command, "--help"]) == 0
     out = capsys.readouterr().out
     assert f"usage: paravt {command} [RECIPE]" in out
-    assert "paragrpo_mini" in out
+    own = {"train": "paragrpo_8b", "sft": "sft_mini", "eval": "paravt7", "demo": "demo"}[command]
+    (line,) = [line for line in out.splitlines() if line.startswith(f"  {own} ")]
+    assert line.split(maxsplit=1)[1][0].isupper() or command == "demo"
+    assert ("  sft_mini " in out) == (command == "sft")
+    assert ("  paragrpo_mini " in out) == (command in ("train", "eval"))
 
 
 @pytest.mark.parametrize(

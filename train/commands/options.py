@@ -17,10 +17,44 @@ RECIPE_HELP = """usage: {prog} [RECIPE] [--key.sub VALUE ...] [--print-config]
 
 {title}
 
-RECIPE        name of a packaged recipe ({recipes}),
-              or path of a YAML file; --config RECIPE says the same
+RECIPE        name of a packaged recipe, or path of a YAML file; --config RECIPE says the same
 --key.sub     overrides one setting; --print-config lists all of them
+
+recipes:
+{recipes}
 """
+
+EVALUATED, DEMO = ("chat", "paravt7"), "demo"
+"""Recipes that are for `paravt eval` alone, and the one of `paravt demo`."""
+
+
+def command_of(recipe: str) -> str:
+    """The command that a packaged recipe is for.
+
+    >>> command_of("sft_mini"), command_of("paragrpo_8b"), command_of("chat")
+    ('sft', 'train', 'eval')
+    """
+    if recipe in EVALUATED:
+        return "eval"
+    return "demo" if recipe == DEMO else "sft" if recipe.startswith("sft_") else "train"
+
+
+def recipe_rows() -> dict[str, list[tuple[str, str]]]:
+    """Name and first line of every packaged recipe, by the command that it is for."""
+    from train.config.recipe import RECIPES, recipe_names
+
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for name in recipe_names():
+        first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+        rows.setdefault(command_of(name), []).append((name, first.removeprefix("# ")))
+    return rows
+
+
+def recipe_list(command: str) -> str:
+    """The recipes of a command, one line each; an evaluation takes those of training too."""
+    wanted = ("eval", "train") if command == "eval" else (command,)
+    rows = [row for name, group in recipe_rows().items() if name in wanted for row in group]
+    return "\n".join(f"  {name:22}{said}" for name, said in rows)
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -58,7 +92,7 @@ def recipe_settings(
 
     rest = list(words)
     if "-h" in rest or "--help" in rest:
-        known = ", ".join(recipe.recipe_names())
+        known = recipe_list(parser.prog.rpartition(" ")[2])
         said = RECIPE_HELP.format(prog=parser.prog, title=parser.description, recipes=known)
         print(said, end="")
         return None
