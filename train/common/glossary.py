@@ -25,6 +25,7 @@ ROLLOUTS = {
     "frames_seen": "Overview and crop frames that the environment showed per rollout.",
     "evidence_recall": "Share of the gold evidence that crops covered, where there is gold.",
     "tng/K=K": "Tool Necessity Gap at K: mean score of rollouts that called, minus that of others.",
+    "behaviour/KIND": "Share of rollouts whose first turn has this form and calls, or does not.",
     "stop/REASON": "Share of rollouts that ended for this reason.",
     "untagged": "Share of rollouts whose answer was read from text without an `<answer>` tag.",
     "lapses/LAPSE": "Calls per rollout that were repaired, or that named another video, by kind.",
