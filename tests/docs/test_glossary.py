@@ -14,10 +14,8 @@ from train.workers import lanes, rollout_workers
 
 
 @pytest.fixture
-def settings(clip, other_clip, tmp_path, monkeypatch):
+def settings(clip, other_clip, tmp_path):
     torch.set_num_threads(1)
-    for module in (rollout_workers, lanes):
-        monkeypatch.setattr(module, "play", varied)
     world = tiny_settings(tmp_path, (clip, other_clip), SHAPE)
     world.algorithm.groups, world.algorithm.group_size = 2, 3
     return world
@@ -33,7 +31,10 @@ def settings(clip, other_clip, tmp_path, monkeypatch):
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_every_logged_metric_is_in_the_glossary(settings, change):
+def test_every_logged_metric_is_in_the_glossary(settings, change, monkeypatch):
+    if "diagnostics.every" not in change:  # there terms have to add up to the reward
+        monkeypatch.setattr(rollout_workers, "play", varied)
+        monkeypatch.setattr(lanes, "play", varied)
     for name, value in change.items():
         group, field = name.split(".")
         setattr(getattr(settings, group), field, value)
