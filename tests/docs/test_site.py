@@ -12,9 +12,11 @@ from docs_site.reference import PAGES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-WIDE = ("paradox.md", "adapters.md", "engines.md", "scale.md", "training.md", "methods.md", "data.md",
-        "diagnostics.md", "environment.md", "evaluation.md", "plug-in-an-agent.md", "rewards.md",
-        "sb3.md", "video.md")  # fmt: skip
+WIDE = (
+    "paradox.md", "adapters.md", "engines.md", "scale.md", "training.md", "methods.md", "data.md",
+    "diagnostics.md", "environment.md", "evaluation.md", "plug-in-an-agent.md", "rewards.md",
+    "sb3.md", "video.md",
+)  # fmt: skip
 """Pages whose lines are still longer."""
 PAGES_THERE = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
