@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from paravt_env.common.http.client import ClientSettings, RetryingClient, Usage
 from paravt_env.common.http.endpoint import EndpointError
 from paravt_env.common.http.replies import Reply
 from paravt_env.common.names import known_name
 
+T = TypeVar("T")
 GONE = 8
 """Questions of one call that get no reply, one after another, before the others are not asked."""
 NO_SERVER = (0, 502, 503, 504)
@@ -97,33 +98,55 @@ class ChatClient(RetryingClient):
                 other request would fare better.
         """
         self._silent = 0
-        return list(self._pool.map(self._reply, requests))
+        return list(self._pool.map(lambda one: self.ask_one(one, _whole), requests))
 
-    def close(self) -> None:
-        """Stop the threads; requests that run are waited for."""
-        self._pool.shutdown()
+    def ask_one(self, request: ChatRequest, read: Callable[[Reply], T]) -> T | EndpointError:
+        """What `read` makes of the reply, or the last error where all attempts failed.
 
-    def _reply(self, request: ChatRequest) -> Reply | EndpointError:
+        Safe from any thread. After `GONE` questions in a row without a reply, of all threads, no
+        other is asked: see `gone`.
+
+        Args:
+            request: The question.
+            read: Takes a reply, or raises `ValueError` where it is not what was asked for; then it
+                is asked for again.
+
+        Raises:
+            OSError: As `ask_all` does.
+        """
         sent = {
             "model": self.config.model,
             "messages": list(request.messages),
             "max_tokens": request.max_tokens,
             **request.fields,
         }
-        if self._silent >= GONE:
+        if self.gone:
             return EndpointError(
                 f"not asked: {self.config.base_url} gave no reply {GONE} times in a row", False
             )
         try:
-            reply = self.ask(self.config.body(sent), lambda reply: reply, request.bill, self.total)
+            answer = self.ask(self.config.body(sent), read, request.bill, self.total)
             self._silent = 0
-            return reply
+            return answer
         except EndpointError as error:
-            gone = error.temporary and error.status in NO_SERVER
+            gone = error.temporary and error.status in NO_SERVER and not error.unread
             self._silent = self._silent + 1 if gone else 0
             if error.status in (401, 403, 404):
                 raise _refusal(self.config, error) from error
             return error
+
+    @property
+    def gone(self) -> bool:
+        """Whether the server gave no reply to the last `GONE` questions."""
+        return self._silent >= GONE
+
+    def close(self) -> None:
+        """Stop the threads; requests that run are waited for."""
+        self._pool.shutdown()
+
+
+def _whole(reply: Reply) -> Reply:
+    return reply
 
 
 def _refusal(config: ChatConfig, error: EndpointError) -> OSError:

@@ -16,6 +16,7 @@ from paravt_env.budget import make_budget
 from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.rewards.presets import PRESETS
 from train.common.metrics_file import read_metrics
+from train.config.reason import ReasonConfig
 from train.config.recipe import load, recipe_names
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
@@ -65,7 +66,8 @@ def test_every_packaged_recipe_is_a_method_or_known():
     methods = {f"{method}_{size}" for method in METHODS for size in ("mini", "8b")}
     assert methods <= set(recipe_names())
     for name in set(recipe_names()) - methods:
-        load(SFTConfig if name.startswith("sft") else TrainConfig, name)
+        kinds = {"sft": SFTConfig, "reason": ReasonConfig}
+        load(kinds.get(name.partition("_")[0], TrainConfig), name)
 
 
 @pytest.mark.parametrize("method", MECHANISMS)

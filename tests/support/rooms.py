@@ -15,7 +15,8 @@ HOUSE = {
     "agents": """__init__ < base, config < algorithm, text < scripted, model, chat < vllm, sb3
         < paragrpo""",
     "train": """__init__ < common < packing, adapters < config < distributed < rollout
-        < learner, evaluation < workers, sft, report < loop < lab < commands < cli < __main__""",
+        < learner, evaluation < workers, sft, report < loop, datagen < lab < commands < cli
+        < __main__""",
 }
 """Rooms by floor, from the ground up. A room is a sub-package or a file of its package; it imports
 rooms of lower floors and packages that stand before its own, and nobody on its own floor."""
@@ -28,8 +29,8 @@ DOORS = ("agents/paragrpo.py",)
 
 HEAVY = {
     "ale_py", "av", "datasets", "decord", "jsonargparse", "openenv", "peft", "PIL", "pyarrow",
-    "pygame", "rich", "stable_baselines3", "torch", "torchcodec", "transformers", "uvicorn",
-    "verifiers", "vllm", "wandb",
+    "pygame", "rich", "scenedetect", "stable_baselines3", "torch", "torchcodec", "transformers",
+    "uvicorn", "verifiers", "vllm", "wandb",
 }  # fmt: skip
 """Slow to load or not always installed: the one reason for an import inside a function."""
 

@@ -1,6 +1,7 @@
 """`paravt data`: make the sets that are made here, list and check tasks, measure looking.
 
-Start of the journey, seen from the command line; needs the core installation alone. Try
+Start of the journey, seen from the command line; needs the core installation alone (`reason`, whose
+settings are a recipe, is `train/commands/reason.py` and needs the train extra). Try
 `paravt data stats`: it decodes nothing. `paravt data validate FILE` ends with status 1 where
 something is wrong or missing.
 """
@@ -24,6 +25,7 @@ from paravt_env.tasksets.made.synthetic.generate import plan_tasks
 from paravt_env.tasksets.made.synthetic.stats import format_table, stats
 from paravt_env.tasksets.made.synthetic.world import WorldSettings
 from paravt_env.tasksets.published.materialize import materialize
+from train.commands import reason
 from train.commands.options import whole
 from train.commands.validation import absent_videos, broken_subtitles, broken_videos
 from train.common.console import printable
@@ -35,7 +37,10 @@ MADE_HERE = (SYNTHETIC, ATARI)
 
 def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     """Do what was asked for and print it; the exit status is 1 where something is wrong."""
-    parser.add_argument("action", choices=("make", "list", "stats", "validate", "materialize"))
+    if words[:1] == ["reason"]:
+        return reason.run(parser, words[1:])
+    actions = ("make", "list", "stats", "validate", "materialize", "reason")
+    parser.add_argument("action", choices=actions, help="reason --help says more of the last one")
     parser.add_argument(
         "sources",
         nargs="*",

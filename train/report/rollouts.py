@@ -6,12 +6,13 @@ escaped here. Run the tests with `pytest tests/report/test_report.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import numpy as np
 
 from paravt_env.common.images import data_uri
+from paravt_env.span import Span
 from paravt_env.video import FrameStore, VideoError, overview_times
 from train.evaluation.row import EvalRow
 from train.evaluation.scores import EvalReport
@@ -70,21 +71,9 @@ def rollout_section(
     row: EvalRow, before: EvalRow | None, overview: Callable[[str, int], Overview]
 ) -> str:
     """One rollout as HTML: question, overview frames, time line, transcripts before and after."""
-    try:
-        pixels, times, duration = overview(row.video, row.frame_budget)
-        strip = "".join(
-            f'<figure><img alt="" src="{data_uri(image)}">'
-            f"<figcaption>{t:.1f} s</figcaption></figure>"
-            for image, t in zip(pixels, times, strict=True)
-        )
-        shown = f"{len(times)} of {row.frame_budget} overview frames"
-        tracks = {"gold": [Stretch(a, b, "gold evidence") for a, b in row.evidence]}
-        tracks |= {"before": _spans(before)} if before else {}
-        instants = overview_times(duration, row.frame_budget).tolist()
-        line = timeline(duration, instants, tracks | {"after": _spans(row)})
-        look = f"<div class=frames>{strip}</div>{line}"
-    except VideoError as error:
-        shown, look = f"frames not available: {error}", ""
+    tracks = {"before": _spans(before)} if before else {}
+    tracks |= {"after": _spans(row)}
+    look, shown = seen(row.video, row.frame_budget, row.evidence, tracks, overview)
     sides = [("Before", before)] if before else []
     columns = "".join(_transcript(title, side) for title, side in [*sides, ("After", row)])
     return (
@@ -92,6 +81,38 @@ def rollout_section(
         f"gold {escape(row.gold)}</h3><pre>{escape(row.question)}</pre>"
         f'{look}<p class="soft">{escape(shown)} · {escape(row.task_id)}</p>'
         f"<div class=two>{columns}</div></div>"
+    )
+
+
+def seen(
+    video: str,
+    budget: int,
+    evidence: Sequence[Span],
+    tracks: Mapping[str, Sequence[Stretch]],
+    overview: Callable[[str, int], Overview],
+) -> tuple[str, str]:
+    """Overview frames over a time line as HTML, and a sentence that says what is shown.
+
+    Args:
+        video: Its path.
+        budget: Overview frames.
+        evidence: Spans of the gold evidence, seconds.
+        tracks: Further tracks of the time line.
+        overview: Reads the frames; where it cannot, the sentence says why.
+    """
+    try:
+        pixels, times, duration = overview(video, budget)
+    except VideoError as error:
+        return "", f"frames not available: {error}"
+    strip = "".join(
+        f'<figure><img alt="" src="{data_uri(image)}"><figcaption>{t:.1f} s</figcaption></figure>'
+        for image, t in zip(pixels, times, strict=True)
+    )
+    gold = {"gold": [Stretch(a, b, "gold evidence") for a, b in evidence]}
+    line = timeline(duration, overview_times(duration, budget).tolist(), gold | dict(tracks))
+    return (
+        f"<div class=frames>{strip}</div>{line}",
+        f"{len(times)} of {budget} overview frames",
     )
 
 

@@ -184,7 +184,7 @@ class RetryingClient:
             try:
                 return read(reply)
             except ValueError as error:
-                raise EndpointError(str(error), temporary=True) from error
+                raise EndpointError(str(error), temporary=True, unread=True) from error
 
         waits = (wait * (1 + self._random.random() * settings.jitter) for wait in settings.pauses())
         try:

@@ -37,6 +37,7 @@ class EndpointError(RuntimeError):
         retry_after: Seconds that the server asked to wait; 0 where it did not.
         status: HTTP status of a refusal; 0 where there was none.
         broken: Whether a connection was there and was lost.
+        unread: Whether there was a reply that was not what was asked for.
     """
 
     problem: str
@@ -44,6 +45,7 @@ class EndpointError(RuntimeError):
     retry_after: float = 0.0
     status: int = 0
     broken: bool = False
+    unread: bool = False
 
     def __str__(self) -> str:
         return self.problem

@@ -41,7 +41,9 @@ def read_reply(content: bytes) -> Reply:
         usage = reply.get("usage") or {}
         sent, sampled = (_count(usage.get(f"{who}_tokens")) for who in ("prompt", "completion"))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise EndpointError("the reply is not a chat completion", temporary=True) from None
+        raise EndpointError(
+            "the reply is not a chat completion", temporary=True, unread=True
+        ) from None
     return Reply(text, sent, sampled, choice["message"], str(choice.get("finish_reason") or ""))
 
 
@@ -84,5 +86,5 @@ def _piece(part: Any) -> str:
         part = part.get(part["type"])
     if part is not None and not isinstance(part, str):
         problem = f"the reply's content is neither text nor parts of text: {str(part)[:80]}"
-        raise EndpointError(problem, temporary=True)
+        raise EndpointError(problem, temporary=True, unread=True)
     return part or ""

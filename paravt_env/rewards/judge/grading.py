@@ -5,11 +5,9 @@ Between a task's answer and the endpoint. Tests: `pytest tests/rewards/test_judg
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from paravt_env.common.http.objects import quoted, read_object
 from paravt_env.rewards.judge.settings import JudgeSettings
 from paravt_env.task import Task
 
@@ -43,8 +41,6 @@ _RESPONSE_FORMATS: dict[str, dict[str, Any]] = {
     },
     "json_object": {"type": "json_object"},
 }
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
-_CONTROL = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>[]\u2028\u2029"})
 
 
 class Verdict(NamedTuple):
@@ -57,21 +53,19 @@ class Verdict(NamedTuple):
 def request(settings: JudgeSettings, task: Task, answer: str) -> dict[str, Any]:
     """The body of a request.
 
-    The prediction is one string of a JSON object, so it can end neither its field nor the message;
-    angle and square brackets are escaped, so it holds no control token of a chat template either.
+    The prediction is one string of a JSON object (`paravt_env.common.http.objects.quoted`), so it
+    can end neither its field nor the message, and holds no control token of a chat template.
     """
     cut = max(0, len(answer) - settings.max_answer_chars)
     fields: dict[str, Any] = {"question": task.prompt, "gold": task.answer}
-    shown = answer[: settings.max_answer_chars]
-    fields["prediction"] = shown.encode("utf-8", "replace").decode("utf-8")
+    fields["prediction"] = answer[: settings.max_answer_chars]
     if cut:
         fields["prediction_characters_cut"] = cut
-    content = json.dumps(fields, ensure_ascii=False).translate(_CONTROL)
     body: dict[str, Any] = {
         "model": settings.model,
         "messages": [
             {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": content},
+            {"role": "user", "content": quoted(fields)},
         ],
         "temperature": 0.0,
         "max_tokens": settings.max_tokens,
@@ -90,18 +84,8 @@ def read_verdict(content: str) -> Verdict:
     >>> read_verdict('{"reason": "same colour", "verdict": "correct"}')
     Verdict(value=1.0, reason='same colour')
     """
-    fenced = _FENCE.fullmatch(content.strip())
-    try:
-        value = json.loads(fenced[1] if fenced else content, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
-        raise ValueError(f"the reply is not one JSON object: {content[:80]!r}") from None
-    verdict = value.get("verdict") if isinstance(value, Mapping) else None
+    value = read_object(content)
+    verdict = value.get("verdict")
     if not isinstance(verdict, str) or verdict not in VERDICTS:
         raise ValueError(f"the reply holds no verdict of {', '.join(VERDICTS)}: {content[:80]!r}")
     return Verdict(VERDICTS[verdict], str(value.get("reason", "")))
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a field is there twice")
-    return dict(pairs)
