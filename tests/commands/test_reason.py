@@ -68,7 +68,7 @@ def test_the_command_makes_a_set_and_says_how_to_train_on_it(tmp_path, capsys):
         (["--source="], "give --source, a folder of videos"),
         (["--captioner.base_url=nowhere"], "captioner: a chat server needs base_url"),
         (["--questions.categories=[plots]"], "did you mean 'plot'?"),
-        (["--clips.secnds=3"], "clips.seconds"),
+        (["--clips.second=3"], "clips.seconds"),
         (["--solvers=[{base_url: 'http://x/v1', model: ''}]"], "solvers[0]: a chat server needs"),
     ],
 )
