@@ -10,8 +10,9 @@ from support.imports import Arrow, SourceTree
 
 HOUSE = {
     "envs_registry": "__init__",
-    "paravt_env": """__init__ < common < video < span < task < crop, subtitles, budget < spaces
-        < protocol < rewards < tasksets, show < settings < episode < env < vector < wrappers""",
+    "paravt_env": """__init__ < common < video, sandbox < span < task < crop, subtitles, budget
+        < spaces < protocol < rewards < tasksets, show < settings < episode < env < vector
+        < wrappers""",
     "agents": """__init__ < base, config < algorithm, text < scripted, model, chat < vllm, sb3
         < paragrpo""",
     "train": """__init__ < common < packing, adapters < config < distributed < rollout
