@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from agents.base import TrainableAgent
 from agents.config import AgentConfig, Limits
+from agents.model.draws import stream_of
 from agents.model.generator import DrawsWithTorch
 from agents.model.sampling import Session, TransformersSampler
 from agents.model.vlm import VisionLanguageModel
@@ -65,7 +66,14 @@ class TransformersAgent(DrawsWithTorch, ConversationAgent):
         return drawn
 
     def read(self, readings: Sequence[Reading]) -> list[Sampled]:
-        """Read all crops in one batch; their cache is dropped."""
+        """Read all crops in one batch; their cache is dropped.
+
+        A reading's draws follow from its row's, so that they do not depend on the other rows.
+        """
+        for reading in readings:
+            asks = self._rows[reading.row].context
+            if asks is not None and asks.stream is not None:
+                reading.context.stream = stream_of(asks.stream, len(asks.ids), reading.call)
         contexts = [reading.context for reading in readings]
         limits = [reading.limit for reading in readings]
         return self.sampler.resume(None, contexts, limits, self.config.temperature)[0]

@@ -1,72 +1,151 @@
-"""Keys and values of conversations that grow token by token.
+"""Keys and values of a batch of conversations: a prompt once for its group, then a part a row.
 
-Under `agents/model/sampling.py`. The cache of transformers copies all keys and values to add one
-token to them, which on a CPU takes longer than to attend to them. Here they lie in buffers with
-room for `SPARE` more tokens, so that they are copied once in so many steps.
+Under `agents/model/sampling.py`; `agents/model/cached_attention.py` reads and writes it. Rows that
+still draw lie in front, so that a step computes a view of the first rows, and a row that is done
+costs nothing until its next turn. What a row adds to its prompt lies in buffers with spare slots.
 
 Tests: `pytest tests/policies/test_kv_cache.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
+import numpy as np
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
 
 SPARE = 64
-"""Tokens that a buffer has room for when it is made."""
+"""Slots that a buffer has for further tokens when it is made, at least."""
+
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
-class SpareLayer(DynamicLayer):
-    """Keys and values (B, heads, tokens, D) of one layer, as views of buffers with spare tokens."""
+class KeyValues:
+    """Keys and values (rows, heads, slots, D) of every layer; unused slots are 0.
 
-    _buffers: tuple[torch.Tensor, torch.Tensor] | None = None
+    Args:
+        rows: How many.
+        slots: Tokens that there is room for at first.
+    """
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add tokens; returns all keys and all values."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        stop = start + key_states.shape[-2]
-        buffers = self._buffers
-        if buffers is None or stop > buffers[0].shape[-2] or not self._in(buffers):
-            buffers = self._buffers = (
-                _with_room(self.keys, key_states, start, stop),
-                _with_room(self.values, value_states, start, stop),
+    def __init__(self, rows: int, slots: int) -> None:
+        self.rows, self.slots = rows, slots
+        self.layers: list[Pair] = []
+
+    def of(self, layer: int, like: torch.Tensor) -> Pair:
+        """The buffers of a layer, made where it has none yet (layers come in order)."""
+        if layer == len(self.layers):
+            shape = self.rows, like.shape[1], self.slots, like.shape[-1]
+            self.layers.append((like.new_zeros(shape), like.new_zeros(shape)))
+        return self.layers[layer]
+
+    def reserve(self, slots: int) -> None:
+        """Make room for `slots` tokens, and for half as many again."""
+        if slots <= self.slots:
+            return
+        self.slots = slots + max(SPARE, slots // 2)
+        for layer, pair in enumerate(self.layers):
+            self.layers[layer] = self._longer(pair[0]), self._longer(pair[1])
+
+    def _longer(self, old: torch.Tensor) -> torch.Tensor:
+        new = old.new_zeros(*old.shape[:2], self.slots, old.shape[-1])
+        new[:, :, : old.shape[2]] = old
+        return new
+
+    def swap(self, first: Sequence[int], second: Sequence[int]) -> None:
+        """Let the rows `first[i]` and `second[i]` change places."""
+        if not len(first):
+            return
+        to, source = [*first, *second], [*second, *first]
+        for pair in self.layers:
+            for buffer in pair:
+                buffer[to] = buffer[source]
+
+    def keep(self, rows: int) -> None:
+        """Let all but the first rows go."""
+        self.rows = rows
+        self.layers = [(k[:rows].clone(), v[:rows].clone()) for k, v in self.layers]
+
+
+def to_front(chosen: Sequence[int], rows: int) -> tuple[list[int], list[int], list[int]]:
+    """How chosen rows come to lie in front with the fewest moves.
+
+    Args:
+        chosen: Their places, ascending.
+        rows: How many there are.
+
+    Returns:
+        Places in front that are not chosen, chosen places behind them that they change with, and
+        for each place the row that lies there then.
+
+    >>> to_front([1, 3], 4)
+    ([0], [3], [3, 1, 2, 0])
+    """
+    within = set(chosen)
+    holes = [place for place in range(len(chosen)) if place not in within]
+    behind = [place for place in chosen if place >= len(chosen)]
+    order = list(range(rows))
+    for hole, place in zip(holes, behind, strict=True):
+        order[hole], order[place] = place, hole
+    return holes, behind, order
+
+
+class GroupCache:
+    """Prompts, and what each row has behind its prompt.
+
+    Args:
+        prompt_lengths: Tokens of each prompt, (U,).
+        prompt_of: The prompt of each row, (B,).
+
+    Attributes:
+        prompts: Keys and values of the prompts.
+        own: Keys and values of the rows' own tokens.
+        lengths: (B,) tokens that each row has of its own.
+        active: How many rows, in front, draw.
+        used: How many prompts, in front, these have.
+    """
+
+    def __init__(self, prompt_lengths: Sequence[int], prompt_of: Sequence[int]) -> None:
+        self.prompt_lengths = np.array(prompt_lengths, dtype=np.int64)
+        self.prompt_of = np.array(prompt_of, dtype=np.int64)
+        self.lengths = np.zeros(len(prompt_of), dtype=np.int64)
+        self.prompts = KeyValues(len(prompt_lengths), int(self.prompt_lengths.max()))
+        self.own = KeyValues(len(prompt_of), 0)
+        self.active, self.used = len(prompt_of), len(prompt_lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def wake(self) -> None:
+        """All rows are active again."""
+        self.active, self.used = len(self.lengths), len(self.prompt_lengths)
+
+    def narrow(self, going: Sequence[int]) -> list[int]:
+        """Let only these of the active rows stay active, in front.
+
+        Returns:
+            For each place the row that lay elsewhere before, all rows.
+        """
+        holes, behind, order = to_front(going, len(self))
+        self.own.swap(holes, behind)
+        self.lengths, self.prompt_of = self.lengths[order], self.prompt_of[order]
+        self.active = len(going)
+        used = np.unique(self.prompt_of[: self.active]).tolist()
+        holes, behind, places = to_front(used, len(self.prompt_lengths))
+        self.prompts.swap(holes, behind)
+        self.prompt_lengths = self.prompt_lengths[places]
+        self.prompt_of = np.argsort(places)[self.prompt_of]
+        self.used = len(used)
+        return order
+
+    def forget_rest(self) -> None:
+        """Let the rows go that are not active, and prompts that nobody has any more."""
+        if self.active < len(self):
+            self.lengths, self.prompt_of = (
+                self.lengths[: self.active],
+                self.prompt_of[: self.active],
             )
-        for buffer, states in zip(buffers, (key_states, value_states), strict=True):
-            buffer[:, :, start:stop] = states
-        self.keys, self.values = (buffer[:, :, :stop] for buffer in buffers)
-        return self.keys, self.values
-
-    def _in(self, buffers: tuple[torch.Tensor, torch.Tensor]) -> bool:
-        """Whether the keys are still those of the buffers: repeating rows makes new ones."""
-        keys, room = self.keys, buffers[0]
-        return keys is not None and keys.data_ptr() == room.data_ptr() and len(keys) == len(room)
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep these rows, in this order, and not the buffers that the others lie in."""
-        self._buffers = None
-        super().batch_select_indices(indices)
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self._buffers = None
-        super().reset()
-
-
-def _with_room(old: torch.Tensor | None, new: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    """A buffer for `stop` tokens and `SPARE` more that holds the old ones."""
-    rows, heads, _, width = new.shape
-    buffer = new.new_empty(rows, heads, stop + SPARE, width)
-    if start and old is not None:
-        buffer[:, :, :start] = old
-    return buffer
-
-
-def growing_cache() -> Cache:
-    """An empty cache for a decoder of full attention."""
-    return Cache(layer_class_to_replicate=SpareLayer)
+            self.own.keep(self.active)
+        if self.used < len(self.prompt_lengths):
+            self.prompt_lengths = self.prompt_lengths[: self.used]
+            self.prompts.keep(self.used)

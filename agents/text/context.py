@@ -155,6 +155,7 @@ class TokenContext:
             behind the video tokens, in order.
         computed: How many tokens already have keys and values in the sampler's cache.
         position: M-RoPE position of the next token to be computed.
+        stream: What its draws depend on (`agents.model.draws`); None until the first one.
     """
 
     def __init__(self, vlm: Any, kind: Literal["main", "subagent"] = "main") -> None:
@@ -165,6 +166,7 @@ class TokenContext:
         self.image_starts: list[int] = []
         self.computed = 0
         self.position = 0
+        self.stream: int | None = None
         self.version: int | None = None
         self._roles: list[int] = []
         self._logprobs: list[float] = []
