@@ -11,7 +11,7 @@ from train.common.errors import ConfigError
 from train.config.learner import OptimizerConfig
 from train.config.sft import SFTConfig, StageConfig
 from train.learner.learner import Learner
-from train.learner.optimizer import adamw, spared, warm_up
+from train.learner.optimizer import adamw, schedule, spared
 from train.loop.checkpoint import optimizer_groups, optimizer_tensors, restore_optimizer
 from train.sft.stage import likelihood_learner
 
@@ -110,12 +110,58 @@ def test_moments_of_two_groups_survive_a_checkpoint_and_others_are_refused(vlm, 
         restore_optimizer(whole.optimizer, *saved)
 
 
-def test_the_rate_rises_to_its_value_in_the_step_after_the_warm_up():
+def rates(steps, run=0, **settings):
+    """Learning rates of the first steps of an optimizer whose peak is 1."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = warm_up(optimizer, 3)
-    rates = []
-    for _ in range(5):
-        rates.append(schedule.get_last_lr()[0])
+    falls = schedule(optimizer, OptimizerConfig(**settings), run)
+    found = []
+    for _ in range(steps):
+        found.append(falls.get_last_lr()[0])
         optimizer.step()
-        schedule.step()
-    assert rates == [0.25, 0.5, 0.75, 1.0, 1.0]
+        falls.step()
+    return found
+
+
+def test_the_rate_rises_to_its_value_in_the_step_after_the_warm_up():
+    assert rates(5, warmup_steps=3) == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates(3, warmup_steps=0) == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"decay": "linear"}, [0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]),
+        ({"decay": "linear", "decay_to": 0.2}, [0.5, 1.0, 0.8, 0.6, 0.4, 0.2, 0.2]),
+        ({"decay": "cosine"}, [0.5, 1.0, 0.8535534, 0.5, 0.1464466, 0.0, 0.0]),
+        ({"decay": "cosine", "decay_to": 0.5}, [0.5, 1.0, 0.9267767, 0.75, 0.5732233, 0.5, 0.5]),
+        ({"decay": "linear", "decay_steps": 3}, [0.5, 1.0, 0.5, 0.0, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_the_rate_falls_from_the_warm_up_to_the_last_step_of_the_run(settings, expected):
+    assert rates(7, run=5, warmup_steps=1, **settings) == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_learner_takes_the_rate_of_each_of_its_steps(vlm):
+    learner = Learner(vlm, config(learning_rate=4e-3, decay="linear", steps=4))
+    batch = make_batch(vlm, ONE_TURN)
+    taken = [learner.update(batch)["learning_rate"] for _ in range(5)]
+    assert taken == pytest.approx([4e-3, 3e-3, 2e-3, 1e-3, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"decay": "cosin"}, "nearest|did you mean|cosine"),
+        ({"decay_to": 1.5}, r"decay_to is a share, between 0 and 1: 1\.5"),
+        ({"decay_steps": -1}, "decay_steps"),
+        ({"decay_steps": 5, "warmup_steps": 5}, "decay_steps = 5: the warm-up alone takes 5"),
+    ],
+)
+def test_a_decay_that_means_nothing_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        OptimizerConfig(**wrong)
+
+
+def test_a_decay_that_ends_with_the_warm_up_is_refused():
+    with pytest.raises(ValueError, match="over 5 optimizer steps, of which the warm-up takes 5"):
+        config(decay="linear", warmup_steps=5, steps=5)

@@ -3,19 +3,12 @@
 import io
 import json
 import math
-import os
-import struct
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from train.common.errors import ConfigError
 from train.common.metrics_file import read_metrics
-from train.loop.metrics import MetricsLogger, acted, aggregate_rollouts, start_wandb, written
-from train.loop.tracking import Tracker
+from train.loop.metrics import MetricsLogger, acted, aggregate_rollouts, written
 
 
 def rollout(**changes):
@@ -180,51 +173,6 @@ def test_the_live_display_draws_on_a_terminal(tmp_path, monkeypatch):
     assert (table.row_count, bar.completed, bar.total) == (1, 1, 2)
 
 
-class FakeWandb(SimpleNamespace):
-    def __init__(self):
-        super().__init__(calls=[], Settings=dict)
-
-    def init(self, **settings):
-        self.calls.append(settings)
-        return SimpleNamespace(log=lambda *a, **k: None, finish=lambda: None)
-
-
-@pytest.mark.parametrize(
-    ("mode", "key", "started"),
-    [
-        ("auto", None, "offline"),
-        ("auto", "secret", "online"),
-        ("offline", "secret", "offline"),
-        ("online", "secret", "online"),
-    ],
-)
-def test_wandb_is_offline_without_a_key(tmp_path, monkeypatch, mode, key, started):
-    fake = FakeWandb()
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    if key:
-        monkeypatch.setenv("WANDB_API_KEY", key)
-    start_wandb(mode, tmp_path, {"a": 1})
-    start_wandb(mode, tmp_path, {"a": 1})
-    assert [call["mode"] for call in fake.calls] == [started, started]
-    assert fake.calls[0]["id"] == fake.calls[1]["id"]
-    assert fake.calls[0]["config"] == {"a": 1}
-
-
-def test_wandb_online_without_a_key_is_refused_rather_than_asked_for(tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setitem(sys.modules, "wandb", FakeWandb())
-    with pytest.raises(ConfigError, match="WANDB_API_KEY"):
-        start_wandb("online", tmp_path, {})
-
-
-def test_wandb_that_is_not_installed_is_named_unless_disabled(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match=r"--run\.wandb=disabled"):
-        start_wandb("offline", tmp_path, {})
-    assert start_wandb("disabled", tmp_path, {}) is None
-
-
 def test_metrics_are_plain_json(tmp_path):
     with MetricsLogger(tmp_path, console=io.StringIO()) as logger:
         logger.log(0, {"loss": math.inf})
@@ -235,117 +183,6 @@ def test_metrics_are_plain_json(tmp_path):
     }
 
 
-class Unreachable(FakeWandb):
-    """Refuses to start online."""
-
-    class Error(Exception):
-        pass
-
-    def teardown(self):
-        self.calls.append({"mode": "teardown"})
-
-    def init(self, **settings):
-        run = super().init(**settings)
-        if settings["mode"] == "online":
-            raise self.Error("dial tcp: connection refused\nConsider increasing it")
-        return run
-
-
-def test_wandb_that_cannot_be_reached_is_one_line_and_an_offline_run(tmp_path, monkeypatch, capsys):
-    fake = Unreachable()
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.setenv("WANDB_API_KEY", "secret")
-    assert start_wandb("auto", tmp_path, {}) is not None
-    assert [call["mode"] for call in fake.calls] == ["online", "teardown", "offline"]
-    assert fake.calls[0]["settings"]["init_timeout"] <= 30
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1
-    assert "connection refused): logging offline; `wandb sync " in said
-    with pytest.raises(ConfigError, match=r"connection refused\): --run\.wandb=offline"):
-        start_wandb("online", tmp_path, {})
-
-
-def test_wandb_that_fails_later_is_one_line_and_training_goes_on(tmp_path, capsys):
-    def lost(*_):
-        raise BrokenPipeError("the service is gone")
-
-    run = SimpleNamespace(define_metric=lambda *a, **k: None, log=lost, finish=lost)
-    tracker = Tracker(run, tmp_path)
-    tracker.log(0, {"reward": 1.0})
-    tracker.log(1, {"reward": 1.0})
-    tracker.close()
-    said = capsys.readouterr().out
-    assert said.count("W&B failed and gets no more steps (the service is gone)") == 1
-    assert said.count("\n") == 1
-
-
-OFFLINE = """
-import io, sys
-from train.loop import tracking
-from train.loop.metrics import MetricsLogger
-tracking.PATIENCE = 3.0
-for first in (0, 2):
-    to = {"first_step": first, "console": io.StringIO()}
-    with MetricsLogger(sys.argv[1], wandb=sys.argv[2], **to) as logger:
-        for step in range(first, 4):
-            logger.log(step, {"reward": 10.0 * first + step})
-"""
-
-
-def real_wandb(folder, mode, **variables):
-    """Two sessions of a run with the real package, the second of which repeats two steps."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")} | variables
-    command = [sys.executable, "-c", OFFLINE, str(folder), mode]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def history(folder):
-    """What W&B's offline files hold: (step, reward) of every line of history, in order."""
-    pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
-    found, drawn_over = [], set()
-    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        data, place, parts = path.read_bytes(), 7, b""
-        while place + 7 <= len(data):  # LevelDB's log: blocks of 32 KiB, records of several parts
-            if 32768 - place % 32768 < 7:
-                place += 32768 - place % 32768
-                continue
-            size, kind = struct.unpack_from("<HB", data, place + 4)
-            parts += data[place + 7 : place + 7 + size]
-            place += 7 + size
-            if kind in (1, 4):
-                record, parts = pb.Record.FromString(parts), b""
-                drawn_over |= {record.metric.step_metric} - {""}
-                row = {
-                    item.key or item.nested_key[0]: json.loads(item.value_json)
-                    for item in record.history.item
-                }
-                if row:
-                    found.append((row["step"], row["reward"]))
-    return found, drawn_over
-
-
-def test_steps_that_a_resumed_run_repeats_are_in_both_logs(tmp_path):
-    pytest.importorskip("wandb")
-    real_wandb(tmp_path, "auto")
-    steps, drawn_over = history(tmp_path)
-    assert drawn_over == {"step"}
-    assert steps == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0), (2, 22.0), (3, 23.0)]
-    assert [(line["step"], line["reward"]) for line in read_metrics(tmp_path)] == [
-        *((0, 0.0), (1, 1.0), (2, 22.0), (3, 23.0))
-    ]
-
-
-def test_the_real_wandb_goes_offline_where_nobody_listens(tmp_path):
-    pytest.importorskip("wandb")
-    variables = {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    said = real_wandb(tmp_path, "auto", **variables)
-    assert said.count("W&B cannot be used") == 2
-    assert len(history(tmp_path)[0]) == 6
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is Linux's /dev/full")
 def test_a_full_disk_names_the_file_and_what_to_do(tmp_path):
     logger = MetricsLogger(tmp_path, console=io.StringIO())
     logger._file.close()

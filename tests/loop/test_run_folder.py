@@ -295,6 +295,16 @@ def test_where_and_how_long_a_run_runs_may_change(resumed):
     assert len(read_metrics(resumed.run.path)) == 3
 
 
+def test_a_run_whose_rate_falls_to_its_end_has_a_fixed_length(settings, tmp_path):
+    falling = replace(settings, optimizer=replace(settings.optimizer, decay="cosine"))
+    recipe.save(with_run(falling, "falls", steps=4), tmp_path)
+    longer = with_run(falling, "falls", steps=6)
+    assert kept.changes(tmp_path, longer) == ["run.steps: 4 there, 6 here"]
+    until = replace(falling, optimizer=replace(falling.optimizer, decay_steps=3))
+    recipe.save(with_run(until, "falls", steps=4), tmp_path)
+    assert kept.changes(tmp_path, with_run(until, "falls", steps=6)) == []
+
+
 @pytest.mark.parametrize(
     ("group", "key", "value"),
     [

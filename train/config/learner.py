@@ -16,6 +16,7 @@ from paravt_env.common.names import known_name
 from train.config.checks import at_least
 
 Attention = Literal["auto", "split", "dense", "flex"]
+Decay = Literal["constant", "linear", "cosine"]
 
 
 @dataclass
@@ -23,9 +24,15 @@ class OptimizerConfig:
     """AdamW, and which weights it moves; the defaults are ParaVT's published ones."""
 
     learning_rate: float = 2e-6
-    """Adam's step size after the warm-up; constant."""
+    """Adam's step size after the warm-up."""
     warmup_steps: int = 0
     """Optimizer steps over which the learning rate rises linearly."""
+    decay: Decay = "constant"
+    """How the learning rate falls after the warm-up: not at all, by a line or by a cosine."""
+    decay_steps: int = 0
+    """Optimizer steps, the warm-up's included, after which it has fallen; 0: those of the run."""
+    decay_to: float = 0.0
+    """What is left of it then, as a share of `learning_rate`."""
     adam_betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of Adam's first and second moments."""
     weight_decay: float = 0.01
@@ -43,7 +50,15 @@ class OptimizerConfig:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"optimizer.{name} must be positive and finite, not {value}")
-        at_least(self, 0, "weight_decay", "warmup_steps")
+        at_least(self, 0, "weight_decay", "warmup_steps", "decay_steps")
+        known_name("optimizer.decay", self.decay, get_args(Decay))
+        if not 0 <= self.decay_to <= 1:
+            raise ValueError(f"optimizer.decay_to is a share, between 0 and 1: {self.decay_to}")
+        if 0 < self.decay_steps <= self.warmup_steps:
+            raise ValueError(
+                f"optimizer.decay_steps = {self.decay_steps}: the warm-up alone takes "
+                f"{self.warmup_steps}, so that the learning rate would never fall"
+            )
         if not all(0 <= beta < 1 for beta in self.adam_betas):
             raise ValueError(f"optimizer.adam_betas must be in [0, 1): {self.adam_betas}")
 
@@ -120,13 +135,22 @@ class LearnerConfig:
     """Of the order of the mini-batches."""
     staleness: int = 0
     """Updates by which the weights that drew a rollout may be older, at most."""
+    steps: int = 0
+    """Optimizer steps of the whole run, over which the learning rate falls if it does; 0: unknown.
+    """
     folder: Path | None = None
     """Of the run, where the batches of skipped steps are kept; None keeps none."""
 
     def __post_init__(self) -> None:
-        """Greedy rollouts have no probabilities to train on."""
+        """Greedy rollouts have no probabilities to train on; what falls, falls to somewhere."""
         if self.temperature <= 0:
             raise ValueError(
                 f"rollouts sampled at temperature {self.temperature} are greedy and cannot be "
                 "trained on"
+            )
+        last = self.optimizer.decay_steps or self.steps
+        if self.optimizer.decay != "constant" and last <= self.optimizer.warmup_steps:
+            raise ValueError(
+                f"optimizer.decay={self.optimizer.decay} over {last} optimizer steps, of which the "
+                f"warm-up takes {self.optimizer.warmup_steps}: give a longer run or decay_steps"
             )

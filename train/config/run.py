@@ -38,6 +38,14 @@ class RunConfig:
     """Torch threads. More than the idle cores makes a step many times slower."""
     wandb: WandbMode = "auto"
     """`auto`: online where `WANDB_API_KEY` is set, else offline."""
+    wandb_project: str = "paravt"
+    """Project of the W&B run."""
+    wandb_entity: str = ""
+    """User or team that the W&B run belongs to; empty: the key's own."""
+    wandb_tags: tuple[str, ...] = ()
+    """Tags of the W&B run."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files into the run's folder, too."""
     checkpoint_every: int = 10
     """Steps between checkpoints; 0 keeps only the last."""
     keep_checkpoints: int = 2
@@ -68,6 +76,12 @@ class RunConfig:
         at_least(self, 1, "steps", "threads", "eval_tasks", "lanes", "keep_checkpoints")
         if not self.name or Path(self.name).name != self.name:
             raise ValueError(f"RunConfig.name = {self.name!r}: a plain folder name is needed")
+        if not self.wandb_project or set(self.wandb_project) & set("/\\#?%:"):
+            raise ValueError(
+                f"run.wandb_project = {self.wandb_project!r}: a name without / \\ # ? % : is needed"
+            )
+        if odd := [tag for tag in self.wandb_tags if not 1 <= len(tag) <= 64]:
+            raise ValueError(f"run.wandb_tags holds {odd[0]!r}: W&B takes 1 to 64 characters")
 
     @property
     def path(self) -> Path:

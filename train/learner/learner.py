@@ -36,7 +36,7 @@ from train.learner.attention import choose
 from train.learner.guard import FaultGuard
 from train.learner.logprobs import TokenLogprobs
 from train.learner.meter import Meter
-from train.learner.optimizer import adamw, spared, warm_up
+from train.learner.optimizer import adamw, schedule, spared
 from train.learner.staleness import staleness, staleness_metrics
 from train.learner.weights import shard, weights_for, whole
 from train.packing.pack import PackedBatch, pack
@@ -96,7 +96,7 @@ class Learner:
         self.reference = self._frozen(reference, computes) if reference is not None else None
         self.parameters = list(self.weights.parameters.values())
         self.optimizer = adamw(self.weights.parameters, spared(vlm.model), optimizer)
-        self.scheduler = warm_up(self.optimizer, optimizer.warmup_steps)
+        self.scheduler = schedule(self.optimizer, optimizer, config.steps)
 
     def _frozen(self, vlm: VisionLanguageModel, like: TokenLogprobs) -> TokenLogprobs:
         """The reference policy, sharded as the trained one is."""

@@ -1,4 +1,4 @@
-"""The optimizer of an update: AdamW with a warm-up, and which weights its decay spares.
+"""The optimizer of an update: AdamW, its learning rate, and which weights its decay spares.
 
 Made once by the learner, whose steps it takes. Decoupled weight decay (arXiv 1711.05101) pulls the
 matrices of layers towards 0; scales of norms, biases and embeddings are left alone, as 0 is no
@@ -7,6 +7,7 @@ better value for them than another. Command: `pytest tests/learner/test_optimize
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 import torch
@@ -52,8 +53,32 @@ def adamw(
     )
 
 
-def warm_up(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """The learning rate rises linearly over `steps` optimizer steps, and then stays."""
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / (steps + 1))
-    )
+def rate(step: int, config: OptimizerConfig, last: int) -> float:
+    """What the learning rate of an optimizer step is, as a share of its peak.
+
+    It rises linearly over the warm-up, then stays or falls to `decay_to` at step `last`. The cosine
+    is that of SGDR (arXiv 1608.03983) without restarts.
+
+    Args:
+        step: From 0.
+        config: Warm-up and decay.
+        last: Optimizer steps over which it falls; unused where it is constant.
+
+    >>> [round(rate(s, OptimizerConfig(decay="linear", warmup_steps=1), 5), 3) for s in range(7)]
+    [0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    if config.decay == "constant":
+        return 1.0
+    gone = min(1.0, (step - config.warmup_steps) / (last - config.warmup_steps))
+    left = 1.0 - gone if config.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * gone))
+    return config.decay_to + (1.0 - config.decay_to) * left
+
+
+def schedule(
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """The learning rate of every optimizer step of a run of `steps`; see `rate`."""
+    last = config.decay_steps or steps
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, config, last))

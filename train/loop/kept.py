@@ -20,6 +20,7 @@ from train.evaluation.identity import FREE, changed
 SETTINGS = "config.yaml"
 MAY_CHANGE = (
     *("run.name", "run.folder", "run.steps", "run.threads", "run.wandb", "run.checkpoint_every"),
+    *("run.wandb_project", "run.wandb_entity", "run.wandb_tags", "run.tensorboard"),
     *("run.keep_checkpoints", "run.eval_every", "run.eval_tasks", "run.resume"),
     *("run.allow_changes", "agent.engine", "agent.device", "agent.vllm", "agent.feature_cache_gib"),
     *("parallel", "packing", "evaluation", "diagnostics", "faults"),
@@ -78,7 +79,10 @@ def save_settings(folder: Path, config: TrainConfig, step: int | None) -> None:
 
 
 def _deciding(config: TrainConfig) -> dict[str, Any]:
-    return _without(plain(asdict(config)))
+    deciding = _without(plain(asdict(config)))
+    if config.optimizer.decay != "constant" and not config.optimizer.decay_steps:
+        deciding["run"]["steps"] = config.run.steps  # where the learning rate has fallen
+    return deciding
 
 
 def _without(settings: Mapping[str, Any], inside: str = "") -> dict[str, Any]:

@@ -39,6 +39,7 @@ from train.loop.kept import save_settings
 from train.loop.metrics import MetricsLogger
 from train.loop.observers import Observer, Validation
 from train.loop.state import RunState
+from train.loop.trackers import start_trackers
 from train.loop.trainer import Trainer
 from train.rollout.difficulty import FILE, Pool, task_pool
 from train.rollout.selection import OVER_LONG, Selected, reward_weights
@@ -183,6 +184,7 @@ def _learner(config: TrainConfig, processes: Processes, saved: Path | None) -> L
         temperature=config.agent.temperature,
         seed=config.run.seed,
         staleness=config.run.staleness if config.run.asynchronous else 0,
+        steps=config.run.steps * config.algorithm.epochs * config.algorithm.minibatches,
         folder=config.run.path,
     )
     return Learner(vlm, settings, reference, processes)
@@ -303,12 +305,12 @@ def _logger(
     """Where the leader's metrics go."""
     if not processes.leads:
         return None
+    folder = config.run.path
     logger = MetricsLogger(
-        config.run.path,
-        wandb=config.run.wandb,
+        folder,
+        trackers=start_trackers(config.run, folder, asdict(config), version),
         total_steps=config.run.steps,
         first_step=version,
-        config=asdict(config),
     )
     return resources.enter_context(logger)
 

@@ -1,4 +1,4 @@
-"""A step of training in numbers, and where they are written: console, `metrics.jsonl`, W&B.
+"""A step of training in numbers, and where they are written: console, `metrics.jsonl`, trackers.
 
 End of the journey's loop: groups of rollouts become numbers here, the trainer adds its own (loss,
 entropy, KL, times), and `train.report.page` draws them. `MetricsLogger` is opened by `paravt
@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from paravt_env.common.files import write_whole
 from train.common.console import Live, Plain
 from train.common.metrics_file import FILE, read_metrics
 from train.distributed.processes import Processes
-from train.loop.tracking import Tracker, start_wandb
+from train.loop.trackers import Tracker
 from train.rollout.behaviours import shares
 from train.rollout.play import Rollout
 
@@ -171,15 +171,14 @@ def _mean(values: Iterable[float]) -> float:
 
 
 class MetricsLogger:
-    """Writes each step to `metrics.jsonl` (flushed to disk), to the console and to W&B.
+    """Writes each step to `metrics.jsonl` (flushed to disk), to the console and to the trackers.
 
     Args:
         folder: The run's folder.
-        wandb: `auto`, `online`, `offline` or `disabled`; see `start_wandb`.
+        trackers: Loggers beside; see `train.loop.trackers.start_trackers`.
         total_steps: Steps of the whole run, for the progress display.
         first_step: Step that a resumed run continues from; what was logged from there on is
             dropped, so that no step is there twice.
-        config: Resolved settings, stored with the W&B run.
         console: Where lines go; a terminal gets a live display instead.
     """
 
@@ -187,16 +186,14 @@ class MetricsLogger:
         self,
         folder: str | Path,
         *,
-        wandb: str = "disabled",
+        trackers: Sequence[Tracker] = (),
         total_steps: int = 0,
         first_step: int = 0,
-        config: Mapping[str, Any] | None = None,
         console: TextIO | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        run = start_wandb(wandb, self.folder, config or {})
-        self._tracker = None if run is None else Tracker(run, self.folder)
+        self._trackers = trackers
         self._keep(first_step)
         self._file = (self.folder / FILE).open("ab", buffering=0)
         stream = console or sys.stdout
@@ -213,8 +210,8 @@ class MetricsLogger:
             name: float(value) if math.isfinite(value) else None for name, value in metrics.items()
         }
         self._append(json.dumps({"step": step, **finite}) + "\n")
-        if self._tracker is not None:
-            self._tracker.log(step, metrics)
+        for tracker in self._trackers:
+            tracker.log(step, metrics)
         self._console.show(step, metrics)
 
     def _append(self, line: str) -> None:
@@ -231,10 +228,10 @@ class MetricsLogger:
             ) from error
 
     def close(self) -> None:
-        """End the display and the W&B run."""
+        """End the display and the trackers."""
         self._console.stop()
-        if self._tracker is not None:
-            self._tracker.close()
+        for tracker in self._trackers:
+            tracker.close()
         self._file.close()
 
     def __enter__(self) -> MetricsLogger:

@@ -1,7 +1,7 @@
-"""A run at Weights & Biases, which may fail without ending the training that it watches.
+"""A run at Weights & Biases: online where there is a key, else in the run's folder.
 
-Under `train.loop.metrics`, which writes every step to `metrics.jsonl` first. Tests: `pytest
-tests/loop/test_metrics.py`.
+Under `train.loop.trackers`, which sees to it that a failure does not end the training. Tests:
+`pytest tests/loop/test_trackers.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from paravt_env.common.files import write_whole
 from train.common.errors import ConfigError
+from train.config.run import RunConfig
 
 STEP = "step"
 """The metric that all others are drawn over, as in `metrics.jsonl`: W&B's own count only rises, and
@@ -24,47 +25,30 @@ LAST_WORDS = 300.0
 """Seconds that the end of a run waits for W&B to take what is left."""
 
 
-class Tracker:
-    """Passes steps on to a W&B run, until that fails.
+class WandbRun:
+    """Steps of a W&B run.
 
     Args:
-        run: From `start_wandb`.
-        folder: The run's folder, for the message.
+        run: From `wandb.init`.
     """
 
-    def __init__(self, run: Any, folder: Path) -> None:
-        self._run, self._folder = run, folder
+    name = "W&B"
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
         run.define_metric(STEP, hidden=True)
         run.define_metric("*", step_metric=STEP)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record a step; a failure of W&B is told once, and nothing more is sent."""
-        if self._run is None:
-            return
-        try:
-            self._run.log({STEP: step, **{name: float(value) for name, value in metrics.items()}})
-        except Exception as error:  # whatever W&B raises: the training is worth more than its copy
-            self._give_up(error)
+        """Record a step."""
+        self._run.log({STEP: step, **metrics})
 
     def close(self) -> None:
         """End the W&B run."""
-        if self._run is None:
-            return
-        try:
-            self._run.finish()
-        except Exception as error:
-            self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
-        self._run = None
-        print(
-            f"paravt: W&B failed and gets no more steps ({_first_line(error)}); "
-            f"{self._folder / 'metrics.jsonl'} has all of them",
-            flush=True,
-        )
+        self._run.finish()
 
 
-def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
+def start_wandb(run: RunConfig, folder: Path, config: Mapping[str, Any]) -> WandbRun | None:
     """A W&B run, or None where it is `disabled`. Never asks for a key.
 
     `auto` is online where the environment has `WANDB_API_KEY` and W&B takes it, and offline
@@ -74,6 +58,7 @@ def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: wandb is not installed, or `online` without a key, or W&B cannot be reached.
     """
+    mode = run.wandb
     if mode == "disabled":
         return None
     key = bool(os.environ.get("WANDB_API_KEY"))
@@ -91,9 +76,11 @@ def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
     if not identity.is_file():
         write_whole(identity, uuid4().hex[:8])
 
-    def start(how: Literal["online", "offline"], **settings: Any) -> Any:
-        return wandb.init(
-            project="paravt",
+    def start(how: Literal["online", "offline"], **settings: Any) -> WandbRun:
+        started = wandb.init(
+            project=run.wandb_project,
+            entity=run.wandb_entity or None,
+            tags=list(run.wandb_tags) or None,
             name=folder.name,
             id=identity.read_text(encoding="utf-8").strip(),
             resume="allow",
@@ -104,6 +91,7 @@ def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
                 silent=True, console="off", disable_git=True, finish_timeout=LAST_WORDS, **settings
             ),
         )
+        return WandbRun(started)
 
     if mode == "offline" or not key:
         return start("offline")
@@ -112,11 +100,11 @@ def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
     except wandb.Error as error:
         if mode == "online":
             raise ConfigError(
-                f"W&B cannot be used ({_first_line(error)}): --run.wandb=offline logs into "
+                f"W&B cannot be used ({first_line(error)}): --run.wandb=offline logs into "
                 f"{folder}, --run.wandb=disabled does without"
             ) from error
         print(
-            f"paravt: W&B cannot be used ({_first_line(error)}): logging offline; "
+            f"paravt: W&B cannot be used ({first_line(error)}): logging offline; "
             f"`wandb sync {folder / 'wandb'}/offline-run-*` sends it later",
             flush=True,
         )
@@ -124,6 +112,7 @@ def start_wandb(mode: str, folder: Path, config: Mapping[str, Any]) -> Any:
         return start("offline")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

@@ -135,7 +135,7 @@ def _learner(config: TrainConfig, saved: Path) -> Learner:
         vlm = lora.add(vlm, config.lora, config.run.seed)
     settings = LearnerConfig(
         config.algorithm,
-        config.optimizer,
+        replace(config.optimizer, decay="constant"),  # it takes no step
         config.packing,
         temperature=config.agent.temperature,
     )

@@ -35,7 +35,9 @@ LOG = "log.txt"
 UNCOMPARED = {
     *(f"{group}.{name}" for group, names in FREE.items() for name in names if group != "chat"),
     *(f"evaluation.chat.{name}" for name in FREE["chat"]),
-    *(f"run.{name}" for name in ("folder", "resume", "wandb", "threads", "checkpoint_every")),
+    *(f"run.{name}" for name in ("folder", "resume", "threads", "checkpoint_every")),
+    *(f"run.{name}" for name in ("wandb", "wandb_project", "wandb_entity", "wandb_tags")),
+    "run.tensorboard",
     "output",
 }
 """Settings in which a run may differ from what would be run now: where it is, and how."""
