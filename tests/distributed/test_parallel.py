@@ -15,11 +15,10 @@ from train.common.errors import ConfigError
 from train.config.learner import LoraConfig
 from train.config.parallel import ParallelConfig
 from train.distributed.processes import ALONE, Group, Processes, join, layout
-from train.learner import lora
+from train.learner import lora, moments
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.learner.weights import whole
-from train.loop import checkpoint
 from train.packing.pack import pack
 from train.packing.samples import Sample, grow_trees
 from train.packing.shares import rounds, share
@@ -215,14 +214,14 @@ def resumed(make, before, after, batch):
     whole_run = learner_of(make(), before)
     for _ in range(2):
         whole_run.update(batch)
-    tensors = checkpoint.optimizer_tensors(whole_run.optimizer) | whole_run.weights.state()
+    tensors = moments.optimizer_tensors(whole_run.optimizer) | whole_run.weights.state()
     tensors = {name: value.clone() for name, value in tensors.items()}  # as a file would
-    groups = checkpoint.optimizer_groups(whole_run.optimizer)
+    groups = moments.optimizer_groups(whole_run.optimizer)
     vlm = make()
     vlm.model.load_state_dict(whole_run.vlm.model.state_dict())
     second = learner_of(vlm, after)
     second.weights.restore(tensors)
-    checkpoint.restore_optimizer(second.optimizer, tensors, groups)
+    moments.restore_optimizer(second.optimizer, tensors, groups)
     second.scheduler.load_state_dict(whole_run.scheduler.state_dict())
     one, other = whole_run.update(batch), second.update(batch)
     pairs = zip(whole_run.vlm.model.parameters(), vlm.model.parameters(), strict=True)

@@ -27,7 +27,7 @@ from train.lab.study.report import figure, table, way_there, write
 from train.lab.study.results import Result, results
 from train.lab.study.settings import Arm, Goal, StartingPolicy, StudyConfig, load
 from train.lab.study.statistics import average, difference, score, tool_gap
-from train.loop import checkpoint
+from train.learner import checkpoint
 from train.report.charts import recent_mean, seeds_chart
 from train.sft import sft
 

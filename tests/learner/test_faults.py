@@ -27,10 +27,11 @@ from train.config.run import RunConfig, TrainConfig
 from train.config.selection import SelectionConfig
 from train.distributed.processes import ALONE, GRACE, join
 from train.distributed.watchdog import EXIT, Watchdog
+from train.learner import checkpoint
 from train.learner.guard import FaultGuard, TooManyFaults, load, why_stopped
 from train.learner.learner import Learner
 from train.learner.meter import Meter
-from train.loop import checkpoint, launch
+from train.loop import launch
 from train.packing.samples import Sample
 from train.rollout import difficulty
 from train.rollout import play as rollout

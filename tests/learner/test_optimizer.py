@@ -11,8 +11,8 @@ from train.common.errors import ConfigError
 from train.config.learner import OptimizerConfig
 from train.config.sft import SFTConfig, StageConfig
 from train.learner.learner import Learner
+from train.learner.moments import optimizer_groups, optimizer_tensors, restore_optimizer
 from train.learner.optimizer import adamw, schedule, spared
-from train.loop.checkpoint import optimizer_groups, optimizer_tensors, restore_optimizer
 from train.sft.stage import likelihood_learner
 
 

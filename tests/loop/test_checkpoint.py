@@ -26,9 +26,10 @@ from train.config.evaluation import EvalConfig
 from train.config.learner import FaultConfig, LoraConfig, OptimizerConfig
 from train.config.run import RunConfig, TrainConfig
 from train.distributed.processes import Group, Processes
+from train.learner import checkpoint, checksums, moments
 from train.learner.guard import MARK, TooManyFaults
 from train.learner.learner import Learner
-from train.loop import checkpoint, checksums, launch
+from train.loop import launch
 from train.loop.checks import AGENTS, check, last_saved, restarted
 from train.loop.interrupt import Interrupt
 from train.loop.launch import train
@@ -170,15 +171,15 @@ def test_the_optimizer_goes_on_where_it_stopped(tmp_path):
     weights, optimizer = make()
     turn(weights, optimizer)
     tensors, groups = (
-        checkpoint.optimizer_tensors(optimizer),
-        checkpoint.optimizer_groups(optimizer),
+        moments.optimizer_tensors(optimizer),
+        moments.optimizer_groups(optimizer),
     )
     copies, other = make()
     for copy, weight in zip(copies, weights, strict=True):
         copy.data.copy_(weight.data)
     folder = save(tmp_path, 1, tensors=tensors, state={"optimizer": groups})
     tensors, state = checkpoint.load(folder)
-    checkpoint.restore_optimizer(other, tensors, state["optimizer"])
+    moments.restore_optimizer(other, tensors, state["optimizer"])
     for _ in range(3):
         turn(weights, optimizer)
         turn(copies, other)

@@ -26,8 +26,9 @@ from train.config import recipe
 from train.config.evaluation import EvalConfig
 from train.distributed.exclusive import exclusive
 from train.distributed.processes import Group, Processes
+from train.learner import checkpoint, checksums
 from train.learner.guard import TooManyFaults
-from train.loop import checkpoint, checksums, kept
+from train.loop import kept
 from train.loop.interrupt import Interrupt
 from train.loop.launch import train
 from train.loop.observers import Validation

@@ -326,6 +326,37 @@ def test_the_stream_goes_through_the_set_in_epochs(vlm, root):
     assert shipped.counts() == {"media": 1}
 
 
+@pytest.mark.parametrize("taken", [0, 1, 2, 3, 5, 8])
+def test_the_stream_goes_on_where_it_was(vlm, root, tmp_path, taken):
+    asked = [
+        [text("user", medium(VIDEO), f"{n}?"), text("assistant", f"<answer>{n}</answer>")]
+        for n in "abcde"
+    ]
+    gone = [text("user", medium("gone.mp4"), "d?"), CALLING[4]]
+    budget = {"kind": "uniform", "low": 1, "high": 9}
+    config = settings(root, *asked[:3], gone, *asked[3:])
+    config.env = replace(config.env, frame_budget=budget)
+    config.evaluation = replace(config.evaluation, num_envs=2)
+
+    def drawn(stream, count):
+        return [(trained(vlm, one), len(one.prompt_images)) for one in map(next, [stream] * count)]
+
+    with closing(config.env.make(2)) as env:
+        rng = np.random.default_rng(1)
+        shipped = PublishedConversations(vlm, config, env)
+        stream = shipped.stream(rng)
+        drawn(stream, taken)
+        place = json.loads(json.dumps([stream.place(), rng.bit_generator.state]))
+        counted, expected = shipped.counts(), drawn(stream, 9)
+        again, fresh = np.random.default_rng(7), PublishedConversations(vlm, config, env, tmp_path)
+        other = fresh.stream(again)
+        other.go_to(place[0])
+        again.bit_generator.state = place[1]
+        assert fresh.counts() == counted
+        assert drawn(other, 9) == expected
+        assert len((tmp_path / RECORD).read_text().splitlines()) == 1
+
+
 def test_nothing_left_is_an_error(vlm, root):
     gone = [text("user", medium("gone.mp4"), "When?"), CALLING[4]]
     config = settings(root, gone)

@@ -25,7 +25,7 @@ def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
 
         model = train(config, observers_of(config))
         if os.environ.get("RANK", "0") == "0":  # of several processes one says it
-            from train.loop.checkpoint import best_of
+            from train.learner.checkpoint import best_of
 
             print(finished(config.run.path, model, best_of(model.parent)), flush=True)
     return 0

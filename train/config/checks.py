@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from train.common.errors import ConfigError
@@ -34,6 +35,21 @@ def shares(config: Any, *names: str) -> None:
             raise ValueError(
                 f"{type(config).__name__}.{name} = {value}: a share, between 0 and 1, is needed"
             )
+
+
+def without(
+    settings: Mapping[str, Any], names: Collection[str], inside: str = ""
+) -> dict[str, Any]:
+    """Nested plain settings without those of some dotted names, whole groups among them.
+
+    >>> without({"env": {"split": "val", "fps": 1}, "run": {"name": "a"}}, ["env.fps", "run"])
+    {'env': {'split': 'val'}}
+    """
+    return {
+        name: without(value, names, f"{inside}{name}.") if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if inside + name not in names
+    }
 
 
 def check_trained_dtype(dtype: object) -> None:

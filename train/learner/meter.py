@@ -7,9 +7,10 @@ tests/learner/test_learner.py`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,19 @@ class Meter:
             for name, value in meter.maxima.items():
                 merged.maxima[name] = max(merged.maxima.get(name, value), value)
         return merged
+
+    def kept(self) -> dict[str, Any]:
+        """All of it, as JSON holds it."""
+        return {name: dict(v) if isinstance(v, dict) else v for name, v in vars(self).items()}
+
+    @classmethod
+    def of_kept(cls, kept: Mapping[str, Any]) -> Meter:
+        """The meter that `kept` was asked of."""
+        meter = cls()
+        meter.tokens = kept["tokens"]
+        for name in ("sums", "totals", "values", "maxima"):
+            getattr(meter, name).update(kept[name])
+        return meter
 
     def metrics(self) -> dict[str, float]:
         """Everything measured, by name."""

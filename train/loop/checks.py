@@ -18,7 +18,7 @@ from train.common.errors import ConfigError
 from train.config.checks import check_trained_dtype
 from train.config.run import TrainConfig
 from train.distributed.processes import Processes
-from train.loop import checkpoint
+from train.learner import checkpoint
 from train.loop.kept import refuse_changes
 
 AGENTS = "agents.json"

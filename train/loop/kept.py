@@ -6,7 +6,6 @@ Between the settings and `train/loop/launch.py`: the settings that a run was sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from paravt_env.common.infos import plain
 from train.common.errors import ConfigError
 from train.config import recipe
+from train.config.checks import without
 from train.config.run import TrainConfig
 from train.evaluation.identity import FREE, changed
 
@@ -79,15 +79,7 @@ def save_settings(folder: Path, config: TrainConfig, step: int | None) -> None:
 
 
 def _deciding(config: TrainConfig) -> dict[str, Any]:
-    deciding = _without(plain(asdict(config)))
+    deciding = without(plain(asdict(config)), MAY_CHANGE)
     if config.optimizer.decay != "constant" and not config.optimizer.decay_steps:
         deciding["run"]["steps"] = config.run.steps  # where the learning rate has fallen
     return deciding
-
-
-def _without(settings: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
-    return {
-        name: _without(value, f"{inside}{name}.") if isinstance(value, Mapping) else value
-        for name, value in settings.items()
-        if inside + name not in MAY_CHANGE
-    }

@@ -30,10 +30,9 @@ from train.config.run import TrainConfig
 from train.distributed.exclusive import exclusive
 from train.distributed.processes import Processes, join, leave, torchrun_agent
 from train.distributed.watchdog import Watchdog
-from train.learner import lora
+from train.learner import checkpoint, lora
 from train.learner.guard import MARK, why_stopped
 from train.learner.learner import Learner
-from train.loop import checkpoint
 from train.loop.checks import AGENTS, check, check_saved, groups_of, last_saved, restarted
 from train.loop.kept import save_settings
 from train.loop.metrics import MetricsLogger

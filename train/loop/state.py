@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from train.common.errors import ConfigError
+from train.learner import checkpoint
 from train.learner.learner import Learner
-from train.loop import checkpoint
+from train.learner.moments import learner_state, learner_tensors, restore_learner
 from train.rollout.difficulty import Pool
 from train.rollout.selection import Selected
 from train.workers.collector import Collector
@@ -98,18 +99,14 @@ class RunState:
             for rank, generators in enumerate(self.processes.gather(own))
             for name, tensor in generators.items()
         }
-        if self.processes.trains:
-            tensors |= checkpoint.optimizer_tensors(self.learner.optimizer, leads)
-            tensors |= self.learner.weights.state(leads)
+        tensors |= learner_tensors(self.learner)
         folder = checkpoint.folder_of(self.folder, version)
         if leads:
             state = {
                 "step": version,
                 "tasks": len(self.pool.ids),
                 "pool": self.pool.digest,
-                "parameters": list(self.learner.weights.parameters),
-                "optimizer": checkpoint.optimizer_groups(self.learner.optimizer),
-                "scheduler": self.learner.scheduler.state_dict(),
+                **learner_state(self.learner),
                 **({"best": list(self.best)} if self.best else {}),
                 **states,
             }
@@ -139,17 +136,12 @@ class RunState:
                 f"the checkpoint was trained on as many tasks ({tasks}), but on others: resume "
                 "with the same task set, and with the same selection and pass rates"
             )
-        if "parameters" in state:  # older checkpoints do not name them
-            self.learner.weights.check(state["parameters"])
         version: int = state["step"]
         self.best = tuple(state["best"]) if "best" in state else None
         self.collector.follow(state)
         self.learner.rng.bit_generator.state = state["minibatches"]
         self._restore_generators(tensors, version)
-        self.learner.weights.restore(tensors)
-        if self.processes.trains:
-            checkpoint.restore_optimizer(self.learner.optimizer, tensors, state["optimizer"])
-        self.learner.scheduler.load_state_dict(state["scheduler"])
+        restore_learner(self.learner, tensors, state)
         return version
 
     def _restore_generators(self, tensors: Mapping[str, torch.Tensor], version: int) -> None:

@@ -23,8 +23,8 @@ import numpy as np
 from agents.algorithm.config import PARAGRPOConfig
 from agents.algorithm.credit import check_credit, credit, trained_trajectories
 from train.config.run import RunConfig
+from train.learner import checkpoint
 from train.learner.learner import Learner
-from train.loop import checkpoint
 from train.loop.interrupt import Interrupt
 from train.loop.metrics import MetricsLogger, growth, merged, of_batch
 from train.loop.observers import Observer, StepView

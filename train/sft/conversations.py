@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from train.common.errors import ConfigError
 from train.config.sft import SFTConfig
 from train.distributed.processes import ALONE, Processes
 from train.sft.messages import MALFORMED, MEDIUM, TOO_LONG, Unusable, source_of
+from train.sft.streams import Stream
 from train.sft.writer import ConversationWriter
 
 RECORD = "left_out.jsonl"
@@ -92,25 +93,26 @@ class PublishedConversations:
         """Conversations left out so far, by reason."""
         return dict(Counter(reason.kind for reason in self.left_out.values()))
 
-    def stream(self, rng: np.random.Generator) -> Iterator[Trajectory]:
-        """Conversations for ever, every epoch in a new order, with a new frame budget each.
+    def stream(self, rng: np.random.Generator) -> PublishedStream:
+        """Conversations for ever, every epoch in a new order, with a new frame budget each."""
+        return PublishedStream(self, rng)
 
-        Raises:
-            ConfigError: A whole epoch held none that could be used.
-        """
-        while True:
-            kept = 0
-            order = rng.permutation(len(self.tasks))
-            for at in range(0, len(order), self.chunk):
-                for trajectory in self.write(order[at : at + self.chunk], rng):
-                    kept += 1
-                    yield trajectory
-            if not kept:
-                first = next(iter(self.left_out.values()), "the set is empty")
-                raise ConfigError(
-                    f"none of the {len(self.tasks)} conversations of {self.tasks.name} could be "
-                    f"used: {self.counts()}; the first: {first}"
-                )
+    def nothing(self) -> str:
+        """What is said where a whole epoch held none that could be used."""
+        first = next(iter(self.left_out.values()), "the set is empty")
+        return (
+            f"none of the {len(self.tasks)} conversations of {self.tasks.name} could be used: "
+            f"{self.counts()}; the first: {first}"
+        )
+
+    def forget(self, known: int) -> None:
+        """Take note again of the first `known` conversations that were left out, and no more."""
+        first = list(self.left_out.items())[:known]
+        self.left_out = {}
+        if self._record is not None:
+            self._record.write_text("", encoding="utf-8")
+        for name, reason in first:
+            self._leave_out(name, reason)
 
     def write(self, indices: Sequence[int] | np.ndarray, rng: np.random.Generator) -> list[Any]:
         """Trajectories of the tasks with these indices, without those that cannot be used.
@@ -157,3 +159,59 @@ class PublishedConversations:
             line = {"name": name, "reason": reason.kind, "message": str(reason)}
             with self._record.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+class PublishedStream(Stream):
+    """Published conversations for ever: they are written as they are drawn, a chunk at a time.
+
+    Args:
+        source: Writes them.
+        rng: Draws the orders and the frame budgets; shared with other streams.
+    """
+
+    def __init__(self, source: PublishedConversations, rng: np.random.Generator) -> None:
+        self._source, self._rng = source, rng
+        self._order: list[int] = []
+        self._at = self._kept = self._given = self._known = 0
+        self._chunk: list[Trajectory] = []
+        self._before: Mapping[str, Any] = rng.bit_generator.state
+
+    def __next__(self) -> Trajectory:
+        """The next one.
+
+        Raises:
+            ConfigError: A whole epoch held none that could be used.
+        """
+        source, size = self._source, self._source.chunk
+        while self._given == len(self._chunk):
+            if self._at >= len(self._order):
+                if self._order and not self._kept:
+                    raise ConfigError(source.nothing())
+                self._order = self._rng.permutation(len(source.tasks)).tolist()
+                self._at = self._kept = 0
+            self._before, self._known = self._rng.bit_generator.state, len(source.left_out)
+            self._chunk = source.write(self._order[self._at : self._at + size], self._rng)
+            self._at, self._given = self._at + size, 0
+        self._given, self._kept = self._given + 1, self._kept + 1
+        return self._chunk[self._given - 1]
+
+    def place(self) -> dict[str, Any]:
+        """The order of this epoch, and what its last chunk was written from."""
+        return {
+            "order": self._order, "at": self._at, "kept": self._kept, "given": self._given,
+            "before": self._before, "known": self._known,
+            "left_out": [[n, r.kind, str(r)] for n, r in self._source.left_out.items()],
+        }  # fmt: skip
+
+    def go_to(self, place: Mapping[str, Any]) -> None:
+        """Go on in the middle of an epoch: the chunk is written once more, as it was."""
+        source, size = self._source, self._source.chunk
+        self._order, self._at, self._kept = list(place["order"]), place["at"], place["kept"]
+        self._before, self._known = place["before"], place["known"]
+        source.left_out = {name: Unusable(kind, said) for name, kind, said in place["left_out"]}
+        source.forget(self._known)
+        if self._order:
+            again = np.random.default_rng()
+            again.bit_generator.state = self._before
+            self._chunk = source.write(self._order[self._at - size : self._at], again)
+        self._given = place["given"]

@@ -7,7 +7,7 @@ trajectories that the learner takes. Tests: `pytest tests/sft/test_sft.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -111,10 +111,3 @@ def _with_own_images(trajectory: Trajectory, known: dict[bytes, np.ndarray]) -> 
         prompt_images=own(trajectory.prompt_images),
         branch_images=own(trajectory.branch_images),
     )
-
-
-def shuffled(items: Sequence[Trajectory], rng: np.random.Generator) -> Iterator[Trajectory]:
-    """Items for ever, every epoch in a new order."""
-    while True:
-        for i in rng.permutation(len(items)):
-            yield items[i]

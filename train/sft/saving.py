@@ -17,6 +17,9 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 from agents.model.vlm import VisionLanguageModel
 from paravt_env.common.files import flush
 
+LOSSES = "sft.jsonl"
+"""The losses of a cold start, beside its policy."""
+
 
 def replace_policy(
     folder: Path, vlm: VisionLanguageModel, records: Sequence[dict[str, Any]]
@@ -34,7 +37,7 @@ def replace_policy(
     try:
         vlm.save(draft)
         lines = "".join(json.dumps(record) + "\n" for record in records)
-        (draft / "sft.jsonl").write_text(lines, encoding="utf-8")
+        (draft / LOSSES).write_text(lines, encoding="utf-8")
         flush(draft)
         for path in folder.glob("model*.safetensors*"):
             if path.name == SAFE_WEIGHTS_INDEX_NAME or not (draft / path.name).exists():

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,10 @@ from train.distributed.processes import Processes, join, leave
 from train.distributed.watchdog import Watchdog
 from train.learner import lora
 from train.sft.conversations import RECORD, PublishedConversations, make_env
-from train.sft.demonstrations import shuffled, single_frames, trace_trajectories
-from train.sft.saving import replace_policy
+from train.sft.demonstrations import single_frames, trace_trajectories
+from train.sft.progress import Progress, admitted
 from train.sft.stage import train_stage
+from train.sft.streams import Shuffled, Stream
 from train.sft.wording import corpus
 
 
@@ -60,7 +63,8 @@ def run(config: SFTConfig, say: Callable[[str], None] = print) -> Path:
         (`sft.jsonl`) and the published conversations that could not be used (`left_out.jsonl`).
 
     Raises:
-        ConfigError: Settings that cannot run, or no published conversation that could be used.
+        ConfigError: Settings that cannot run, a folder that holds something else, or no published
+            conversation that could be used.
     """
     torch.set_num_threads(config.run.threads)
     processes = join(config.parallel, config.agent.device)
@@ -81,32 +85,27 @@ def folder_of(config: SFTConfig) -> Path:
 def _run(config: SFTConfig, processes: Processes, say: Callable[[str], None]) -> Path:
     rng = np.random.default_rng(config.run.seed)
     folder = folder_of(config)
+    progress = Progress(config, folder, rng, processes, admitted(config, folder, processes))
     folder.mkdir(parents=True, exist_ok=True)
     if processes.leads:
-        recipe.save(config, folder)
-    records: list[dict[str, Any]] = []
+        recipe.save(replace(config, run=replace(config.run, allow_changes=False)), folder)
     shipped: PublishedConversations | None = None
 
     def log(record: dict[str, Any]) -> None:
         if shipped is not None and shipped.left_out:
             record = record | {"left_out": shipped.counts()}
-        records.append(record)
+        progress.records.append(record)
         say(json.dumps(record))
-
-    def save() -> None:
-        if processes.leads:
-            replace_policy(folder, vlm, records)
-        processes.barrier(patient=True)
 
     published = any(stage.published for stage in config.stages)
     env = make_env(config) if published else config.env.make(config.evaluation.num_envs)
     try:
-        vlm = _policy(config, folder, env, processes)
+        vlm = _policy(config, folder, env, processes, progress.source)
         if published:
             shipped = PublishedConversations(vlm, config, env, folder, processes)
         described = any(stage.frames for stage in config.stages)
         frames = single_frames(vlm, config, env, rng) if described else []
-        for number, stage in enumerate(config.stages):
+        for number, stage in list(enumerate(config.stages))[progress.stage :]:
             seed = config.run.seed * len(config.stages) + number
             traces = trace_trajectories(vlm, config, env, stage, seed, say)
             kinds = (
@@ -114,11 +113,18 @@ def _run(config: SFTConfig, processes: Processes, say: Callable[[str], None]) ->
                 ([t for t in traces if t.kind == "subagent"], stage.readings),
                 (frames, stage.frames),
             )
-            streams = [(shuffled(kind, rng), count) for kind, count in kinds if kind and count]
+            streams: list[tuple[Stream, int]] = [
+                (Shuffled(kind, rng), count) for kind, count in kinds if kind and count
+            ]
             if shipped is not None and stage.published:
                 streams.append((shipped.stream(rng), stage.published))
-            train_stage(vlm, config, streams, stage, log, processes, save)
-            save()
+            sources = [stream for stream, _ in streams]
+            again = progress.restore if progress.go_to(sources) else None
+            if again is not None:
+                say(f"going on in stage {stage.name!r}")
+            save = partial(progress.save, vlm, number, streams=sources)
+            train_stage(vlm, config, streams, stage, log, processes, save, again)
+        progress.end(vlm)
     finally:
         env.close()
     if shipped is not None and shipped.left_out:
@@ -128,11 +134,20 @@ def _run(config: SFTConfig, processes: Processes, say: Callable[[str], None]) ->
 
 
 def _policy(
-    config: SFTConfig, folder: Path, env: LongVideoVectorEnv, processes: Processes
+    config: SFTConfig,
+    folder: Path,
+    env: LongVideoVectorEnv,
+    processes: Processes,
+    saved: Path | None,
 ) -> VisionLanguageModel:
-    """The checkpoint to start from, or a fresh ParaVT-Mini whose tokenizer knows the task set."""
+    """The checkpoint to start from, or a fresh ParaVT-Mini whose tokenizer knows the task set.
+
+    Of a run that goes on, the policy that was saved; adapters are added to what they began with.
+    """
     source = config.agent.checkpoint
-    if not source:
+    if saved is not None and not config.lora.rank:
+        source = str(saved)
+    elif not source:
         if processes.leads:
             build_mini(folder, corpus(env.simulation.tasks), config.mini, config.run.seed)
         processes.barrier()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,17 @@ from train.distributed.processes import ALONE, Processes
 from train.learner.learner import Learner
 from train.learner.meter import Meter
 from train.packing.samples import Sample
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a stage is: steps that were taken, and what its next record holds already."""
+
+    learner: Learner
+    step: int = 0
+    meter: Meter = field(default_factory=Meter)
+    seconds: float = 0.0
+    """Since it began."""
 
 
 def likelihood_learner(
@@ -62,7 +74,8 @@ def train_stage(
     stage: StageConfig,
     log: Callable[[dict[str, Any]], None],
     processes: Processes = ALONE,
-    save: Callable[[], None] = lambda: None,
+    save: Callable[[Reached], None] = lambda reached: None,
+    resume: Callable[[Learner], Reached] | None = None,
 ) -> None:
     """Train on batches drawn from streams; cosine learning rate with a warm-up.
 
@@ -73,15 +86,18 @@ def train_stage(
         stage: Its name, steps and learning rate; whether the vision tower learns.
         log: Receives one record every `config.log_every` steps.
         processes: Those that share the updates; each draws the same batches.
-        save: Called every `config.save_every` steps, with the policy's weights up to date.
+        save: Called every `config.save_every` steps and at the end, with the policy's weights up to
+            date.
+        resume: Puts the learner where a checkpoint of this stage has it; the streams are there.
     """
     steps = stage.steps
     if not steps:
         return
     learner = likelihood_learner(vlm, config, stage, processes)
+    reached = Reached(learner) if resume is None else resume(learner)
     vlm.model.train()
-    since, meter = time.perf_counter(), Meter()
-    for step in range(1, steps + 1):
+    since, meter = time.perf_counter() - reached.seconds, reached.meter
+    for step in range(reached.step + 1, steps + 1):
         processes.progress.at(stage.name, step)
         drawn = [next(stream) for stream, count in streams for _ in range(count)]
         samples = [Sample(t, np.ones(len(t.branch_ids), np.float32)) for t in drawn]
@@ -91,9 +107,9 @@ def train_stage(
             record = {"stage": stage.name, "step": step, "loss": round(metrics["loss"], 4)}
             log(record | {"seconds": round(time.perf_counter() - since, 1)})
             meter = Meter()
-        if config.save_every and step % config.save_every == 0 and step < steps:
+        if step == steps or (config.save_every and step % config.save_every == 0):
             learner.weights.publish()
-            save()
+            save(Reached(learner, step, meter, time.perf_counter() - since))
     learner.weights.publish()
     learner.weights.retire()
     vlm.model.eval()

@@ -27,9 +27,8 @@ from train.lab.diagnose.gradients import Gradients, credited, measure_gradients,
 from train.lab.diagnose.settings import ProbeSettings
 from train.lab.diagnose.terms import Terms, measure_terms
 from train.lab.diagnose.theory import FEWEST_SAMPLES, gaussian_divergence, pac_bayes
-from train.learner import lora
+from train.learner import checkpoint, lora
 from train.learner.learner import Learner
-from train.loop import checkpoint
 from train.rollout.difficulty import FILE as PASS_RATES
 from train.rollout.difficulty import read_pass_rates, teachable
 from train.rollout.play import Rollout, play

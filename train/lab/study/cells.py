@@ -27,7 +27,8 @@ from train.evaluation.agents import evaluated_agent
 from train.evaluation.identity import FREE
 from train.evaluation.measure import measure
 from train.lab.diagnose.observer import observers_of
-from train.loop import checkpoint, launch
+from train.learner import checkpoint
+from train.loop import launch
 from train.sft import sft
 
 GREEDY, SAMPLED = "greedy.json", "sampled.json"

@@ -1,7 +1,7 @@
 """Checksums of a checkpoint's files: what a disk has lost is found before a run goes on from it.
 
-Written and checked by `train/loop/checkpoint.py`. A file is hashed in pieces, several at a time, so
-that a checkpoint of 100 GB takes as long as reading it. Tests: `pytest
+Written and checked by `train/learner/checkpoint.py`. A file is hashed in pieces, several at a time,
+so that a checkpoint of 100 GB takes as long as reading it. Tests: `pytest
 tests/loop/test_run_folder.py`.
 """
 

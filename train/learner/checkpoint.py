@@ -30,8 +30,7 @@ from safetensors.torch import load_file, save_file
 
 from paravt_env.common.files import flush, flush_path
 from train.common.errors import ConfigError
-from train.learner.weights import like, whole
-from train.loop import checksums
+from train.learner import checksums
 
 FOLDER = "checkpoints"
 MODEL, TENSORS, STATE = "model", "optimizer.safetensors", "state.json"
@@ -189,64 +188,6 @@ def load(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise FileNotFoundError(f"{folder} is not a checkpoint: {', '.join(missing)} is missing")
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     return load_file(folder / TENSORS), state
-
-
-def optimizer_tensors(
-    optimizer: torch.optim.Optimizer, keep: bool = True
-) -> dict[str, torch.Tensor]:
-    """The moments of every parameter, as `optimizer.<parameter>.<name>`.
-
-    Sharded moments are gathered, one at a time, so that any number of processes can take them up:
-    every training process calls this.
-
-    Args:
-        optimizer: Whose moments.
-        keep: Whether this process needs the result; the others only take part.
-    """
-    tensors = {}
-    for index, moments in optimizer.state_dict()["state"].items():
-        for name, value in moments.items():
-            full = whole(value)
-            if keep:
-                tensors[f"optimizer.{index}.{name}"] = full.cpu()
-    return tensors
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer,
-    tensors: Mapping[str, torch.Tensor],
-    groups: list[dict[str, Any]],
-) -> None:
-    """Put moments from `optimizer_tensors` and the settings of `optimizer_groups` back.
-
-    Each is sharded as its parameter is, and a copy: what was loaded can be let go of.
-
-    Raises:
-        ConfigError: The optimizer has other parameter groups.
-    """
-    sizes = [len(group["params"]) for group in groups]
-    if sizes != [len(group["params"]) for group in optimizer.param_groups]:
-        raise ConfigError(
-            f"the checkpoint's optimizer has parameter groups of {sizes}, this one of others: "
-            "resume with the same optimizer.weight_decay and optimizer.decay_all (true where the "
-            "run began before norms, biases and embeddings were spared)"
-        )
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        kind, _, rest = key.partition(".")
-        if kind == "optimizer":
-            index, _, name = rest.partition(".")
-            parameter = parameters[int(index)]
-            moment = like(value, parameter)
-            device = parameter.device if moment.shape == parameter.shape else moment.device
-            state.setdefault(int(index), {})[name] = moment.to(device, copy=True)
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def optimizer_groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Settings of the parameter groups, as JSON holds them."""
-    return json.loads(json.dumps(optimizer.state_dict()["param_groups"]))
 
 
 def _named(run: Path) -> list[Path]:
