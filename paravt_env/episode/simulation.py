@@ -27,6 +27,7 @@ from paravt_env.settings import REDRAWS, EnvSettings
 from paravt_env.spaces import action_space, empty_batch, observation_space, seal_batch
 from paravt_env.task import Task
 from paravt_env.tasksets.base import relinked, unreadable_subtitles
+from paravt_env.tasksets.mixture import draw_index
 from paravt_env.video.types import VideoError
 
 
@@ -162,7 +163,7 @@ class Simulation:
         frame_budget: int | None = None,
     ) -> Start:
         """Draw the task, then K; what is given replaces the draw, which is made all the same."""
-        index = int(np_random.integers(len(self.tasks)))
+        index = draw_index(self.tasks, np_random)
         drawn = draw_frames(self.budget, np_random)
         task = self.tasks[index] if task_id is None else self.tasks.by_id(task_id)
         if frame_budget is not None:

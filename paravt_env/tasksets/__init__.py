@@ -10,7 +10,7 @@ here with an entry of `TASKSETS`; a path that ends in `.jsonl` is read as a mani
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from paravt_env.common.doors import chosen
@@ -18,6 +18,8 @@ from paravt_env.task import TaskError, TaskSet
 from paravt_env.tasksets.jsonl import JsonlTasks
 from paravt_env.tasksets.made.atari import AtariTasks
 from paravt_env.tasksets.made.synthetic import SyntheticTasks
+from paravt_env.tasksets.mixture import NAME as MIXTURE
+from paravt_env.tasksets.mixture import Mixture
 from paravt_env.tasksets.published.charades_sta import CharadesSTATasks
 from paravt_env.tasksets.published.longvideo_reason import LongVideoReasonTasks
 from paravt_env.tasksets.published.longvideobench import LongVideoBenchTasks
@@ -27,10 +29,17 @@ from paravt_env.tasksets.published.mmvu import MMVUTasks
 from paravt_env.tasksets.published.paravt_parquet import ParaVTRLTasks, ParaVTSFTTasks
 from paravt_env.tasksets.published.video_mme import VideoMMETasks
 
+
+def _mixture(sets: Mapping[str, Any], split: str = "train") -> TaskSet:
+    """Several sets as one; see `paravt_env.tasksets.mixture`."""
+    return Mixture(split, sets, load_tasks)
+
+
 TASKSETS: dict[str, Callable[..., TaskSet]] = {
     "synthetic": SyntheticTasks,
     "atari": AtariTasks,
     "jsonl": JsonlTasks,
+    MIXTURE: _mixture,
     "paravt_rl": ParaVTRLTasks,
     "paravt_sft": ParaVTSFTTasks,
     "longvideo_reason": LongVideoReasonTasks,

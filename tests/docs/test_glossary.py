@@ -59,6 +59,7 @@ def test_a_sentence_ends_like_one_and_belongs_to_one_name():
         ("reward", "Mean reward"),
         ("reward/answer", "Mean unweighted"),
         ("accuracy/K=16", "The same for rollouts with K"),
+        ("calls/set=films", "Crop calls per rollout on this set"),
         ("stop/judge_error", "Share of rollouts"),
         ("diagnostics/correlation/answer~tool_gain", "Correlation"),
     ],
@@ -67,6 +68,8 @@ def test_a_name_finds_its_sentence(name, start):
     assert meaning(name).startswith(start)
 
 
-@pytest.mark.parametrize("name", ["rewards", "reward/", "accuracy/K=", "accuracy/K=x", "kl/x"])
+@pytest.mark.parametrize(
+    "name", ["rewards", "reward/", "accuracy/K=", "accuracy/K=x", "calls/set=", "kl/x"]
+)
 def test_a_name_that_is_not_logged_has_none(name):
     assert meaning(name) is None

@@ -25,6 +25,10 @@ ROLLOUTS = {
     "frames_seen": "Overview and crop frames that the environment showed per rollout.",
     "evidence_recall": "Share of the gold evidence that crops covered, where there is gold.",
     "tng/K=K": "Tool Necessity Gap at K: mean score of rollouts that called, minus that of others.",
+    "rollouts/set=SET": "Rollouts whose task is of this set of a mixture (`env.tasks=mix`).",
+    "accuracy/set=SET": "Accuracy on this set of the mixture.",
+    "compliance/set=SET": "Share of this set's rollouts that obey the protocol.",
+    "calls/set=SET": "Crop calls per rollout on this set.",
     "behaviour/KIND": "Share of rollouts whose first turn has this form and calls, or does not.",
     "stop/REASON": "Share of rollouts that ended for this reason.",
     "untagged": "Share of rollouts whose answer was read from text without an `<answer>` tag.",
@@ -118,6 +122,7 @@ COST = {
 
 VALIDATION = {
     "validation/accuracy": "Accuracy on `run.eval_tasks` tasks of the split `run.eval_split`.",
+    "validation/accuracy/set=SET": "The same on one set, where `run.eval_set` is a mixture.",
     "validation/compliance": "Share of those rollouts that obey the protocol.",
     "validation/calls": "Calls per rollout there.",
 }
@@ -166,12 +171,14 @@ def meaning(name: str) -> str | None:
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    """A name whose last word in capitals stands for anything; `K=K` for a number.
+    """A name whose last word in capitals stands for anything, after `set=` too; `K=K` for a number.
 
     >>> bool(_pattern("reward/TERM").fullmatch("reward/tool_gain"))
     True
     """
     if name.endswith("/K=K"):
         return re.compile(re.escape(name[:-1]) + r"\d+")
+    if name.endswith("/set=SET"):
+        return re.compile(re.escape(name[:-3]) + ".+")
     head, _, last = name.rpartition("/")
     return re.compile(re.escape(f"{head}/") + ".+" if last.isupper() else re.escape(name))

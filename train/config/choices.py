@@ -15,7 +15,10 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any
 
-ARGUMENTS = {"EnvConfig": {"tasks": "tasks_kwargs"}}
+ARGUMENTS = {
+    "EnvConfig": {"tasks": "tasks_kwargs"},
+    "RunConfig": {"eval_set": "eval_set_kwargs"},
+}
 """Of a group of settings, by its class: a choice and the field that holds its arguments."""
 WITHIN = {"EnvConfig": {"reward": "preset", "frame_budget": "kind"}}
 """A field that is a choice's name, or a mapping with the choice under this key and its options."""

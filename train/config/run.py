@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from agents.algorithm.config import PARAGRPOConfig
 from agents.config import AgentConfig
@@ -55,6 +55,10 @@ class RunConfig:
     """Steps between evaluations on the split `eval_split`; 0 for none."""
     eval_split: str = "val"
     """Split of those evaluations; it may hold no task that is trained on."""
+    eval_set: str = ""
+    """Task set of those evaluations, as `env.tasks`; empty: the one that is trained on."""
+    eval_set_kwargs: dict[str, Any] | None = None
+    """Arguments of `eval_set`, as `env.tasks_kwargs`."""
     eval_tasks: int = 32
     """Tasks of each of those evaluations."""
     asynchronous: bool = False
@@ -76,6 +80,8 @@ class RunConfig:
         at_least(self, 1, "steps", "threads", "eval_tasks", "lanes", "keep_checkpoints")
         if not self.name or Path(self.name).name != self.name:
             raise ValueError(f"RunConfig.name = {self.name!r}: a plain folder name is needed")
+        if self.eval_set_kwargs and not self.eval_set:
+            raise ValueError("run.eval_set_kwargs belong to run.eval_set, which is empty")
         if not self.wandb_project or set(self.wandb_project) & set("/\\#?%:"):
             raise ValueError(
                 f"run.wandb_project = {self.wandb_project!r}: a name without / \\ # ? % : is needed"

@@ -22,9 +22,11 @@ from agents.config import AgentConfig, Limits
 from agents.model.agent import agent_factory
 from agents.model.vlm import VisionLanguageModel
 from paravt_env.common.files import write_whole
+from paravt_env.task import TaskSet
 from paravt_env.tasksets.base import left_out, say_left_out
 from paravt_env.vector import LongVideoVectorEnv
 from train.common.errors import ConfigError
+from train.config.env import EnvConfig
 from train.config.learner import LearnerConfig
 from train.config.run import TrainConfig
 from train.distributed.exclusive import exclusive
@@ -42,7 +44,7 @@ from train.loop.trackers import start_trackers
 from train.loop.trainer import Trainer
 from train.rollout.difficulty import FILE, Pool, task_pool
 from train.rollout.selection import OVER_LONG, Selected, reward_weights
-from train.rollout.starts import Starts
+from train.rollout.starts import Starts, sets_of
 from train.workers.ahead import Ahead
 from train.workers.collector import Collector
 from train.workers.lanes import divide
@@ -96,7 +98,7 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
         pool = _pool(config, processes, workers, saved, resume)
         collector = Collector(
             workers,
-            Starts(pool.ids, config.run.seed, config.algorithm.group_size),
+            _starts(config, pool, workers.lanes[0].env.simulation.tasks),
             config.selection,
             config.algorithm.groups,
             processes,
@@ -223,6 +225,14 @@ def make_env(
         raise ConfigError(str(error)) from error
 
 
+def validated_env(config: TrainConfig) -> EnvConfig:
+    """The environment of the settings over the tasks that are validated on."""
+    env, run = replace(config.env, split=config.run.eval_split), config.run
+    if not run.eval_set:
+        return env
+    return replace(env, tasks=run.eval_set, tasks_kwargs=run.eval_set_kwargs)
+
+
 def check_validation(config: TrainConfig) -> None:
     """Refuse to validate on a split that is not there, or that holds tasks that are trained on.
 
@@ -231,11 +241,12 @@ def check_validation(config: TrainConfig) -> None:
     """
     split = config.run.eval_split
     remedy = (
-        "name a split of tasks that are not trained on in run.eval_split, or set run.eval_every=0"
+        "name a split of tasks that are not trained on in run.eval_split, or another task set in "
+        "run.eval_set, or set run.eval_every=0"
     )
     try:
         trained = config.env.load_tasks()
-        held = replace(config.env, split=split).load_tasks()
+        held = validated_env(config).load_tasks()
     except ValueError as error:
         said = f"run.eval_every validates on the split {split!r}: {error}; {remedy}"
         raise ConfigError(said) from error
@@ -260,7 +271,8 @@ def validation(config: TrainConfig, vlm: VisionLanguageModel, resources: ExitSta
         stop_after_errors=0,
     )
     rows = min(settings.num_envs, config.run.eval_tasks)
-    env = make_env(config, rows, config.run.eval_split, settings.frame_budgets)
+    apart = replace(config, env=validated_env(config))
+    env = make_env(apart, rows, budgets=settings.frame_budgets)
     resources.callback(env.close)
     playing: AgentConfig = replace(config.agent, temperature=settings.temperature)
     limits = Limits.of(env.simulation.settings)
@@ -282,6 +294,15 @@ def _pool(
     play = partial(workers.play, size=1)
     pool = task_pool(config.selection, config.run, ids, play, workers.rows, processes, known)
     return processes.broadcast(pool, processes.leader)
+
+
+def _starts(config: TrainConfig, pool: Pool, tasks: TaskSet) -> Starts:
+    """Which tasks are played, of a mixture by the weights of its sets."""
+    try:
+        sets = sets_of(pool.ids, tasks)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return Starts(pool.ids, config.run.seed, config.algorithm.group_size, sets)
 
 
 def _source(

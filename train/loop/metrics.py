@@ -68,6 +68,12 @@ def aggregate_rollouts(rollouts: Sequence[Rollout]) -> dict[str, float]:
         metrics[f"calls/K={budget}"] = _mean(float(row.calls) for row in here)
         sides = [necessity_sums(row.calls, row.correct, row.error) for row in here]
         metrics[f"tng/K={budget}"] = float(necessity_gap(np.sum(sides, axis=0)))
+    for part in sorted({row.part for row in rows} - {""}):
+        here = [row for row in rows if row.part == part]
+        metrics[f"rollouts/set={part}"] = float(len(here))
+        metrics[f"accuracy/set={part}"] = _mean(_correct(row) for row in here)
+        metrics[f"calls/set={part}"] = _mean(float(row.calls) for row in here)
+        metrics[f"compliance/set={part}"] = _mean(float(row.compliant) for row in here)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 

@@ -13,9 +13,12 @@ from typing import Protocol
 
 from agents.algorithm.credit import Batch
 from agents.base import TrainableAgent
+from paravt_env.task import TaskSet
+from paravt_env.tasksets.mixture import part_of
 from paravt_env.vector import LongVideoVectorEnv
 from train.config.evaluation import EvalConfig
 from train.evaluation.evaluate import evaluate
+from train.evaluation.row import EvalRow
 from train.learner.learner import Learner
 from train.rollout.selection import Group
 
@@ -77,9 +80,23 @@ class Validation:
         self.agent.seed(self.settings.seed)
         self.agent.weights_changed(self.agent.version + 1)
         tasks = self.env.simulation.tasks
-        overall = evaluate(self.agent, self.env, tasks, self.settings).summary()["overall"]
+        report = evaluate(self.agent, self.env, tasks, self.settings)
+        overall = report.summary()["overall"]
         return {
             "validation/accuracy": overall["accuracy"]["mean"],
             "validation/compliance": overall["compliance"],
             "validation/calls": overall["calls"],
+            **by_set(report.rows, tasks),
         }
+
+
+def by_set(rows: Sequence[EvalRow], tasks: TaskSet) -> dict[str, float]:
+    """Accuracy on each set of a mixture; nothing for another task set."""
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        scores.setdefault(part_of(tasks.by_id(row.task_id)), []).append(row.score)
+    return {
+        f"validation/accuracy/set={name}": sum(values) / len(values)
+        for name, values in sorted(scores.items())
+        if name
+    }

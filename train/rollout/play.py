@@ -21,6 +21,7 @@ from paravt_env.crop import CropStatus
 from paravt_env.episode.episode import StopReason
 from paravt_env.rewards import compliance
 from paravt_env.spaces import batch_actions, unbatch
+from paravt_env.tasksets.mixture import part_of
 from paravt_env.vector import LongVideoVectorEnv
 from train.rollout.starts import Start
 
@@ -62,6 +63,7 @@ class Rollout:
         lapses: Calls by what had to be put right in them; see `paravt_env.rewards.lapses`.
         lengths: Tokens that the policy wrote in each turn; empty where the agent does not say.
         cut: Turns that the limit on their tokens ended.
+        part: The set of a mixture that the task is of, else "".
     """
 
     task_id: str
@@ -89,6 +91,7 @@ class Rollout:
     lapses: dict[str, int] = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
     cut: int = 0
+    part: str = ""
 
 
 def play(
@@ -240,6 +243,7 @@ def _rollout(
         video=task.video,
         family=task.family,
         category=task.category,
+        part=part_of(task),
         frame_budget=int(info["frame_budget"]),
         reward=reward,
         terms={} if error else {name: float(v) for name, v in info["reward_terms"].items()},
