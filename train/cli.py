@@ -68,6 +68,10 @@ COMMANDS = {
         "Write a run's report.html: its training, its evaluation, or both.",
         at("train.commands.evaluation:run_report"),
     ),
+    "view": Command(
+        "Look at runs in a browser: curves, rollouts token by token, episodes of your own.",
+        at("train.commands.view:run"),
+    ),
     "replay": Command(
         "Print recorded episodes and write their page, replay.html (core installation).",
         at("train.commands.replay:run"),

@@ -605,8 +605,8 @@ def test_a_band_reaches_from_the_least_to_the_most_of_the_smoothed_seeds():
 def test_a_name_has_one_colour_in_all_charts_and_equal_values_are_level():
     curve = [[(step, 0.9) for step in range(20)]]
     both, second = (seeds_chart("t", {"a": one, "b": curve}) for one in (curve, []))
-    colours = re.findall(r'class="line" points="[^"]*" style="stroke:(#\w+)"', both)
+    colours = re.findall(r'class="line" points="[^"]*" stroke="(#\w+)"', both)
     assert len(set(colours)) == 2
-    assert f"stroke:{colours[1]}" in second and colours[0] not in second
+    assert f'stroke="{colours[1]}"' in second and colours[0] not in second
     (points,) = re.findall(r'class="line" points="([^"]*)"', second)
     assert len({point.split(",")[1] for point in points.split()}) == 1

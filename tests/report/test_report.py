@@ -210,4 +210,4 @@ def test_spans_are_drawn_to_scale_and_failed_ones_hollow():
     )
     widths = [float(width) for width in re.findall(r'width="([\d.]+)"', svg)]
     assert widths[0] == pytest.approx(10 * widths[1], rel=0.02)
-    assert svg.count("fill:none") == 1
+    assert svg.count('fill="none"') == 1

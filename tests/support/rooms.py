@@ -16,7 +16,7 @@ HOUSE = {
     "agents": """__init__ < base, config < algorithm, text < scripted, model, chat < vllm, sb3
         < paragrpo""",
     "train": """__init__ < common < packing, adapters < config < distributed < rollout
-        < learner, evaluation < workers, sft, report < loop, datagen < lab < commands < cli
+        < learner, evaluation < workers, sft, report < loop, datagen, viewer < lab < commands < cli
         < __main__""",
 }
 """Rooms by floor, from the ground up. A room is a sub-package or a file of its package; it imports
@@ -30,8 +30,8 @@ DOORS = ("agents/paragrpo.py",)
 
 HEAVY = {
     "ale_py", "av", "datasets", "decord", "jsonargparse", "openenv", "peft", "PIL", "pyarrow",
-    "pygame", "rich", "scenedetect", "stable_baselines3", "torch", "torchcodec", "transformers",
-    "uvicorn", "verifiers", "vllm", "wandb",
+    "pygame", "rich", "scenedetect", "stable_baselines3", "starlette", "torch",
+    "torchcodec", "transformers", "uvicorn", "verifiers", "vllm", "wandb",
 }  # fmt: skip
 """Slow to load or not always installed: the one reason for an import inside a function."""
 

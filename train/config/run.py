@@ -51,6 +51,9 @@ class RunConfig:
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept; beside them stays the best by validation, which is saved at
     its step (`eval_every`)."""
+    keep_rollouts: int = 8
+    """Rollouts of every step that are kept for `paravt view`, token by token: whole groups, at
+    least one; 0 for none. Their size is logged as `rollouts_kept/bytes`."""
     eval_every: int = 0
     """Steps between evaluations on the split `eval_split`; 0 for none."""
     eval_split: str = "val"
@@ -76,7 +79,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        at_least(self, 0, "seed", "checkpoint_every", "eval_every", "staleness")
+        at_least(self, 0, "seed", "checkpoint_every", "eval_every", "staleness", "keep_rollouts")
         at_least(self, 1, "steps", "threads", "eval_tasks", "lanes", "keep_checkpoints")
         if not self.name or Path(self.name).name != self.name:
             raise ValueError(f"RunConfig.name = {self.name!r}: a plain folder name is needed")

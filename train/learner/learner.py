@@ -296,6 +296,20 @@ class Learner:
                 np.add.at(sums_N, packed.sample, divergence_T.numpy().astype(np.float64))
         return self.processes.sum(sums_N)
 
+    def token_logprobs(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
+        """Log-probabilities (C,) of each branch under the weights as they are, by a forward pass.
+
+        Tokens that were not sampled have 0; where this process does not train, all have. All
+        processes ask for the same trajectories.
+        """
+        zeros = [np.zeros(len(one.branch_ids), dtype=np.float32) for one in trajectories]
+        if not self.processes.trains:
+            return zeros
+        samples = [Sample(*pair) for pair in zip(trajectories, zeros, strict=True)]
+        known = self._with_proximal(samples)
+        return [zero if one.proximal is None else one.proximal
+                for one, zero in zip(known, zeros, strict=True)]  # fmt: skip
+
     def _computed(self, sample: Sample) -> bool:
         """Whether the loss of a sample has a gradient."""
         kl_in_loss = self.method.kl_coefficient > 0 and self.method.kl_in == "loss"

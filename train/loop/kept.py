@@ -22,7 +22,7 @@ MAY_CHANGE = (
     *("run.name", "run.folder", "run.steps", "run.threads", "run.wandb", "run.checkpoint_every"),
     *("run.wandb_project", "run.wandb_entity", "run.wandb_tags", "run.tensorboard"),
     *("run.keep_checkpoints", "run.eval_every", "run.eval_tasks", "run.resume"),
-    *("run.eval_set", "run.eval_set_kwargs"),
+    *("run.eval_set", "run.eval_set_kwargs", "run.keep_rollouts"),
     *("run.allow_changes", "agent.engine", "agent.device", "agent.vllm", "agent.feature_cache_gib"),
     *("parallel", "packing", "evaluation", "diagnostics", "faults"),
     *(f"env.{name}" for name in FREE["env"]),

@@ -39,6 +39,7 @@ from train.loop.checks import AGENTS, check, check_saved, groups_of, last_saved,
 from train.loop.kept import save_settings
 from train.loop.metrics import MetricsLogger
 from train.loop.observers import Observer, Validation
+from train.loop.rollout_log import RolloutLog
 from train.loop.state import RunState
 from train.loop.trackers import start_trackers
 from train.loop.trainer import Trainer
@@ -111,6 +112,8 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
             version = state.restore(saved)
             workers.weights_changed(version)
         terms = workers.lanes[0].env.simulation.preset.weights
+        if config.run.keep_rollouts:
+            observers = (*observers, _rollout_log(config, processes, workers, version))
         trainer = Trainer(
             config.run,
             config.algorithm,
@@ -278,6 +281,16 @@ def validation(config: TrainConfig, vlm: VisionLanguageModel, resources: ExitSta
     limits = Limits.of(env.simulation.settings)
     agent = agent_factory(config.agent.engine)(vlm, playing, limits, settings.seed)
     return Validation(agent, env, settings, config.run.eval_every)
+
+
+def _rollout_log(
+    config: TrainConfig, processes: Processes, workers: RolloutWorkers, version: int
+) -> RolloutLog:
+    """Keeps rollouts of every step, on the process that leads."""
+    folder = config.run.path if processes.leads else None
+    tasks = workers.lanes[0].env.simulation.tasks
+    keep, turns = config.run.keep_rollouts, config.env.max_turns
+    return RolloutLog(folder, keep, turns, tasks.by_id, version)
 
 
 def _pool(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from operator import itemgetter
 
 from train.evaluation.bootstrap import Interval
 from train.report.plot import HEIGHT, LEFT, WIDTH, Plot, axis, number, text, ticks
@@ -21,6 +22,8 @@ COLOURS = (
 BEFORE, AFTER = "#8a94a6", "#0b6e99"
 SMOOTHING = 9
 """Steps of the running mean over the raw values."""
+MOST_POINTS = 400
+"""Points of a line that are drawn: more than a plot has pixels."""
 
 
 def running_mean(values: Sequence[float], width: int = SMOOTHING) -> list[float]:
@@ -31,6 +34,27 @@ def running_mean(values: Sequence[float], width: int = SMOOTHING) -> list[float]
     """
     windows = (values[max(0, i + 1 - width) : i + 1] for i in range(len(values)))
     return [math.fsum(window) / len(window) for window in windows]
+
+
+def thinned(
+    points: Sequence[tuple[float, float]], most: int = MOST_POINTS
+) -> list[tuple[float, float]]:
+    """The points that a plot of a few hundred pixels can show: least and greatest of each stretch.
+
+    >>> thinned([(0, 5.0), (1, 9.0), (2, 1.0), (3, 2.0)], 2)
+    [(1, 9.0), (2, 1.0)]
+    >>> thinned([(0, 5.0), (1, 9.0)], 2)
+    [(0, 5.0), (1, 9.0)]
+    """
+    if len(points) <= most:
+        return list(points)
+    kept: list[tuple[float, float]] = []
+    stretches = max(1, most // 2)
+    for place in range(stretches):
+        first = place * len(points) // stretches
+        stretch = points[first : (place + 1) * len(points) // stretches]
+        kept += sorted({min(stretch, key=itemgetter(1)), max(stretch, key=itemgetter(1))})
+    return kept
 
 
 def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
@@ -49,12 +73,11 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) 
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(shown))]
     for (name, points), colour in zip(shown.items(), colours, strict=True):
         smooth = running_mean([y for _, y in points])
-        for values, kind in (([y for _, y in points], "raw"), (smooth, "line")):
-            path = " ".join(
-                f"{plot.x(x)},{plot.y(y)}" for (x, _), y in zip(points, values, strict=True)
-            )
+        means = [(x, y) for (x, _), y in zip(points, smooth, strict=True)]
+        for shown_points, kind in ((points, "raw"), (means, "line")):
+            path = " ".join(f"{plot.x(x)},{plot.y(y)}" for x, y in thinned(shown_points))
             plot.parts.append(
-                f'<polyline class="{kind}" points="{path}" style="stroke:{colour}">'
+                f'<polyline class="{kind}" points="{path}" stroke="{colour}">'
                 f"<title>{escape(name)}: {number(smooth[-1])}</title></polyline>"
             )
     for step in ticks(min(xs), max(xs)):
@@ -112,11 +135,11 @@ def seeds_chart(
             least = [(x, low) for x, low, _, _ in points]
             most = [(x, high) for x, _, _, high in reversed(points)]
             plot.parts.append(
-                f'<polygon class="band" points="{path(least + most)}" style="fill:{colour}"/>'
+                f'<polygon class="band" points="{path(least + most)}" fill="{colour}"/>'
             )
         plot.parts.append(
             f'<polyline class="line" points="{path((x, y) for x, _, y, _ in points)}" '
-            f'style="stroke:{colour}"><title>{escape(name)}: {number(points[-1][2])}'
+            f'stroke="{colour}"><title>{escape(name)}: {number(points[-1][2])}'
             "</title></polyline>"
         )
     for step in ticks(min(xs), max(xs)):
@@ -146,7 +169,7 @@ def interval_chart(title: str, groups: Mapping[str, Mapping[str, Interval]]) -> 
             x = round(plot.x(place) + 12 * (side - (len(names) - 1) / 2), 1)
             low_y, high_y = plot.y(item.low), plot.y(item.high)
             plot.parts.append(
-                f'<g style="stroke:{colours[side]};fill:{colours[side]}">'
+                f'<g stroke="{colours[side]}" fill="{colours[side]}">'
                 f"<title>{escape(name)} {escape(group)}: {item.mean:.3f} "
                 f"[{item.low:.3f}, {item.high:.3f}], n = {item.rows}</title>"
                 f'<line class="whisker" x1="{x}" x2="{x}" y1="{low_y}" y2="{high_y}"/>'
@@ -176,13 +199,11 @@ def frames_chart(title: str, curves: Mapping[str, Mapping[int, Interval]]) -> st
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(shown))]
     for (name, points), colour in zip(shown.items(), colours, strict=True):
         path = " ".join(f"{plot.x(places[k])},{plot.y(item.mean)}" for k, item in points.items())
-        plot.parts.append(
-            f'<polyline class="line" points="{path}" style="stroke:{colour};fill:none"/>'
-        )
+        plot.parts.append(f'<polyline class="line" points="{path}" stroke="{colour}" fill="none"/>')
         for frames, item in points.items():
             x = plot.x(places[frames])
             plot.parts.append(
-                f'<g style="stroke:{colour};fill:{colour}"><title>{escape(name)} {frames} frames: '
+                f'<g stroke="{colour}" fill="{colour}"><title>{escape(name)} {frames} frames: '
                 f"{item.mean:.3f} [{item.low:.3f}, {item.high:.3f}], n = {item.rows}</title>"
                 f'<line class="whisker" x1="{x}" x2="{x}" y1="{plot.y(item.low)}" '
                 f'y2="{plot.y(item.high)}"/><circle cx="{x}" cy="{plot.y(item.mean)}" r="3"/></g>'
@@ -208,7 +229,8 @@ def grid(charts: Sequence[str], columns: int = 2, note: str = "") -> str:
         for chart, (x, y) in zip(charts, places, strict=True)
     )
     style = (
-        "text{font:11px sans-serif;fill:#6b7280}.title{font-size:13px;fill:#1f2933}"
+        "text{font:11px sans-serif}text:not([fill]){fill:#6b7280}"
+        "text.title{font-size:13px;fill:#1f2933}"
         ".grid{stroke:#e3e6ea}.line{fill:none;stroke-width:2}"
         ".raw{fill:none;stroke-width:1;opacity:.25}.band{stroke:none;opacity:.15}"
     )

@@ -21,21 +21,11 @@ from train.common.metrics_file import read_metrics
 from train.evaluation.bootstrap import Interval
 from train.evaluation.row import EvalRow
 from train.evaluation.scores import EvalReport, mean, paired_difference
-from train.report.charts import SMOOTHING, frames_chart, interval_chart, line_chart
+from train.report.charts import SMOOTHING, frames_chart, interval_chart
+from train.report.curves import curves
 from train.report.rollouts import Overview, choose, read_overview, rollout_section
 from train.report.tables import accuracy_table, in_percent, in_points, measures_table
 
-CURVES = (
-    "evidence_recall",
-    "entropy",
-    "kl",
-    "clip_fraction",
-    "ratio",
-    "behaviour_mismatch",
-    "grad_norm",
-    "frames_seen",
-)
-"""Metrics with a chart of their own, where the run logged them."""
 MANY_BUDGETS = 5
 """From so many K on, accuracy is a curve over a logarithmic axis."""
 LOW_BUDGET = 8
@@ -119,13 +109,9 @@ def render(
     sections = [
         f'<h1>{escape(name)}</h1><p class="lead">{escape(said)}</p>',
         *measured,
-        f'<h2>Training</h2><div class="charts">{_curves(steps)}</div>' if steps else "",
+        f'<h2>Training</h2><div class="charts">{curves(steps)}</div>' if steps else "",
         *rollouts,
-        "<h2>Settings</h2>" if settings else "",
-        *(
-            f"<details><summary>{escape(file)}</summary><pre>{escape(text)}</pre></details>"
-            for file, text in settings.items()
-        ),
+        settings_section(settings),
     ]
     style = STYLE.read_text(encoding="utf-8")
     return (
@@ -134,6 +120,17 @@ def render(
         f"<title>{escape(name)}</title><style>{style}</style></head><body>"
         f"{''.join(sections)}</body></html>\n"
     )
+
+
+def settings_section(settings: Mapping[str, str]) -> str:
+    """Files of settings, folded; "" without any."""
+    if not settings:
+        return ""
+    files = (
+        f"<details><summary>{escape(file)}</summary><pre>{escape(text)}</pre></details>"
+        for file, text in settings.items()
+    )
+    return f"<h2>Settings</h2>{''.join(files)}"
 
 
 def of_low_budget(row: EvalRow) -> bool:
@@ -230,29 +227,4 @@ def _budget_charts(before: EvalReport | None, after: EvalReport) -> str:
             for name, report in reports.items()
         }
         charts[0] = frames_chart("Accuracy over overview frames", curves)
-    return "".join(charts)
-
-
-def _curves(steps: Sequence[Mapping[str, Any]]) -> str:
-    def points(key: str) -> list[tuple[float, float]]:
-        return [(s["step"] + 1, s[key]) for s in steps if s.get(key) is not None]
-
-    keys = list(dict.fromkeys(key for step in steps for key in step))
-
-    def family(prefix: str) -> dict[str, list[tuple[float, float]]]:
-        return {k.removeprefix(prefix): points(k) for k in keys if k.startswith(prefix)}
-
-    charts = [
-        line_chart("Reward", {"reward": points("reward")}),
-        line_chart("Reward terms", family("reward/")),
-        line_chart("Accuracy and compliance", {k: points(k) for k in ("accuracy", "compliance")}),
-        line_chart("Calls", {"per rollout": points("calls"), "per turn": points("parallel_calls")}),
-        line_chart("Validation", family("validation/")),
-        line_chart("Accuracy at K", family("accuracy/")),
-        line_chart("Calls at K", family("calls/")),
-        line_chart("Tool Necessity Gap at K", family("tng/")),
-    ]
-    for key in CURVES:
-        charts.append(line_chart(key.replace("_", " ").capitalize(), {key: points(key)}))
-    charts.append(line_chart("Seconds of each stage", family("time/")))
     return "".join(charts)

@@ -52,7 +52,7 @@ def number(value: float) -> str:
 
 def text(x: float, y: float, content: str, anchor: str = "middle", colour: str = "") -> str:
     """Escaped text at a place, in pixels."""
-    style = f' style="fill:{colour}"' if colour else ""
+    style = f' fill="{colour}"' if colour else ""
     where = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
     return f'<text class="tick" {where}{style}>{escape(content)}</text>'
 
@@ -67,7 +67,8 @@ class Plot:
         self.names = _legend(names) if len(names) > 1 else {}
         self.top = TOP + LINE * max((line for _, line in self.names.values()), default=0)
         self.parts = [
-            f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
+            f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'aria-label="{escape(title)}">',
             f'<text class="title" x="{LEFT}" y="16">{escape(title)}</text>',
         ]
         for value in ticks(*y):

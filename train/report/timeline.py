@@ -26,7 +26,10 @@ class Stretch(NamedTuple):
 
 
 def timeline(
-    duration: float, overview: Sequence[float], tracks: Mapping[str, Sequence[Stretch]]
+    duration: float,
+    overview: Sequence[float],
+    tracks: Mapping[str, Sequence[Stretch]],
+    seek: bool = False,
 ) -> str:
     """A video's time line: instants of the overview frames, and one track of spans a name.
 
@@ -34,6 +37,7 @@ def timeline(
         duration: Of the video, seconds.
         overview: Instants of the overview frames, seconds.
         tracks: Spans by track; those that did not run (`ok` false) are hollow.
+        seek: Whether every mark is a link `#t=SECONDS`, for a page with a player.
     """
     width, left, track_height = 720, 70, 18
     height = track_height * (len(tracks) + 1) + 24
@@ -42,16 +46,30 @@ def timeline(
         part = min(max(seconds / duration, 0.0), 1.0) if duration > 0 else 0.0
         return round(left + part * (width - left - 14), 1)
 
+    def mark(start: float, what: str, drawn: str) -> str:
+        if not seek:
+            return drawn
+        return (
+            f'<a class="seek" href="#t={start:.2f}" aria-label="{escape(what)}, at {start:.1f} s">'
+            f"{drawn}</a>"
+        )
+
     def name(track: str, y: float) -> str:
         return text(left - 8, y + 12, track, "end")
 
     parts = [
-        f'<svg class="timeline" viewBox="0 0 {width} {height}" role="img" aria-label="time line">'
+        f'<svg class="timeline" viewBox="0 0 {width} {height}" role="{"group" if seek else "img"}" '
+        f'aria-label="time line" data-left="{left}" data-right="{width - 14}" '
+        f'data-duration="{duration:.3f}">'
     ]
     parts.append(name("overview", 0))
     parts += [
-        f'<line class="instant" x1="{x(t)}" x2="{x(t)}" y1="3" y2="15">'
-        f"<title>{t:.1f} s</title></line>"
+        mark(
+            t,
+            "overview frame",
+            f'<line class="instant" x1="{x(t)}" x2="{x(t)}" y1="3" y2="15">'
+            f"<title>{t:.1f} s</title></line>",
+        )
         for t in overview
     ]
     for place, (track, spans) in enumerate(tracks.items(), 1):
@@ -63,11 +81,12 @@ def timeline(
         for start, end, label, ok in spans:
             wide = max(round(x(end) - x(start), 1), 3.0)
             colour = (GOLD if track == "gold" else RAN) if ok else FAILED
-            parts.append(
+            drawn = (
                 f'<rect x="{x(start)}" y="{y + 3}" width="{wide}" height="12" rx="2" '
-                f'style="stroke:{colour};fill:{colour if ok else "none"}">'
+                f'stroke="{colour}" fill="{colour if ok else "none"}">'
                 f"<title>{start:.1f}-{end:.1f} s {escape(label)}</title></rect>"
             )
+            parts.append(mark(start, f"{track}: {label}", drawn))
     for t in (60 * minute for minute in ticks(0.0, duration / 60, 7)):
         parts.append(text(x(t), height - 6, _clock(t)))
     return "".join([*parts, "</svg>"])

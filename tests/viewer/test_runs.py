@@ -1,0 +1,152 @@
+"""Which runs are found, what is read of files that grow, and what lists are filtered by."""
+
+import json
+import os
+
+import pytest
+from support.viewed_runs import record, write_run
+
+from train.common.errors import ConfigError
+from train.common.rollout_file import FOLDER, INDEX, write_step
+from train.viewer import runs as module
+from train.viewer.errors import CannotShow
+from train.viewer.listing import OUTCOMES, Filter, Source
+from train.viewer.runs import Runs
+from train.viewer.tail import Tail
+
+
+def test_runs_are_found_in_folders_and_folders_of_folders(tmp_path):
+    for name in ("a/x", "a/y", "b/x"):
+        write_run(tmp_path / name, "/v.mp4", 1)
+    (tmp_path / "a" / "nothing").mkdir()
+    runs = Runs([tmp_path / "a", tmp_path / "b" / "x"])
+    assert list(runs.folders()) == ["x", "y", "x (2)"]
+    assert runs.folder("x (2)") == tmp_path / "b" / "x"
+    for name in ("nothing", "../b/x", "", "a/x", str(tmp_path / "a" / "x")):
+        with pytest.raises(CannotShow):
+            runs.folder(name)
+    write_run(tmp_path / "a" / "z", "/v.mp4", 1)
+    assert "z" in runs.folders(), "a run that was started later"
+    with pytest.raises(ConfigError, match="no folder"):
+        Runs([tmp_path / "absent"])
+    with pytest.raises(ConfigError, match="no run there"):
+        Runs([tmp_path / "a" / "nothing"])
+
+
+def test_a_file_that_grows_is_read_from_where_it_ended(tmp_path):
+    path = tmp_path / "f"
+    tail = Tail(path)
+    assert tail.read() == (False, b"")
+    path.write_bytes(b"a\nb")
+    assert tail.read() == (False, b"a\n")
+    with path.open("ab") as file:
+        file.write(b"c\n")
+    assert tail.read() == (False, b"bc\n")
+    assert tail.read() == (False, b"")
+    (tmp_path / "g").write_bytes(b"new\nfile\nof more bytes\n")
+    os.replace(tmp_path / "g", path)
+    assert tail.read() == (True, b"new\nfile\nof more bytes\n")
+    path.unlink()
+    assert tail.read() == (True, b"")
+
+
+def test_steps_and_lists_grow_and_start_again_with_a_resumed_run(tmp_path):
+    folder = write_run(tmp_path / "r", "/v.mp4", 2)
+    runs = Runs([folder])
+    assert [step["step"] for step in runs.steps("r")] == [0, 1]
+    assert sorted(runs.kept("r")) == [0, 1] and runs.kept_bytes("r") > 0
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "reward": 1}\nnonsense\n{"step": 3')
+    write_step(folder, 2, [record("/v.mp4")])
+    with (folder / FOLDER / INDEX).open("a") as file:
+        file.write(json.dumps({"version": 1, "step": 9, "bytes": 1, "rollouts": [["x"] * 14]}))
+        file.write("\n")
+    assert [step["step"] for step in runs.steps("r")] == [0, 1, 2]
+    assert [len(rows) for _, rows in sorted(runs.kept("r").items())] == [4, 4, 1]
+    (folder / "new").write_text('{"step": 0, "reward": 1}\n')
+    os.replace(folder / "new", folder / "metrics.jsonl")
+    assert [step["step"] for step in runs.steps("r")] == [0]
+
+
+def test_only_some_runs_steps_and_reports_stay_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_RUNS", 2)
+    monkeypatch.setattr(module, "KEPT_STEPS", 2)
+    monkeypatch.setattr(module, "KEPT_REPORTS", 1)
+    for name in "abc":
+        write_run(tmp_path / name, "/v.mp4", 3)
+    runs = Runs([tmp_path])
+    for name in "abc":
+        assert len(runs.steps(name)) == 3 and len(runs.report(name, "after").rows) == 2
+        for step in range(3):
+            assert runs.shown(name, Source(step), 0).task_id == "colour"
+    assert (len(runs._runs), len(runs._rollouts), len(runs._reports)) == (2, 2, 1)
+    assert len(runs.steps("a")) == 3, "read again"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "members"),
+    [
+        ("", [0, 1, 2, 3]),
+        ("right", [1, 3]),
+        ("wrong", [0, 2]),
+        ("no call", [3]),
+        ("form lost", [1]),
+        ("call failed", [0, 1, 2]),
+        ("forced answer", [2]),
+        ("not scored", []),
+    ],
+)
+def test_lists_are_filtered_by_outcome(tmp_path, outcome, members):
+    runs = Runs([write_run(tmp_path / "r", "/v.mp4", 1)])
+    rows = runs.kept("r")[0]
+    assert [one.member for one in rows if Filter(outcome).keeps(one)] == members
+    assert set(OUTCOMES) >= {outcome} - {""}
+
+
+def test_lists_are_filtered_by_frames_and_family(tmp_path):
+    runs = Runs([write_run(tmp_path / "r", "/v.mp4", 1)])
+    (one, *_) = runs.kept("r")[0]
+    for wanted, kept in (
+        (Filter(frame_budget=4), True),
+        (Filter(frame_budget=8), False),
+        (Filter(family="colour"), True),
+        (Filter(family="order"), False),
+        (Filter("wrong", 4, "colour"), True),
+        (Filter("right", 4, "colour"), False),
+    ):
+        assert wanted.keeps(one) == kept
+
+
+def test_rows_of_an_evaluation_are_grouped_by_task(tmp_path):
+    runs = Runs([write_run(tmp_path / "r", "/v.mp4", 1)])
+    rows = runs.rows("r", "after")
+    assert [(one.group, one.member, one.correct, one.forced) for one in rows] == [
+        (0, 0, 1.0, False),
+        (1, 0, 0.0, False),
+    ]
+    with pytest.raises(CannotShow):
+        runs.rows("r", "../after")
+
+
+@pytest.mark.parametrize("text", ["", "step:", "step:-1", "step:x", "eval:", "../x", "step:1e3"])
+def test_sources_are_known_or_refused(text):
+    with pytest.raises(CannotShow):
+        Source.parse(text)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"evidence": [["x", 1]]},
+        {"reward": "NaN"},
+        {"terms": 3},
+        {"turns": [{"crops": [{"window": [1]}]}]},
+        {"conversations": [{"kind": "main"}]},
+        {"duration": None},
+    ],
+)
+def test_a_damaged_rollout_is_not_shown(tmp_path, damage):
+    runs = Runs([write_run(tmp_path / "r", "/v.mp4", 1, **damage)])
+    with pytest.raises(CannotShow, match="damaged") as refused:
+        runs.shown("r", Source(0), 0)
+    assert refused.value.status == 422

@@ -1,0 +1,119 @@
+"""The rollouts that a run keeps of its steps: their files, and how they are read.
+
+Written by `train/loop/rollout_log.py` while a run trains, read by `paravt view`. Each step has one
+compressed file of its rollouts, whole or absent; `index.jsonl` holds one line a step with the few
+values by which rollouts are listed and filtered, so that nothing else is opened for a list. Where
+a resumed run plays a step again, the later line counts. Tests: `pytest
+tests/loop/test_rollout_log.py`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from paravt_env.common.files import write_whole
+from paravt_env.common.infos import plain
+
+FOLDER = "rollouts"
+INDEX = "index.jsonl"
+VERSION = 1
+LARGEST = 256 * 2**20
+"""Bytes of a step's rollouts, unpacked, that are read at most: a file may claim to be anything."""
+
+LISTED = (
+    *("group", "member", "task_id", "family", "frame_budget", "correct", "reward", "compliant"),
+    *("calls", "executed", "forced", "stop_reason", "error", "answer"),
+)
+"""What the index holds of a rollout, in this order."""
+
+
+class RolloutFileError(ValueError):
+    """A file of kept rollouts that cannot be read."""
+
+
+def step_path(folder: Path, step: int) -> Path:
+    """The file of a step's rollouts in a run's folder."""
+    return folder / FOLDER / f"step-{step:06d}.jsonl.gz"
+
+
+def write_step(folder: Path, step: int, rollouts: Sequence[Mapping[str, Any]]) -> int:
+    """Write a step's rollouts, then its line of the index; returns the bytes on disk.
+
+    Args:
+        folder: Of the run.
+        step: The step, as in `metrics.jsonl`.
+        rollouts: Plain data; each has the values of `LISTED`.
+    """
+    path = step_path(folder, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(plain(one), allow_nan=False) + "\n" for one in rollouts)
+    packed = gzip.compress(lines.encode("utf-8", "replace"), 6, mtime=0)
+    write_whole(path, packed)
+    listed = [[one[name] for name in LISTED] for one in rollouts]
+    line = {"version": VERSION, "step": step, "bytes": len(packed), "rollouts": plain(listed)}
+    with (path.parent / INDEX).open("ab") as index:
+        index.write((json.dumps(line, allow_nan=False) + "\n").encode("utf-8", "replace"))
+    return len(packed)
+
+
+def read_step(folder: Path, step: int) -> list[dict[str, Any]]:
+    """The rollouts of a step.
+
+    Raises:
+        RolloutFileError: There are none, or the file is damaged or larger than `LARGEST`.
+    """
+    path = step_path(folder, step)
+    try:
+        with gzip.open(path) as file:
+            data = file.read(LARGEST + 1)
+    except FileNotFoundError as error:
+        raise RolloutFileError(f"step {step} kept no rollouts (run.keep_rollouts)") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise RolloutFileError(f"{path} cannot be read: {error}") from error
+    if not 0 < len(data) <= LARGEST:
+        raise RolloutFileError(f"{path} holds nothing, or more than {LARGEST} bytes")
+    try:
+        rollouts = [json.loads(line) for line in data.decode("utf-8").splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise RolloutFileError(f"{path} is damaged: {error}") from error
+    if not all(isinstance(one, dict) and set(LISTED) <= one.keys() for one in rollouts):
+        raise RolloutFileError(f"{path} holds something else than rollouts")
+    return rollouts
+
+
+def index_lines(lines: bytes) -> Iterator[tuple[int, int, list[list[Any]]]]:
+    r"""Step, bytes on disk and listed values of each whole line; others are passed over.
+
+    >>> line = b'{"version": 1, "step": 3, "bytes": 9, "rollouts": []}'
+    >>> list(index_lines(line + b"\nnonsense\n"))
+    [(3, 9, [])]
+    """
+    for line in lines.splitlines():
+        try:
+            entry = json.loads(line)
+            step, size, rows = int(entry["step"]), int(entry["bytes"]), entry["rollouts"]
+            if entry["version"] != VERSION or not all(len(row) == len(LISTED) for row in rows):
+                continue
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+        yield step, size, rows
+
+
+def drop_steps(folder: Path, first: int) -> None:
+    """Forget the steps from `first` on: a resumed run plays them again."""
+    index = folder / FOLDER / INDEX
+    if not index.is_file():
+        return
+    kept = []
+    for line in index.read_bytes().splitlines(keepends=True):
+        known = next(index_lines(line), None)
+        if known is None or known[0] < first:
+            kept.append(line if line.endswith(b"\n") else b"")
+        else:
+            step_path(folder, known[0]).unlink(missing_ok=True)
+    write_whole(index, b"".join(kept))

@@ -1,0 +1,51 @@
+"""The curves of a training run: which metrics are drawn, and which of them share a plot.
+
+In the report of a run (`train.report.page`) and in `paravt view`. Numbers in, markup out. Tests:
+`pytest tests/report`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from train.report.charts import line_chart
+
+CURVES = (
+    "evidence_recall",
+    "entropy",
+    "kl",
+    "clip_fraction",
+    "ratio",
+    "behaviour_mismatch",
+    "grad_norm",
+    "frames_seen",
+)
+"""Metrics with a chart of their own, where the run logged them."""
+
+
+def curves(steps: Sequence[Mapping[str, Any]]) -> str:
+    """The charts of a run's steps, as `train.common.metrics_file.read_metrics` gives them."""
+
+    def points(key: str) -> list[tuple[float, float]]:
+        return [(s["step"] + 1, s[key]) for s in steps if s.get(key) is not None]
+
+    keys = list(dict.fromkeys(key for step in steps for key in step))
+
+    def family(prefix: str) -> dict[str, list[tuple[float, float]]]:
+        return {k.removeprefix(prefix): points(k) for k in keys if k.startswith(prefix)}
+
+    charts = [
+        line_chart("Reward", {"reward": points("reward")}),
+        line_chart("Reward terms", family("reward/")),
+        line_chart("Accuracy and compliance", {k: points(k) for k in ("accuracy", "compliance")}),
+        line_chart("Calls", {"per rollout": points("calls"), "per turn": points("parallel_calls")}),
+        line_chart("Validation", family("validation/")),
+        line_chart("Accuracy at K", family("accuracy/")),
+        line_chart("Calls at K", family("calls/")),
+        line_chart("Tool Necessity Gap at K", family("tng/")),
+    ]
+    for key in CURVES:
+        charts.append(line_chart(key.replace("_", " ").capitalize(), {key: points(key)}))
+    charts.append(line_chart("Seconds of each stage", family("time/")))
+    return "".join(charts)

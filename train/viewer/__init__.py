@@ -1,0 +1,1 @@
+"""`paravt view`: a local web page that shows runs, their rollouts, and lets you play."""
