@@ -104,7 +104,11 @@ class Shown:
         """
         try:
             return cls(
-                *(str(record[name]) for name in ("task_id", "family", "video", "question", "gold")),  # type: ignore[arg-type]
+                task_id=str(record["task_id"]),
+                family=str(record["family"]),
+                video=str(record["video"]),
+                question=str(record["question"]),
+                gold=str(record["gold"]),
                 evidence=tuple((_number(a), _number(b)) for a, b in record["evidence"]),
                 duration=_number(record["duration"]),
                 frame_budget=min(int(record["frame_budget"]), 10_000),
@@ -134,9 +138,23 @@ class Shown:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise RolloutFileError(f"the turns of this row are damaged: {error!r}") from error
         return cls(
-            *(row.task_id, row.family, row.video, row.question, row.gold, row.evidence),
-            *(row.duration, row.frame_budget, row.score, row.reward, {}, row.compliant, row.calls),
-            *(str(row.stop_reason), row.error, row.answer, turns),
+            task_id=row.task_id,
+            family=row.family,
+            video=row.video,
+            question=row.question,
+            gold=row.gold,
+            evidence=row.evidence,
+            duration=row.duration,
+            frame_budget=row.frame_budget,
+            correct=row.score,
+            reward=row.reward,
+            terms={},
+            compliant=row.compliant,
+            calls=row.calls,
+            stop_reason=str(row.stop_reason),
+            error=row.error,
+            answer=row.answer,
+            turns=turns,
         )
 
 

@@ -168,7 +168,7 @@ def cannot_show(request: Request, error: Exception) -> Response:
 def serve(viewer: Viewer, host: str, port: int) -> None:
     """Serve until interrupted."""
     uvicorn.run(
-        viewer.app(),  # type: ignore[arg-type]
+        viewer.app(),
         host=host,
         port=port,
         log_level="warning",
