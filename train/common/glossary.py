@@ -95,6 +95,8 @@ COST = {
     "frames_encoded": "Frames that went through the vision tower in the update.",
     "tokens_sampled": "Tokens that the policy sampled.",
     "time/step": "Seconds of the whole step.",
+    "time/rollouts_kept": "Seconds of keeping rollouts for `paravt view`.",
+    "rollouts_kept/bytes": "Bytes on disk of the rollouts that the step kept.",
     "time/collect": "Seconds until the batch was there.",
     "time/update": "Seconds of the update.",
     "time/video": "Seconds of decoding, of all lanes together.",
