@@ -21,7 +21,7 @@ from train.config.recipe import load
 from train.config.run import TrainConfig
 from train.config.suites import SUITES
 from train.evaluation.agents import evaluated_agent
-from train.evaluation.compare import compare, find_report
+from train.evaluation.compare import compare, find_report, shared
 from train.evaluation.conditions import conditions
 from train.evaluation.measure import measure, measure_suite, save_settings
 from train.evaluation.scores import EvalReport
@@ -155,12 +155,18 @@ def run_compare(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     """`paravt compare`: the paired differences of two evaluations; never fails on their errors."""
     parser.add_argument("first", help="folder of a run, or a report (after.json)")
     parser.add_argument("second", help="another one; differences are second minus first")
+    parser.add_argument(
+        "--common", action="store_true", help="the samples of both alone, as those a person played"
+    )
     parser.add_argument("--json", help="write the comparison to this file")
     parser.add_argument("--html", help="write a page with both to this file")
     parser.add_argument("--examples", type=whole(0), default=6, help="rollouts of the page")
     args = parser.parse_args(words)
     paths = [find_report(Path(place)) for place in (args.first, args.second)]
     first, second = (EvalReport.load(path) for path in paths)
+    if args.common:
+        first, second, left_out = shared(first, second)
+        print(f"{len(first.rows)} samples of both, {left_out} rows of one of them left out")
     comparison = compare(first, second, (args.first, args.second))
     print(printable(comparison_table(comparison)))
     if args.json:

@@ -8,7 +8,7 @@ what is common to both cancels. Tests: `pytest tests/evaluation/test_evaluate_co
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,23 @@ def find_report(place: Path) -> Path:
     if not path.is_file():
         raise ConfigError(f"{place} holds no after.json: run `paravt eval` or `paravt merge` first")
     return path
+
+
+def shared(first: EvalReport, second: EvalReport) -> tuple[EvalReport, EvalReport, int]:
+    """Both evaluations with the samples that they share alone, and how many were left out.
+
+    Raises:
+        ConfigError: They share none.
+    """
+    both = set(map(_sample, first.rows)) & set(map(_sample, second.rows))
+    if not both:
+        raise ConfigError("the two evaluations share no task with the same number of frames")
+    parts = [
+        replace(report, rows=tuple(row for row in report.rows if _sample(row) in both))
+        for report in (first, second)
+    ]
+    left_out = len(first.rows) + len(second.rows) - 2 * len(both)
+    return parts[0], parts[1], left_out
 
 
 def compare(first: EvalReport, second: EvalReport, names: tuple[str, str]) -> Comparison:

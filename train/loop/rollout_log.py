@@ -22,6 +22,7 @@ from paravt_env.crop import CropStatus
 from paravt_env.task import Task
 from train.common.rollout_file import drop_steps, write_step
 from train.loop.observers import StepView
+from train.report.bars import weighted_terms
 from train.rollout.play import Rollout
 from train.rollout.selection import Group
 
@@ -126,14 +127,7 @@ def rollout_record(
         max_turns: Turns that may call.
         conversations: `token_record` of its trajectories, main first.
     """
-    parts = {
-        name: weight * rollout.terms[name]
-        for name, weight in weights.items()
-        if name in rollout.terms
-    }
-    rest = rollout.reward - math.fsum(parts.values())
-    if parts and abs(rest) > 1e-6:
-        parts["other"] = rest
+    parts = weighted_terms(rollout.terms, rollout.reward, weights)
     recall = rollout.evidence_recall
     return {
         "group": place[0],

@@ -16,7 +16,7 @@ from train.report.page import STYLE
 
 ASSETS = Path(__file__).with_name("assets")
 HOME = "/?all=1"
-LINKS = {HOME: "Runs"}
+LINKS = {HOME: "Runs", "/compare": "Compare", "/play": "Play"}
 
 
 def link(path: str, **query: object) -> str:

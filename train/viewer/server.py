@@ -13,20 +13,33 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+)
 from starlette.routing import Route
 
+from train.viewer.compare_page import compare_page
 from train.viewer.errors import CannotShow
 from train.viewer.guard import Guard
 from train.viewer.listing import OUTCOMES, Filter, Source
 from train.viewer.media import Media
 from train.viewer.page import assets, document, link
+from train.viewer.play import Tables
+from train.viewer.play_page import choose_page, door_page, episode_page
 from train.viewer.rollout_list import group_page, listed, rollouts_page
 from train.viewer.rollout_page import rollout_page
 from train.viewer.run_page import evaluation_page, list_page, live, run_page
 from train.viewer.runs import Runs
+from train.viewer.traces import FOLDER as HUMAN
 
+SETTLE = 20.0
+"""Seconds that the page of an episode waits for the environment before it says that it plays."""
 MOST_MEMBERS = 64
 """Rollouts side by side at most."""
 
@@ -39,7 +52,7 @@ class Viewer:
     """
 
     def __init__(self, runs: Runs) -> None:
-        self.runs, self.media = runs, Media()
+        self.runs, self.media, self.tables = runs, Media(), Tables(runs)
         self.files = assets()
 
     def app(self) -> Guard:
@@ -61,13 +74,22 @@ class Viewer:
             "/video": self.video,
             "/frame": self.frame,
             "/assets/{name}": self.asset,
+            "/compare": self.compare,
+            "/play": self.play,
+            "/play/episode": self.episode,
+            "/play/frame": self.played_frame,
         }
         routes = [Route(path, answer) for path, answer in pages.items()]
+        routes += [
+            Route(path, answer, methods=["POST"])
+            for path, answer in (("/play/start", self.start), ("/play/decide", self.decide))
+        ]
         handlers: Any = {CannotShow: cannot_show}
         return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan))
 
     def close(self) -> None:
         """Stop what runs beside."""
+        self.tables.close()
         self.media.close()
 
     def home(self, request: Request) -> Response:
@@ -151,6 +173,69 @@ class Viewer:
         content, kind = self.files[name]
         return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
 
+    def compare(self, request: Request) -> Response:
+        """Two runs beside each other."""
+        asked = request.query_params
+        return HTMLResponse(compare_page(self.runs, asked.get("a", ""), asked.get("b", "")))
+
+    def play(self, request: Request) -> Response:
+        """Choose whose tasks to play, or a task."""
+        name = request.query_params.get("run", "")
+        names = list(self.runs.folders())
+        if not name and len(names) != 1:
+            return HTMLResponse(door_page(self.runs))
+        name = name or names[0]
+        table, played = self.tables.of(name), f"{HUMAN}/after"
+        rows = self.runs.rows(name, played) if played in self.runs.evaluations(name) else ()
+        done = [(one.task_id, one.frame_budget) for one in rows]
+        return HTMLResponse(choose_page(name, table, done))
+
+    def episode(self, request: Request) -> Response:
+        """An episode as it stands, once it asks for something or has ended."""
+        name, table, episode = self.tables.episode(_text(request, "episode"))
+        episode.settle(SETTLE)
+        model = None
+        if episode.rollout is not None and "after" in self.runs.evaluations(name):
+            asked = (episode.start.task_id, episode.start.frame_budget)
+            rows = self.runs.rows(name, "after")
+            model = next((one for one in rows if (one.task_id, one.frame_budget) == asked), None)
+        return HTMLResponse(episode_page(name, table, episode, model))
+
+    def played_frame(self, request: Request) -> Response:
+        """A frame that the player was shown."""
+        _, _, episode = self.tables.episode(_text(request, "episode"))
+        number = _number(request, "n")
+        if number >= len(episode.frames):
+            raise CannotShow("no such frame")
+        headers = {"cache-control": "private, max-age=3600"}
+        return Response(episode.frames[number].data, media_type="image/jpeg", headers=headers)
+
+    async def start(self, request: Request) -> Response:
+        """Begin an episode."""
+        sent = await _sent(request)
+        run, task, budget = sent.get("run"), sent.get("task"), sent.get("k")
+        if not isinstance(run, str) or not isinstance(task, str) or type(budget) is not int:
+            return _problem(CannotShow("run, task and k are needed", 400))
+        try:
+            episode = await run_in_threadpool(self.tables.start, run, task, budget)
+        except CannotShow as error:
+            return _problem(error)
+        page = link("/play/episode", episode=episode.name)
+        return JSONResponse({"page": page})
+
+    async def decide(self, request: Request) -> Response:
+        """Take a turn's decision."""
+        sent = await _sent(request)
+        turn = sent.get("turn")
+        try:
+            if type(turn) is not int:
+                raise CannotShow("turn is missing", 400)
+            _, _, episode = self.tables.episode(str(sent.get("episode")))
+            episode.decide(turn, sent)
+        except CannotShow as error:
+            return _problem(error)
+        return JSONResponse({})
+
     def _source(self, request: Request) -> Source:
         return Source.parse(_text(request, "source"))
 
@@ -163,6 +248,19 @@ def cannot_show(request: Request, error: Exception) -> Response:
     status = error.status if isinstance(error, CannotShow) else 500
     said = f"<h1>Not shown</h1><p>{escape(str(error))}</p>"
     return HTMLResponse(document("Not shown", [said]), status)
+
+
+async def _sent(request: Request) -> dict[str, Any]:
+    """The object that a request brings; an empty one where it brings something else."""
+    try:
+        content = await request.json()
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _problem(error: CannotShow) -> Response:
+    return JSONResponse({"problem": str(error)}, error.status)
 
 
 def serve(viewer: Viewer, host: str, port: int) -> None:
