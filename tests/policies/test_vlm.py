@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.learning import SHAPE
-from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from support.qwen25 import qwen25
+from transformers import AutoConfig
 
 from agents.model.mini import build_mini
 from agents.model.vlm import FAMILIES, CheckpointError, VisionLanguageModel
@@ -28,27 +29,7 @@ def mini(tmp_path_factory):
 @pytest.fixture(scope="module")
 def windowed(mini):
     """A Qwen2.5-VL: windows of 2 x 2 tokens in all layers but the last."""
-    marks = mini.model.config
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(mini.tokenizer), "hidden_size": 32, "intermediate_size": 32,
-            "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]},
-        },
-        vision_config={
-            "depth": LAYERS, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48,
-            "patch_size": 8, "out_hidden_size": 32, "window_size": 32,
-            "fullatt_block_indexes": [LAYERS - 1],
-        },
-        image_token_id=marks.image_token_id,
-        video_token_id=marks.video_token_id,
-        vision_start_token_id=marks.vision_start_token_id,
-        vision_end_token_id=marks.vision_end_token_id,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = Qwen2_5_VLForConditionalGeneration(config).eval()
-    model.set_attn_implementation("sdpa")
-    return VisionLanguageModel(model, mini.tokenizer, mini.image_processor)
+    return qwen25(mini)
 
 
 @pytest.fixture
