@@ -88,6 +88,10 @@ COMMANDS = {
         "Predict memory and time of a run on GPUs, and the largest setting that fits.",
         at("train.commands.plan:run"),
     ),
+    "push": Command(
+        "Write a policy with its card and recipe into a folder, and upload it if that is asked.",
+        at("train.commands.push:run"),
+    ),
     "serve": Command(
         "Serve the environment to other people's trainers, over OpenEnv's protocol.",
         at("train.commands.serve:run"),

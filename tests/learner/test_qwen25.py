@@ -33,9 +33,7 @@ def vlm(tmp_path):
 
 
 def gradients(vlm):
-    return {
-        name: p.grad.clone() for name, p in vlm.model.named_parameters() if p.grad is not None
-    }
+    return {name: p.grad.clone() for name, p in vlm.model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("attention", ["split", "dense"])
