@@ -7,7 +7,7 @@ from support.packing import sample
 from agents.base import Trajectory
 from agents.model.vlm import rope_positions
 from train.packing.pack import pack, padding_id, tree_mask
-from train.packing.samples import Sample, grow_trees, micro_batches
+from train.packing.samples import MOST_PADDING, Sample, grow_trees, micro_batches
 from train.packing.shares import idle
 
 IMAGE = 99
@@ -161,10 +161,24 @@ def test_micro_batches_keep_the_budget_and_part_plain_sequences_from_trees():
     def group(prompt, branches):
         return [sample([prompt] * prompt, [1], [1]) for _ in range(branches)]
 
-    trees = grow_trees([*group(2, 1), *group(8, 2), *group(5, 1), *group(3, 1), *group(4, 3)], 99)
+    again = sample([9, 9, 9], [1], [1])
+    trees = grow_trees([*group(8, 2), *group(5, 1), *group(3, 1), again, *group(4, 3)], 99)
     batches = micro_batches(trees, 10)
     shapes = [[(tree.prompt, len(tree.samples)) for tree in batch] for batch in batches]
-    assert shapes == [[(8, 2)], [(4, 3)], [(5, 1)], [(3, 1), (2, 1)]]
+    assert shapes == [[(8, 2)], [(4, 3)], [(5, 1)], [(3, 1), (3, 1)]]
+
+
+def test_a_micro_batch_ends_where_too_much_of_it_would_be_padding():
+    def shapes(*prompts):
+        trees = [grow_trees([sample([p] * p, [1], [1])], 999)[0] for p in prompts]
+        return [[tree.prompt for tree in batch] for batch in micro_batches(trees, 9999)]
+
+    assert MOST_PADDING == 0.08
+    # rows of 25 and 21 tokens: 4 of 50 are padding, just the bound; with 20 tokens 5 are
+    assert shapes(24, 20) == [[24, 20]]
+    assert shapes(24, 19) == [[24], [19]]
+    # 4 of 75, then 23 of 100
+    assert shapes(24, 24, 20, 5) == [[24, 24, 20], [5]]
 
 
 @pytest.mark.parametrize("field", ["loss_mask", "logprobs", "roles"])

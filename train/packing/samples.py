@@ -135,21 +135,30 @@ def _warn_of_repeats(prompt: int, branches: int, limit: int) -> None:
     print(_warned[-1], file=sys.stderr, flush=True)
 
 
+MOST_PADDING = 0.08
+"""Share of a micro-batch's tokens that may be padding."""
+
+
 def micro_batches(trees: Sequence[Tree], budget: int) -> list[list[Tree]]:
     """Divide trees into batches of at most `budget` padded tokens, the longest batch first.
 
-    Trees of one branch are plain causal sequences and are kept apart from those with several, which
-    attend by branch. A tree longer than the budget is a batch of its own.
+    A batch also ends where one more tree would make more than `MOST_PADDING` of it padding: a
+    further pass costs less. Trees of one branch are plain causal sequences and are kept apart from
+    those with several, which attend by branch. A tree longer than the budget is a batch of its own.
     """
     batches: list[list[Tree]] = []
     for plain in (False, True):
         kind = [tree for tree in trees if (len(tree.samples) == 1) == plain]
         batch: list[Tree] = []
+        tokens = 0
         for tree in sorted(kind, key=lambda tree: -tree.tokens):
-            if batch and batch[0].tokens * (len(batch) + 1) > budget:
+            padded = batch[0].tokens * (len(batch) + 1) if batch else 0
+            padding = padded - tokens - tree.tokens
+            if batch and (padded > budget or padding > MOST_PADDING * padded):
                 batches.append(batch)
-                batch = []
+                batch, tokens = [], 0
             batch.append(tree)
+            tokens += tree.tokens
         if batch:
             batches.append(batch)
     return batches

@@ -7,6 +7,8 @@ running again continues with the first missing video. Run `paravt data make`.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from paravt_env.common.files import MADE_AGAIN, atomic_path
@@ -19,8 +21,10 @@ from paravt_env.tasksets.made.base import (
 )
 from paravt_env.tasksets.made.synthetic.questions import make_tasks
 from paravt_env.tasksets.made.synthetic.render import encode
-from paravt_env.tasksets.made.synthetic.world import WorldSettings, plan_video
+from paravt_env.tasksets.made.synthetic.world import VideoPlan, WorldSettings, plan_video
 
+THREADS = 3
+"""Videos made side by side, at most: Python draws one frame at a time, and x264 goes on beside."""
 WORLD_VERSION = 3  # raise when the same settings draw or ask something else
 
 
@@ -55,10 +59,20 @@ def make_split(
     tasks = plan_tasks(settings, split, videos)
     missing = [plan for plan in plans if not (folder / "videos" / f"{plan.name}.mp4").exists()]
     total, what = len(missing), f"synthetic {split}: making videos"
-    for done, plan in enumerate(missing):
-        show_progress(what, done, total, f"{done}/{total}", progress)
+
+    def make(plan: VideoPlan) -> None:
         with atomic_path(folder / "videos" / f"{plan.name}.mp4", MADE_AGAIN) as path:
             encode(plan, settings, path)
+
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        videos_made = [pool.submit(make, plan) for plan in missing]
+        try:
+            for done, made in enumerate(videos_made):
+                show_progress(what, done, total, f"{done}/{total}", progress)
+                made.result()
+        except BaseException:  # an interruption too: what has not begun is not made
+            pool.shutdown(cancel_futures=True)
+            raise
     if missing:
         show_progress(what, total, total, f"{total}/{total}", progress)
     return write_manifest(folder, split, videos, tasks)

@@ -8,7 +8,7 @@ decoders assume of a small video. Run `paravt data make` to write the videos.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,10 +128,11 @@ class Painter:
         """Every frame in time order."""
         number = 0
         for scene in self._plan.scenes:
-            background, drift = self._background(scene), self._drift(scene)
+            background = self._background(scene)
             last = round(scene.end * self._settings.fps)
-            while number < last:
-                yield self._frame(scene, background, drift, number)
+            drift = self._drift(scene, np.arange(number, last) / self._settings.fps)
+            for blobs in zip(*drift, strict=True) if drift else [()] * (last - number):
+                yield self._frame(scene, background, blobs, number)
                 number += 1
 
     def _background(self, scene: Scene) -> np.ndarray:
@@ -154,22 +155,23 @@ class Painter:
         chroma[quarter:] = round(128 + (112.439 * red - 94.154 * green - 18.285 * blue) / 256)
         return frame
 
-    def _drift(self, scene: Scene) -> list[tuple[np.ndarray, np.ndarray, int]]:
-        """Blobs that mean nothing: place (y, x) in 0..1, speed in sizes a second, luma depth."""
-        return [
-            (
-                self._rng.uniform(0, 1, 2),
-                self._rng.uniform(-0.06, 0.06, 2),
-                -int(self._rng.integers(-22, -11)),
-            )
-            for _ in range(self._settings.distractors)
-        ]
+    def _drift(self, scene: Scene, times_F: np.ndarray) -> list[list[tuple[int, int, int]]]:
+        """Blobs that mean nothing: top, left and luma depth of each at each time."""
+        room = np.array((self._settings.height, self._settings.width)) - self._size // 2
+        blobs = []
+        for _ in range(self._settings.distractors):
+            place = self._rng.uniform(0, 1, 2)
+            speed = self._rng.uniform(-0.06, 0.06, 2)  # in sizes a second
+            depth = -int(self._rng.integers(-22, -11))
+            corners_F2 = (place + speed * (times_F[:, None] - scene.start)) % 1.0 * room
+            blobs.append([(top, left, depth) for top, left in corners_F2.astype(int).tolist()])
+        return blobs
 
     def _frame(
         self,
         scene: Scene,
         background: np.ndarray,
-        drift: list[tuple[np.ndarray, np.ndarray, int]],
+        blobs: Sequence[tuple[int, int, int]],
         number: int,
     ) -> np.ndarray:
         width, height = self._settings.width, self._settings.height
@@ -177,9 +179,8 @@ class Painter:
         frame = background.copy()
         luma = frame[:height]
         blob = self._size // 2
-        for place, speed, depth in drift:
-            top, left = (place + speed * (time - scene.start)) % 1.0 * (height - blob, width - blob)
-            shade = luma[int(top) : int(top) + blob, int(left) : int(left) + blob]
+        for top, left, depth in blobs:
+            shade = luma[top : top + blob, left : left + blob]
             np.subtract(np.maximum(shade, 16 + depth), depth, out=shade)
         for event in scene.events:
             # Half a frame of margin: times are whole frames divided by fps.
@@ -229,8 +230,17 @@ def encode(plan: VideoPlan, settings: WorldSettings, path: Path) -> None:
         stream = container.add_stream("libx264", rate=settings.fps, options=options)
         stream.width, stream.height, stream.pix_fmt = settings.width, settings.height, "yuv420p"
         stream.codec_context.gop_size = _KEY_FRAME_EVERY
+        # one frame for all: x264 has its own copy of it when `encode` returns
+        frame = av.VideoFrame(settings.width, settings.height, "yuv420p")
+        views = [
+            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:, : plane.width]  # type: ignore[call-overload]
+            for plane in frame.planes
+        ]
         for number, planes in enumerate(Painter(plan, settings).frames()):
-            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            luma, chroma = np.split(planes, [settings.height])
+            views[0][...] = luma
+            for view, colour in zip(views[1:], chroma.reshape(2, *views[1].shape), strict=True):
+                view[...] = colour
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
