@@ -123,6 +123,7 @@ class Episode:
             answer=self.answer,
             stop_reason=stop_reason,
             untagged=self.untagged,
+            overview=tuple(map(float, self.overview.timestamps)),
         )
 
     @property

@@ -92,6 +92,14 @@ PRESETS: dict[str, RewardPreset] = {
             "tool_gain": (1.0, ToolGain()),
         }
     ),
+    # Ours: the same, but a call is paid for what it makes knowable, not for having run.
+    "paravt_necessity": RewardPreset(
+        {
+            "answer": (1.0, Answer()),
+            "format_anchor": (1.0, FormatAnchor()),
+            "tool_gain": (1.0, ToolGain(gain="necessity")),
+        }
+    ),
     # Its GRPO baseline: the base format term and R_tool stay, the anchor goes.
     "vanilla": RewardPreset(
         {

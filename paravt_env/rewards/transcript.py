@@ -53,6 +53,7 @@ class Transcript:
         overlap: Where `correct` is the overlap of an open answer's tokens with the gold ones, the
             share of these that it says, 0 if it says more; None where it is anything else.
         untagged: Whether the answer that counted had no closed tag (`untagged_answers`).
+        overview: Times in seconds of the frames that the episode began with.
     """
 
     task: Task
@@ -62,6 +63,7 @@ class Transcript:
     correct: float | None = None
     overlap: float | None = None
     untagged: bool = False
+    overview: tuple[float, ...] = ()
 
     @property
     def windows(self) -> list[tuple[float, float]]:

@@ -18,6 +18,7 @@ from paravt_env.task import TaskError, TaskSet
 from paravt_env.tasksets.jsonl import JsonlTasks
 from paravt_env.tasksets.made.atari import AtariTasks
 from paravt_env.tasksets.made.synthetic import SyntheticTasks
+from paravt_env.tasksets.made.synthetic.brief import BriefTasks
 from paravt_env.tasksets.mixture import NAME as MIXTURE
 from paravt_env.tasksets.mixture import Mixture
 from paravt_env.tasksets.published.charades_sta import CharadesSTATasks
@@ -37,6 +38,7 @@ def _mixture(sets: Mapping[str, Any], split: str = "train") -> TaskSet:
 
 TASKSETS: dict[str, Callable[..., TaskSet]] = {
     "synthetic": SyntheticTasks,
+    "synthetic_brief": BriefTasks,
     "atari": AtariTasks,
     "jsonl": JsonlTasks,
     MIXTURE: _mixture,

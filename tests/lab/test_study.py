@@ -62,7 +62,7 @@ def test_where_the_form_is_lost_the_search_has_each_mechanism_alone_and_both(tmp
 
 
 def test_every_arm_of_the_packaged_study_is_a_valid_recipe(tmp_path):
-    paradox = load("paradox")
+    paradox = load("strong")
     found = {
         cell.arm: cell.config for cell in study.cells(paradox, tmp_path, [*paradox.arms], [0], True)
     }
@@ -98,7 +98,7 @@ ARMS = {
 
 
 def test_an_arm_differs_from_its_control_by_what_it_is_named_after(tmp_path):
-    paradox = load("paradox")
+    paradox = load("strong")
     made = study.cells(paradox, tmp_path, [*paradox.arms], [0], False)
     config = {cell.arm: cell.config for cell in made}
     found = {
@@ -115,8 +115,53 @@ def test_an_arm_differs_from_its_control_by_what_it_is_named_after(tmp_path):
     assert presets["no_unclosed_penalty"].weights == whole.weights
 
 
-def test_seeds_come_one_after_the_other_and_a_start_is_played_greedily_once(tmp_path):
+CONFLICT = {
+    "base": ("start", set()), "start": ("start", set()),
+    "anchored_start": ("start", BOTH - {"env.frame_budget"}),
+    "vanilla": ("vanilla", set()), "anchoring": ("vanilla", BOTH - {"env.frame_budget"}),
+    "gating": ("vanilla", {"env.frame_budget"}), "paragrpo": ("vanilla", BOTH),
+    "no_tool_gain": ("paragrpo", {"env.reward"}), "necessity": ("paragrpo", {"env.reward"}),
+    "trajectory": ("paragrpo", {"algorithm.credit"}),
+    "never_start": ("never_start", set()), "never_vanilla": ("never_start", BOTH),
+    "never_paragrpo": ("never_vanilla", BOTH), "seldom_vanilla": ("never_start", BOTH),
+    "seldom_paragrpo": ("seldom_vanilla", BOTH),
+}  # fmt: skip
+"""The same of the study from a prior in conflict; starts differ beside them."""
+
+
+def test_the_arms_from_a_conflict_are_those_of_the_paper(tmp_path):
     paradox = load("paradox")
+    made = study.cells(paradox, tmp_path, [*paradox.arms], [0], False)
+    config = {cell.arm: cell.config for cell in made}
+    found = {}
+    for name, arm in paradox.arms.items():
+        changed = differences(config[name], config[arm.control]) - {"agent.checkpoint"}
+        found[name] = arm.control, changed
+    assert found == CONFLICT
+    assert len(paradox.seeds) >= 5 and config["vanilla"].run.steps == 100
+    starts = {name: study.start_config(paradox, tmp_path, name) for name in paradox.starts}
+    traces = {name: one.traces for name, one in starts.items()}
+    assert (traces["pretraining"].native, traces["pretraining"].native_call) == (1.0, 0.97)
+    assert (traces["conflict"].native, traces["conflict"].call) == (0.6, 0.08)
+    assert (traces["never"].call, traces["never"].native, traces["seldom"].call) == (0, 0, 0.01)
+    assert starts["conflict"].agent.checkpoint == starts["pretraining"].output
+
+
+@pytest.mark.parametrize("name", ["paradox", "prior"])
+def test_the_keys_of_the_studies_serve_8b(name, tmp_path):
+    """Arms and starts name settings that the recipes of an 8B model have too."""
+    packaged = load(name)
+    packaged.recipe = "paragrpo_8b"
+    for cell in study.cells(packaged, tmp_path, [*packaged.arms], [0], False):
+        assert cell.config.parallel.gpus == 8
+    for start in packaged.starts.values():
+        start.sft = "sft_paravt_8b"
+    settings = [study.start_config(packaged, tmp_path, one) for one in packaged.starts]
+    assert all(one.env.tasks == "paravt_sft" for one in settings)
+
+
+def test_seeds_come_one_after_the_other_and_a_start_is_played_greedily_once(tmp_path):
+    paradox = load("strong")
     found = study.cells(paradox, tmp_path, ["vanilla", "start"], [3, 4], False)
     assert [(cell.folder.name, cell.evaluations) for cell in found] == [
         ("vanilla-3", (GREEDY, SAMPLED)),
@@ -129,7 +174,7 @@ def test_seeds_come_one_after_the_other_and_a_start_is_played_greedily_once(tmp_
 
 
 def test_arms_are_compared_with_their_control_and_it_must_be_an_arm(tmp_path):
-    arms = load("paradox").arms
+    arms = load("strong").arms
     assert {arms[name].control for name in ("sequential", "frames")} == {"strong_start"}
     assert arms["gating"].control == "vanilla"
     with pytest.raises(ValueError, match="did you mean 'a'"):
@@ -143,7 +188,7 @@ def test_arms_are_compared_with_their_control_and_it_must_be_an_arm(tmp_path):
     "arms, message", [(["vanila"], "vanilla"), (["typo"], "learning_rate")], ids=["arm", "override"]
 )
 def test_a_mistake_names_what_was_meant(tmp_path, arms, message):
-    paradox = load("paradox")
+    paradox = load("strong")
     paradox.arms["typo"] = Arm(start="weak", overrides={"algorithm.learningrate": 1})
     with pytest.raises(ConfigError, match=message):
         study.cells(paradox, tmp_path, arms, [0], False)
@@ -498,6 +543,7 @@ AIMS = (
     Goal("b", "a", "low_calls", least=5),
     Goal("b", "start", "calls", title="it never learns to call", rises=False),
 )
+LIMITS = (Goal("b", "b", "calls", most=2.0), Goal("b", "b", "calls", "few", most=1.9))
 
 
 def test_the_goals_are_measured_and_judged():
@@ -525,6 +571,16 @@ def test_the_goals_are_measured_and_judged():
     assert goals(replace(config, goals=()), []) == ""
 
 
+def test_a_goal_may_limit_an_arm_alone():
+    found = [result("b", scored(*[1] * 20, calls=2))]
+    assert goals(study_of("b", goals=LIMITS), found).splitlines()[-2:] == [
+        "- κ (sampled) of b, at most 2: 2.000: yes",
+        "- few: κ (sampled) of b, at most 1.9: 2.000: no",
+    ]
+    missing = goals(study_of("b", goals=LIMITS), [])
+    assert "at most 2: not measured, run b" in missing
+
+
 def test_calls_at_few_frames_are_not_those_at_all():
     """A policy that calls where frames are many alone."""
     rows = [row(str(k), calls=int(k > 8), frame_budget=k) for k in (4, 8, 16)]
@@ -535,7 +591,7 @@ def test_calls_at_few_frames_are_not_those_at_all():
 
 
 def test_the_goals_of_the_packaged_study_are_those_of_its_paper():
-    aims = load("paradox").goals
+    aims = load("strong").goals
     assert {(g.arm, g.beside, g.measure, g.least, g.rises) for g in aims} == {
         ("paragrpo", "vanilla", "greedy_accuracy", 0.0, True),
         ("paragrpo", "vanilla", "accuracy", 0.0, True),

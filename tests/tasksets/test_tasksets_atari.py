@@ -552,4 +552,4 @@ def test_the_command_prints_statistics(tmp_path: Path, capsys: pytest.CaptureFix
     assert lines[0].startswith("2 questions, 1 videos of 1.0 to 1.0 minutes") and "test" in lines[0]
     assert [line.split()[3] for line in lines[-2:]] == ["8", "32"]
     assert main(["data", "stats", "mmvu"]) == 2
-    assert "stats knows synthetic and atari only" in capsys.readouterr().err
+    assert "stats knows synthetic, synthetic_brief, atari only" in capsys.readouterr().err

@@ -193,7 +193,10 @@ def test_make_takes_made_sets_alone_and_every_one_that_is_named(
     status, lines = data(capsys, "make", "synthetic", "synthetic", *words, *options)
     assert status == 0 and sum(line.startswith("val: 8 tasks on 1") for line in lines) == 2
     status, lines = data(capsys, "make", "synthetic", "mmvu", *words)
-    assert (status, len(lines)) == (2, 1) and "make knows synthetic and atari only" in lines[0]
+    assert (status, len(lines)) == (
+        2,
+        1,
+    ) and "make knows synthetic, synthetic_brief, atari only" in lines[0]
 
 
 def test_stats_measures_the_world_of_its_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from paravt_env.tasksets.base import TaskList, missing_videos
 from paravt_env.tasksets.made.atari.stats import format_stats
 from paravt_env.tasksets.made.base import SPLITS
 from paravt_env.tasksets.made.synthetic import DEFAULT_VIDEOS
+from paravt_env.tasksets.made.synthetic.brief import BriefSettings, BriefTasks
 from paravt_env.tasksets.made.synthetic.generate import plan_tasks
 from paravt_env.tasksets.made.synthetic.stats import format_table, stats
 from paravt_env.tasksets.made.synthetic.world import WorldSettings
@@ -31,8 +32,8 @@ from train.commands.validation import absent_videos, broken_subtitles, broken_vi
 from train.common.console import printable
 from train.common.errors import ConfigError
 
-SYNTHETIC, ATARI = "synthetic", "atari"
-MADE_HERE = (SYNTHETIC, ATARI)
+SYNTHETIC, BRIEF, ATARI = "synthetic", "synthetic_brief", "atari"
+MADE_HERE = (SYNTHETIC, BRIEF, ATARI)
 
 
 def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
@@ -44,8 +45,8 @@ def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     parser.add_argument(
         "sources",
         nargs="*",
-        help="make, stats: synthetic or atari; list, validate: task sets or JSONL manifests; "
-        "materialize: ParaVT-Parquet files or folders of them",
+        help="make, stats: synthetic, synthetic_brief or atari; list, validate: task sets or JSONL "
+        "manifests; materialize: ParaVT-Parquet files or folders of them",
     )
     parser.add_argument("--tasks", default="synthetic", help="task set or JSONL manifest")
     parser.add_argument("--root", help="folder of the videos")
@@ -91,7 +92,7 @@ def _make(sources: Sequence[str], args: argparse.Namespace) -> None:
     """Make the sets that are made here; all are known before the first is made."""
     for source in sources:
         if source not in MADE_HERE:
-            raise ConfigError(f"make knows {' and '.join(MADE_HERE)} only, not {source}")
+            raise ConfigError(f"make knows {', '.join(MADE_HERE)} only, not {source}")
     for source in sources:
         for split in (args.split,) if args.split else SPLITS:
             options = _options(source, args) | {"split": split}
@@ -101,14 +102,15 @@ def _make(sources: Sequence[str], args: argparse.Namespace) -> None:
 def measured(source: str, args: argparse.Namespace) -> str:
     """The table of `paravt data stats`: what an overview of K frames is worth.
 
-    In `synthetic`, whose plans say what a frame shows, accuracy of ideal readers; in `atari`, which
-    is recorded first where it is not there, how much of the evidence an overview shows.
+    In `synthetic` and its variant, whose plans say what a frame shows, accuracy of ideal readers;
+    in `atari`, which is recorded first where it is not there, how much of the evidence an overview
+    shows.
 
     Raises:
         ConfigError: Another task set: where its evidence lies is not known of every question.
     """
     if source not in MADE_HERE:
-        raise ConfigError(f"stats knows {' and '.join(MADE_HERE)} only, not {source}")
+        raise ConfigError(f"stats knows {', '.join(MADE_HERE)} only, not {source}")
     split = args.split or "test"
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
@@ -117,9 +119,14 @@ def measured(source: str, args: argparse.Namespace) -> str:
         rows = [recorded[index] for index in range(len(recorded))]
         return format_stats(rows, split, args.frame_budgets)
     options = _options(source, args)
-    count = options.pop("videos", DEFAULT_VIDEOS[split])
+    world, videos = (
+        (WorldSettings, DEFAULT_VIDEOS)
+        if source == SYNTHETIC
+        else (BriefSettings, BriefTasks.default_videos)
+    )
+    count = options.pop("videos", videos[split])
     dials = {name: value for name, value in options.items() if name not in ("split", "root")}
-    planned = plan_tasks(WorldSettings.from_dials(dials), split, count)
+    planned = plan_tasks(world.from_dials(dials), split, count)
     title = f"{len(planned)} questions, {count} videos, split {split}; accuracy in %"
     return f"{title}\n{format_table(stats(planned, args.frame_budgets))}"
 

@@ -16,7 +16,9 @@ from train.lab.study.settings import load
 
 def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     """Run what is missing of a study, write its table and figure, print the table."""
-    parser.add_argument("name", help="packaged study (paradox, regimes) or path of a YAML file")
+    parser.add_argument(
+        "name", help="packaged study (paradox, prior, regimes, strong) or path of a YAML file"
+    )
     parser.add_argument("--arms", nargs="+", default=[], help="default: the study's main arms")
     parser.add_argument("--seeds", type=whole(0), nargs="+", help="default: the study's")
     parser.add_argument("--quick", action="store_true", help="few steps, one seed")

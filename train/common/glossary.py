@@ -142,6 +142,7 @@ DIAGNOSTICS = {
     "diagnostics/grad_norm/TERM": "Gradient norm of a single term.",
     "diagnostics/grad_product": "Product of the gradients of two halves of the probe.",
     "diagnostics/grad_square": "Squared norm of their mean.",
+    "diagnostics/drift/KIND": "Predicted push on the share of a kind of first turn.",
     "diagnostics/advice": "0 joint, 1 decomposed, 2 gated: a rule of thumb.",
 }
 """With `diagnostics.every`."""

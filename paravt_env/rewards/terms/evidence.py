@@ -61,6 +61,15 @@ def evidence_yield(evidence: Sequence[Span], windows: Sequence[Span]) -> float:
     return _overlap(gold, seen) / max(total, _seconds(seen)) if total else math.nan
 
 
+def unseen_evidence(evidence: Sequence[Span], times: Sequence[float]) -> list[Span]:
+    """The gold spans that no frame at `times` (seconds) shows: what only a closer look can tell.
+
+    >>> unseen_evidence([(10.0, 20.0), (50.0, 60.0)], [0.0, 20.0, 40.0])
+    [(50.0, 60.0)]
+    """
+    return [(start, end) for start, end in evidence if not any(start <= t <= end for t in times)]
+
+
 def distinct_windows(windows: Sequence[Span]) -> int:
     """The most of the windows that share no second; windows that only touch share none.
 

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 
 from paravt_env.common.names import known_name
 from paravt_env.rewards.terms.base import check_switch
-from paravt_env.rewards.terms.evidence import distinct_windows, evidence_iou, evidence_yield
+from paravt_env.rewards.terms.evidence import (
+    distinct_windows,
+    evidence_iou,
+    evidence_recall,
+    evidence_yield,
+    unseen_evidence,
+)
 from paravt_env.rewards.transcript import Transcript
 
 CALLED, EXECUTED, SUCCEEDED = 0.1, 0.3, 0.5
@@ -69,10 +75,30 @@ def graduated(transcript: Transcript, options: ToolGain) -> float:
     """
     if not transcript.executed:
         return CALLED if options.pay_attempts and transcript.called else 0.0
+    return EXECUTED + SUCCEEDED * _succeeded(transcript, options)
+
+
+def _succeeded(transcript: Transcript, options: ToolGain) -> bool:
     correct, least = _correct(transcript), options.success_threshold
     overlap = transcript.overlap
-    succeeded = correct >= least if overlap is None else correct == 1.0 or overlap > least
-    return EXECUTED + SUCCEEDED * succeeded
+    return correct >= least if overlap is None else correct == 1.0 or overlap > least
+
+
+def necessity(transcript: Transcript, options: ToolGain) -> float:
+    """`graduated`, for what the crops made knowable: ours.
+
+    The counterfactual is the same episode without its crops: what could be known then is the gold
+    evidence that a frame of the overview shows. So the pay of an executed call and of its success,
+    0.3 and 0.5, is multiplied by the share of the other gold seconds that the crops cover. A call
+    earns nothing where the overview shows all of the evidence, nor where it looks elsewhere: a
+    policy that calls blindly earns its part of the video's seconds. A task without gold spans is
+    worth 0 to every rollout; there the advantages `gated` and `counterfactual` compare rollouts.
+    """
+    unseen = unseen_evidence(transcript.task.evidence, transcript.overview)
+    share = evidence_recall(unseen, transcript.windows)
+    if math.isnan(share):
+        return 0.0
+    return share * (EXECUTED + SUCCEEDED * _succeeded(transcript, options))
 
 
 def accumulative(transcript: Transcript, options: ToolGain) -> float:
@@ -111,4 +137,5 @@ GAINS: dict[str, Callable[[Transcript, ToolGain], float]] = {
     "graduated": graduated,
     "accumulative": accumulative,
     "evidence": evidence,
+    "necessity": necessity,
 }

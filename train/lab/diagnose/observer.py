@@ -12,8 +12,9 @@ from time import perf_counter
 
 from agents.algorithm.config import PARAGRPOConfig
 from train.config.run import DiagnosticsConfig, TrainConfig
+from train.lab.diagnose.drift import drift_metrics, drift_table
 from train.lab.diagnose.gradients import choose_groups, measure_batch
-from train.loop.observers import StepView
+from train.loop.observers import Observer, StepView
 
 
 class TermDiagnostics:
@@ -52,8 +53,34 @@ class TermDiagnostics:
         return {}
 
 
-def observers_of(config: TrainConfig) -> tuple[TermDiagnostics, ...]:
+class DriftDiagnostics:
+    """An observer that logs where the batch that was just played will push each behaviour.
+
+    Args:
+        every: Steps between predictions; the first step has one.
+        algorithm: The method that the run trains by.
+    """
+
+    def __init__(self, every: int, algorithm: PARAGRPOConfig) -> None:
+        self.every, self.algorithm = every, algorithm
+
+    def before_update(self, step: StepView) -> dict[str, float]:
+        """`diagnostics/drift/...` of every behaviour that was played."""
+        if not self.every or step.number % self.every:
+            return {}
+        played = [one for group in step.played for one in group]
+        size, where = self.algorithm.group_size, self.algorithm.credit
+        return drift_metrics(drift_table(played, size, step.reward_weights, where))
+
+    def after_update(self, step: StepView) -> dict[str, float]:
+        """Nothing: what follows is in the shares that every step logs."""
+        return {}
+
+
+def observers_of(config: TrainConfig) -> tuple[Observer, ...]:
     """What a run's settings ask to be measured of every step, for `train.loop.launch.train`."""
     if not config.diagnostics.every:
         return ()
-    return (TermDiagnostics(config.diagnostics, config.algorithm, config.run.seed),)
+    every, algorithm = config.diagnostics.every, config.algorithm
+    terms = TermDiagnostics(config.diagnostics, algorithm, config.run.seed)
+    return terms, DriftDiagnostics(every, algorithm)

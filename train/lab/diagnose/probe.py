@@ -23,6 +23,7 @@ from train.config import recipe
 from train.config.learner import LearnerConfig
 from train.config.run import TrainConfig
 from train.lab.diagnose.advice import Advice, advise
+from train.lab.diagnose.drift import Row, drift_table
 from train.lab.diagnose.gradients import Gradients, credited, measure_gradients, scores_of
 from train.lab.diagnose.settings import ProbeSettings
 from train.lab.diagnose.terms import Terms, measure_terms
@@ -67,6 +68,8 @@ class Probe:
     advice: Advice
     bound: Bound | str
     """A text says why there is none."""
+    drift: list[Row]
+    """What first turns did and earned, and where the next updates push them."""
 
 
 def play_probe(folder: Path, settings: ProbeSettings) -> Probe:
@@ -104,7 +107,8 @@ def play_probe(folder: Path, settings: ProbeSettings) -> Probe:
     gradients = measure_gradients(learner, algorithm, weights, groups, batch, chosen)
     terms = measure_terms(scores)
     bound = _bound(config, saved, videos, settings)
-    return Probe(weights, terms, gradients, advise(terms.scales, gradients.cosines), bound)
+    drift = drift_table(played, size, weights, algorithm.credit)
+    return Probe(weights, terms, gradients, advise(terms.scales, gradients.cosines), bound, drift)
 
 
 def trained_tasks(config: TrainConfig, folder: Path, ids: Sequence[str]) -> Sequence[str]:

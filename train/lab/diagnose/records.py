@@ -16,6 +16,7 @@ from train.evaluation.bootstrap import Interval
 from train.evaluation.compare import find_report
 from train.evaluation.scores import EvalReport, mean, paired_difference
 from train.lab.diagnose.advice import CHOICES
+from train.lab.diagnose.drift import Moved, moved
 from train.lab.diagnose.terms import PREFIX
 from train.lab.diagnose.theory import Slope, convergence_slope
 
@@ -44,6 +45,7 @@ class Training:
         slope: From g_a . g_b, None where too few steps hold it.
         biased_slope: From the square of the norm of the update's gradient.
         advised: How often each choice was advised during training.
+        moved: Drifts predicted in the first step beside what followed.
     """
 
     steps: int
@@ -52,6 +54,7 @@ class Training:
     slope: Slope | None
     biased_slope: Slope | None
     advised: dict[str, int]
+    moved: list[Moved]
 
 
 def read_training(steps: Sequence[Mapping[str, Any]]) -> Training:
@@ -68,6 +71,7 @@ def read_training(steps: Sequence[Mapping[str, Any]]) -> Training:
         slope=convergence_slope(*_columns(products)),
         biased_slope=convergence_slope(*_columns(norms)),
         advised={choice: count for choice, count in advised.items() if count},
+        moved=moved(steps),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from train.lab.diagnose.drift import describe_drift, describe_moved
 from train.lab.diagnose.probe import Probe
 from train.lab.diagnose.records import RECENT, Training, Transfer
 from train.lab.diagnose.theory import Slope
@@ -50,6 +51,7 @@ def describe_probe(probe: Probe) -> list[str]:
         f"most {terms.gap:.2f}",
         f"||g||^2: {gradients.product:.3g} from two halves, {gradients.square:.3g} with its noise",
         f"advice (a rule of thumb): {probe.advice.choice}; {probe.advice.reason}",
+        *describe_drift(probe.drift),
     ]
     return lines
 
@@ -75,6 +77,7 @@ def describe_training(training: Training) -> list[str]:
     if training.advised:
         counts = ", ".join(f"{choice} {n} times" for choice, n in training.advised.items())
         lines.append(f"advised during training: {counts}")
+    lines += describe_moved(training.moved)
     return lines
 
 

@@ -45,16 +45,23 @@ def _goal(goal: Goal, by_arm: Mapping[str, Result]) -> str:
     """What is asked of an arm and what was measured; or which arm has not been run."""
     said, value, where = MEASURES[goal.measure]
     claim = f"{goal.title}: " if goal.title else ""
-    if goal.least:
+    if goal.most is not None:
+        asked = f"{said} of {goal.arm}, at most {goal.most:g}"
+    elif goal.least:
         asked = f"{said} of {goal.arm}, at least {goal.least:g} times {goal.beside}"
     else:
         above = "above zero" if goal.rises else "not above zero"
         asked = f"{said} of {goal.arm} minus {goal.beside}, interval {above}"
-    missing = [name for name in (goal.arm, goal.beside) if name not in by_arm]
+    missing = [name for name in dict.fromkeys((goal.arm, goal.beside)) if name not in by_arm]
     if missing:
         return f"{claim}{asked}: not measured, run {', '.join(missing)}"
     kind = "greedy" if goal.measure == "greedy_accuracy" else "sampled"
     ours, theirs = (getattr(by_arm[name], kind) for name in (goal.arm, goal.beside))
+    if goal.most is not None:
+        own = average(ours, value, where)
+        if own is None:
+            return f"{claim}{asked}: not measured"
+        return f"{claim}{asked}: {own.mean:.3f}: {_yes(own.mean <= goal.most)}"
     if goal.least:
         means = average(ours, value, where), average(theirs, value, where)
         return f"{claim}{asked}: {_judged(*means, goal.least)}"

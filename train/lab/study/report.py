@@ -15,6 +15,7 @@ from paravt_env.common.files import write_whole
 from train.evaluation.scores import mean
 from train.lab.study.cells import Cell
 from train.lab.study.goals import goals
+from train.lab.study.phase import drift_lines, phase_figure, phase_table
 from train.lab.study.results import Result, as_number, as_percent, as_points, results
 from train.lab.study.settings import StudyConfig
 from train.lab.study.statistics import average, calls, compliance, difference, score, tool_gap
@@ -137,7 +138,11 @@ def write(study: StudyConfig, cells: Sequence[Cell], folder: Path) -> tuple[Path
     """Write `table.md` and `figure.svg`; returns their paths and the table with all below."""
     found = results(study, cells)
     text = table(study, found) + NOTE + way_there(found) + goals(study, found)
+    drawn = figure(study, found)
+    if study.grid is not None:
+        text = phase_table(study.grid, found) + drift_lines(study.grid, found) + "\n" + text
+        drawn = phase_figure(study.grid, found)
     paths = folder / "table.md", folder / "figure.svg"
-    for path, content in zip(paths, (text, figure(study, found)), strict=True):
+    for path, content in zip(paths, (text, drawn), strict=True):
         write_whole(path, content)
     return *paths, text

@@ -14,39 +14,12 @@ from typing import Any, Literal
 from paravt_env.common.names import known_name
 from train.common.errors import ConfigError
 from train.config import recipe
+from train.lab.study.arms import Arm, StartingPolicy
+from train.lab.study.grid import Grid
 
 STUDIES = Path(__file__).parents[2] / "studies"
 GoalMeasure = Literal["greedy_accuracy", "accuracy", "f", "calls", "low_calls"]
 """What a goal is about; `train.lab.study.goals.MEASURES` says of which rows."""
-
-
-@dataclass
-class StartingPolicy:
-    """A policy that arms start from: a checkpoint, or a cold start that is made first."""
-
-    checkpoint: str = ""
-    """Folder or name; where `sft` is set, what the cold start itself starts from."""
-    after: str = ""
-    """Name of an earlier start that the cold start goes on from, in place of a checkpoint."""
-    sft: str = ""
-    """Recipe of `paravt sft`; empty takes the checkpoint as it is."""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """Settings of that recipe, by dotted name."""
-
-
-@dataclass
-class Arm:
-    """One way of training (or, with no steps, of playing) that the study compares."""
-
-    title: str = ""
-    start: str = ""
-    """Name of the start; empty takes the study's first."""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """What differs from the study's recipe, by dotted name."""
-    evaluate_only: bool = False
-    """Play the start as it is: greedily once, and sampled with every seed."""
-    control: str = ""
-    """Arm that this one is compared with; empty takes the study's baseline."""
 
 
 @dataclass
@@ -63,6 +36,8 @@ class Goal:
     """At least this many times the other's mean; 0 asks for the interval of the difference."""
     rises: bool = True
     """least = 0: that interval is to lie above zero; false: it is not to."""
+    most: float | None = None
+    """In place of a comparison: the arm's own mean is at most this."""
 
 
 @dataclass
@@ -84,9 +59,17 @@ class StudyConfig:
     goals: tuple[Goal, ...] = ()
     """What the arms are to reach."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    grid: Grid | None = None
+    """Starts over two dials with arms from each, beside those above; drawn as a map."""
+    greedy: bool = True
+    """Evaluate greedily too, not only at the training temperature."""
 
     def __post_init__(self) -> None:
-        """Check that every name means something."""
+        """Add what the grid makes, and check that every name means something."""
+        if self.grid is not None:
+            self.starts, self.arms = self.starts | self.grid.starts(), self.arms | self.grid.cells()
+            self.main = self.main or tuple(self.grid.cells())
+            self.baseline = self.baseline or self.main[0]
         if not self.arms or not self.starts:
             raise ValueError("a study needs arms and starts")
         aims = [name for goal in self.goals for name in (goal.arm, goal.beside)]

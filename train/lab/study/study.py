@@ -40,7 +40,8 @@ def cells(
         for name, config in configs.items():
             own = replace(config.run, name=f"{name}-{seed}", seed=seed)
             alone = study.arms[name].evaluate_only
-            reports = (SAMPLED,) if alone and place else (GREEDY, SAMPLED)
+            sampled_only = (alone and place) or not study.greedy
+            reports = (SAMPLED,) if sampled_only else (GREEDY, SAMPLED)
             found.append(Cell(name, seed, replace(config, run=own), alone, reports))
     return found
 

@@ -24,6 +24,7 @@ from paravt_env.tasksets.made.synthetic.world import (
     VideoPlan,
     WorldSettings,
 )
+from paravt_env.video.sampler import overview_times
 
 COUNTS = ("1", "2", "3", "4")
 _DRAWS = 200  # attempts at a question that this video does not have yet
@@ -188,11 +189,15 @@ def make_tasks(plan: VideoPlan, settings: WorldSettings, index: int, video: str)
         "event_jitter": settings.event_jitter,
         "scenes": [asdict(scene) for scene in plan.scenes],
     }
+    shown = _shown_scenes(plan, settings.asked_at)
+
+    def draw(family: str) -> Draft | None:
+        draft = DRAFTERS[family][1](plan.scenes, rng)
+        return draft if draft and shown.issuperset(draft.metadata["asked"]) else None
+
     first = index * settings.questions
     turns = range(first, first + settings.questions)
-    drafts = take_turns(
-        settings.families, lambda family: DRAFTERS[family][1](plan.scenes, rng), turns, _DRAWS
-    )
+    drafts = take_turns(settings.families, draw, turns, _DRAWS)
     tasks = tasks_of(
         plan.name, drafts, DRAFTERS, rng, _shuffled, metadata, video=video, source="synthetic"
     )
@@ -202,6 +207,15 @@ def make_tasks(plan: VideoPlan, settings: WorldSettings, index: int, video: str)
             "scenes"
         )
     return tasks
+
+
+def _shown_scenes(plan: VideoPlan, frames: int) -> set[int]:
+    """The scenes that may be asked about: those that an overview of `frames` shows; 0: all."""
+    if not frames:
+        return set(range(len(plan.scenes)))
+    starts = [scene.start for scene in plan.scenes]
+    times = overview_times(plan.duration, frames)
+    return set((np.searchsorted(starts, times, side="right") - 1).tolist())
 
 
 def _shuffled(options: Sequence[str], rng: np.random.Generator) -> list[str]:

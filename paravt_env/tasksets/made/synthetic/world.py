@@ -54,6 +54,8 @@ class WorldSettings(Dials):
     """
 
     name: ClassVar[str] = "synthetic"
+    asked_at: ClassVar[int] = 0
+    """Questions are about scenes that an overview of so many frames shows; 0: about any."""
     minutes: tuple[float, float] = (13.0, 20.0)  # video length, drawn uniformly
     scenes: int = 14  # at least 6; up to eight are coloured, the others are grey decoys
     event_seconds: float = 12.0  # how long an event stays on screen
