@@ -78,7 +78,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt setuptools
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt torch
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt --no-build-isolation -e '.[train,sb3,tensorboard,human,view,dev]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt --no-build-isolation -e '.[train,sb3,tensorboard,human,view,shots,dev]'
 	touch $@
 
 # MkDocs beside the project's own packages, which the reference pages are made from.

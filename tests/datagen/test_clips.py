@@ -75,15 +75,15 @@ def test_a_video_that_breaks_off_is_rejected(tmp_path, store):
 
 @pytest.fixture
 def three_shots(tmp_path):
-    """Red until 10 s, green until 17 s, blue to 30 s; 4 fps."""
+    """Dark blue until 10 s, yellow until 17 s, dark red to 30 s; 4 fps."""
     path = tmp_path / "shots.mp4"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=4)
         stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
         for number in range(120):
             place = 0 if number < 40 else 1 if number < 68 else 2
-            picture = np.full((64, 128, 3), 40, np.uint8)
-            picture[..., place] = 200
+            colour = ((10, 10, 90), (230, 220, 40), (110, 0, 0))[place]
+            picture = np.full((64, 128, 3), colour, np.uint8)
             picture[8:16, number : number + 8] = 255  # something moves, which is no cut
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         out.mux(stream.encode())

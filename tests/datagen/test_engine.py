@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.chat_servers import completion, serving
-from support.known_worlds import is_right
+from support.known_worlds import is_right_task
 
 from agents.chat.client import ChatConfig
 from paravt_env.tasksets.jsonl import JsonlTasks
@@ -50,7 +50,7 @@ def test_captions_become_rows_that_are_true_of_the_film(world, models, settings)
     assert summary["kept"] >= 8 and unfinished(summary) == ""
     tasks = JsonlTasks(Path(config.output) / MANIFEST, root=world.folder)
     assert len(tasks) == len(kept) == summary["kept"]
-    assert all(is_right(world.films[task.video], task) for task in tasks)
+    assert all(is_right_task(world.films[task.video], task) for task in tasks)
     assert {line["reason"] for line in rejected} <= {"missing", "evidence", "blind"}
     asked = summary["total"]["requests"]
     assert asked == len(endpoint.bodies) == len(lines(config, "calls.jsonl"))

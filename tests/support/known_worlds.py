@@ -38,6 +38,10 @@ _ASKED = {name: re.compile(re.escape(text).replace(r"\{\}", "([\\w ]+)"))
           for name, text in QUESTIONS.items()}  # fmt: skip
 
 
+WHOLE = "whole"
+"""The corner of what fills the picture."""
+
+
 class Fact(NamedTuple):
     """A scene, or a thing in a corner, on screen from `start` to `end` (seconds)."""
 
@@ -46,6 +50,11 @@ class Fact(NamedTuple):
     part: str
     thing: str = ""
     corner: str = ""
+
+    @property
+    def time(self) -> float:
+        """Its middle, seconds."""
+        return (self.start + self.end) / 2
 
 
 @dataclass(frozen=True)
@@ -65,15 +74,17 @@ def synthetic(task: Task) -> Film:
     return Film(task.video, tuple(facts))
 
 
-def atari(task: Task, names: Mapping[str, str]) -> Film:
+def atari(task: Task) -> Film:
     """The film of a recorded game: programmes are scenes, and what interrupts them is the thing."""
     facts = []
     for show in task.metadata["programmes"]:
-        name = names[show["game"]]
-        facts.append(Fact(show["start"], show["end"], name))
-        if "cut" in show:
-            cut = show["cut"]
-            facts.append(Fact(cut["start"], cut["end"], name, names[cut["game"]], "whole"))
+        name, start, end = show["game"].replace("_", " "), show["start"], show["end"]
+        if "cut" not in show:
+            facts.append(Fact(start, end, name))
+            continue
+        cut = show["cut"]
+        facts += [Fact(start, cut["start"], name), Fact(cut["end"], end, name)]
+        facts.append(Fact(cut["start"], cut["end"], name, cut["game"].replace("_", " "), WHOLE))
     return Film(task.video, tuple(facts))
 
 
@@ -101,15 +112,16 @@ def in_words(facts: Sequence[Fact]) -> str:
 
 
 def read_facts(text: str) -> list[Fact]:
-    """What a caption says; a thing is in the scene that is seen at its time."""
+    """What captions say; a thing is in the scene of its time, or of the time before it."""
     parts = [Fact(float(a), float(b), part) for a, b, part in PART.findall(text)]
     things = []
     for a, b, thing, corner in THING.findall(text):
         start, end = float(a), float(b)
-        within = [part.part for part in parts if part.start <= start and end <= part.end]
-        within += [part.part for part in parts if part.start <= end and start <= part.end]
-        if within:
-            things.append(Fact(start, end, within[0], thing, corner))
+        around = [part for part in parts if part.start <= end and start <= part.end]
+        before = [part for part in parts if part.end < start]
+        if around or before:
+            part = max(around or before, key=lambda one: (min(one.end, end), one.start)).part
+            things.append(Fact(start, end, part, thing, corner))
     return sorted(parts + things)
 
 
@@ -153,11 +165,16 @@ def answer_to(question: str, facts: Sequence[Fact]) -> tuple[str, ...]:
     return ()
 
 
-def is_right(film: Film, task: Task) -> bool:
-    """Whether the gold option, and no other one, is true in the film."""
-    true = answer_to(task.question, film.facts)
+def is_right(film: Film, question: str, answer: str, wrong: Sequence[str]) -> bool:
+    """Whether the answer, and none of the wrong options, is true in the film."""
+    true = answer_to(question, film.facts)
+    return answer in true and not any(option in true for option in wrong)
+
+
+def is_right_task(film: Film, task: Task) -> bool:
+    """The same of a task."""
     gold = task.options[OPTION_LETTERS.index(task.answer)]
-    return gold in true and not any(o in true for o in task.options if o != gold)
+    return is_right(film, task.question, gold, [one for one in task.options if one != gold])
 
 
 class Models:
@@ -220,8 +237,8 @@ class Models:
     def write(self, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Questions of a category, by the captions alone."""
         category = asked["category"].partition(":")[0]
-        clip_facts = {one["clip"]: read_facts(one["caption"]) for one in asked["captions"]}
-        facts = [fact for some in clip_facts.values() for fact in some]
+        clips = {one["clip"]: (one["start"], one["end"]) for one in asked["captions"]}
+        facts = read_facts(" ".join(one["caption"] for one in asked["captions"]))
         things = things_of(facts)
         named = [one for one in things if not one.part.endswith("grey")]
         rows = []
@@ -230,7 +247,7 @@ class Models:
             true = answer_to(question, facts)
             others = {"spatial": CORNERS, "goal": [o.part for o in named if o != one]}
             pool = [o for o in others.get(category, self.things) if o not in true]
-            if category == "spatial" and one.corners == ("whole",):
+            if category == "spatial" and one.corners == (WHOLE,):
                 continue
             if len(true) != 1 or len(pool) < asked["wrong"]:
                 continue
@@ -239,8 +256,8 @@ class Models:
             if category == "temporal":
                 meant |= {o.part for o in things if o.start > one.start and o.thing == true[0]}
             shown = [o for o in things if o.part in meant]
-            evidence = [n for n, some in clip_facts.items()
-                        if any(f.thing and f.part in meant for f in some)]  # fmt: skip
+            times = [fact.time for fact in facts if fact.thing and fact.part in meant]
+            evidence = [n for n, (a, b) in clips.items() if any(a <= t < b for t in times)]
             told = " ".join(
                 f"At {o.start:.1f} s the {o.part} scene shows a {o.thing}." for o in shown
             )
@@ -266,7 +283,7 @@ class Models:
             facts = self._looked_at(parts[:-1])
         else:
             told = json.loads(parts[0]["text"])["captions"]
-            facts = [fact for one in told for fact in read_facts(one["caption"])]
+            facts = read_facts(" ".join(one["caption"] for one in told))
         true = answer_to(asked["question"], facts)
         fitting = [letter for letter, option in letters.items() if option in true]
         return fitting[0] if len(fitting) == 1 else solvers.UNKNOWN

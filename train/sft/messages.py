@@ -16,6 +16,8 @@ from typing import Any
 from paravt_env.protocol import render_completion
 from paravt_env.protocol.tags import THINK, closing, opening
 from paravt_env.task import Task, TaskSet
+from paravt_env.tasksets.base import TaskList
+from paravt_env.tasksets.jsonl import JsonlTasks
 from paravt_env.tasksets.published.base import PublishedTasks
 from paravt_env.tasksets.published.longvideo_reason import LongVideoReasonTasks
 from paravt_env.tasksets.published.paravt_parquet import (
@@ -119,14 +121,15 @@ def _message(number: int, message: Any) -> PublishedMessage:
 
 
 def reasoning_messages(task: Task) -> list[PublishedMessage]:
-    """The conversation of a task of LongVideo-Reason: question, `reasoning` and answer.
+    """The conversation of a task of LongVideo-Reason, or of a manifest with reasoning.
 
-    This is the CoT-SFT stage of LongVILA-R1 (arXiv 2507.07966).
+    Question, `reasoning` of the metadata and answer: the CoT-SFT stage of LongVILA-R1 (arXiv
+    2507.07966).
 
     Raises:
         Unusable: There is no reasoning, or there are other tags than one `<think>` around it.
     """
-    thought = task.metadata["reasoning"].strip()
+    thought = reasoning_of(task).strip()
     thought = thought.removeprefix(opening(THINK)).removesuffix(closing(THINK)).strip()
     if not thought:
         raise Unusable(MALFORMED, "'reasoning' is empty")
@@ -138,6 +141,12 @@ def reasoning_messages(task: Task) -> list[PublishedMessage]:
     return [asked, PublishedMessage(ASSISTANT, (said,))]
 
 
+def reasoning_of(task: Task) -> str:
+    """The chain of thought in a task's metadata; "" where there is none."""
+    thought = task.metadata.get("reasoning")
+    return thought if isinstance(thought, str) else ""
+
+
 SOURCES: dict[str, Callable[[Task], list[PublishedMessage]]] = {
     ParaVTSFTTasks.set_name: published_messages,
     LongVideoReasonTasks.set_name: reasoning_messages,
@@ -145,15 +154,18 @@ SOURCES: dict[str, Callable[[Task], list[PublishedMessage]]] = {
 """Task sets that publish conversations, and what reads them."""
 
 
-def source_of(tasks: TaskSet) -> tuple[PublishedTasks, Callable[[Task], list[PublishedMessage]]]:
+def source_of(tasks: TaskSet) -> tuple[TaskList, Callable[[Task], list[PublishedMessage]]]:
     """A task set and what reads its conversations; raises `ConfigError` where it has none."""
     known = SOURCES.get(tasks.name)
-    if known is None or not isinstance(tasks, PublishedTasks):
-        raise ConfigError(
-            f"env.tasks={tasks.name}: a stage with published > 0 needs a task set that publishes "
-            f"conversations: {' or '.join(SOURCES)}"
-        )
-    return tasks, known
+    if known is not None and isinstance(tasks, PublishedTasks):
+        return tasks, known
+    if isinstance(tasks, JsonlTasks) and any(map(reasoning_of, tasks)):
+        return tasks, reasoning_messages
+    raise ConfigError(
+        f"env.tasks={tasks.name}: a stage with published > 0 needs a task set that publishes "
+        f"conversations: {' or '.join(SOURCES)}, or a manifest whose metadata hold `reasoning` "
+        "(`paravt data reason`)"
+    )
 
 
 def divided(

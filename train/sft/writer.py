@@ -39,6 +39,7 @@ from paravt_env.protocol.parts import FrameRef, Part, crop_parts, overview_parts
 from paravt_env.protocol.styles import prompt_style
 from paravt_env.protocol.tags import RESPONSE, Role, closing, opening
 from paravt_env.task import Task
+from paravt_env.tasksets.published.base import PublishedTasks
 from paravt_env.tasksets.rows import FieldError
 from paravt_env.video.sampler import window_times
 from paravt_env.video.types import VideoError
@@ -150,7 +151,7 @@ class ConversationWriter:
             for part in message.parts:
                 if isinstance(part, str):
                     parts.append(part)
-                elif view is not None and video in (part.path, self._path(part)):
+                elif view is not None and (part.path == video or self._path(part) == video):
                     context.append_parts(parts, np.array(frames), role)
                     shown = overview_parts(self.style, {**view, "question": ""}, self.frames_as)
                     context.append_parts(shown, view["frames"], role)
@@ -161,6 +162,8 @@ class ConversationWriter:
             context.append_parts([*parts, after], np.array(frames), role)
 
     def _path(self, medium: Medium) -> str:
+        if not isinstance(self.tasks, PublishedTasks):
+            raise Unusable(MEDIUM, f"{medium.path} is not the video of the task")
         try:
             return self.tasks.video("messages", medium.path)
         except FieldError as error:
