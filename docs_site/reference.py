@@ -20,6 +20,7 @@ from paravt_env.episode.episode import StopReason
 from train.cli import COMMANDS
 from train.commands.options import recipe_rows
 from train.common.glossary import SECTIONS
+from train.config.reason import ReasonConfig
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
 
@@ -94,11 +95,12 @@ def recipes() -> str:
 
 
 def recipe_keys() -> str:
-    """Every key of `paravt train`, `eval` and `sft`: type, default, sentence."""
+    """Every key of `paravt train`, `eval`, `sft` and `data reason`: type, default, sentence."""
     parts = ["## `paravt train` and `paravt eval`\n", *_groups(TrainConfig)]
     parts += ["## `paravt sft`\n", "Beside `env`, `agent` and the groups above:\n"]
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     parts += list(_groups(SFTConfig, known))
+    parts += ["## `paravt data reason`\n", *_groups(ReasonConfig)]
     return _page(
         "Recipe keys",
         "Every key of a recipe, with its default in the code; a recipe may set another one. On the "

@@ -11,6 +11,7 @@ from docs_site import reference
 from docs_site.sentences import of_fields, of_members
 from paravt_env.crop import CropStatus
 from paravt_env.episode.episode import StopReason
+from train.config.reason import ReasonConfig
 from train.config.recipe import recipe_names
 from train.config.run import TrainConfig
 from train.config.sft import SFTConfig
@@ -64,12 +65,13 @@ def test_sentences_are_read_from_the_source():
     assert of_members(Kind) == {"one": "The first | of two.", "two": "The second."}
 
 
-@pytest.mark.parametrize("kind", [TrainConfig, SFTConfig])
+@pytest.mark.parametrize("kind", [TrainConfig, SFTConfig, ReasonConfig])
 def test_every_key_has_a_sentence(kind):
     page = reference.recipe_keys()
-    wanted = [name for name in keys_of(kind) if name != "stages"]
+    wanted = [name for name in keys_of(kind) if name not in ("stages", "solvers")]
     assert [name for name in wanted if f"| `{name}` | " not in page] == []
-    assert "| `stages[].steps` | " in page and len(wanted) > 20
+    assert "| `stages[].steps` | " in page and "| `solvers[].base_url` | " in page
+    assert len(wanted) > 20
 
 
 def test_a_key_shows_its_type_and_default():

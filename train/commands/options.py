@@ -24,18 +24,20 @@ recipes:
 {recipes}
 """
 
-EVALUATED, DEMO = ("chat", "paravt7"), "demo"
-"""Recipes that are for `paravt eval` alone, and the one of `paravt demo`."""
+EVALUATED, DEMO, REASON = ("chat", "paravt7"), "demo", "reason"
+"""Recipes that are for `paravt eval` alone, that of `paravt demo`, that of `paravt data reason`."""
 
 
 def command_of(recipe: str) -> str:
     """The command that a packaged recipe is for.
 
-    >>> command_of("sft_mini"), command_of("paragrpo_8b"), command_of("chat")
-    ('sft', 'train', 'eval')
+    >>> command_of("sft_mini"), command_of("paragrpo_8b"), command_of("chat"), command_of("reason")
+    ('sft', 'train', 'eval', 'data reason')
     """
     if recipe in EVALUATED:
         return "eval"
+    if recipe == REASON:
+        return "data reason"
     return "demo" if recipe == DEMO else "sft" if recipe.startswith("sft_") else "train"
 
 
@@ -92,7 +94,7 @@ def recipe_settings(
 
     rest = list(words)
     if "-h" in rest or "--help" in rest:
-        known = recipe_list(parser.prog.rpartition(" ")[2])
+        known = recipe_list(parser.prog.partition(" ")[2])
         said = RECIPE_HELP.format(prog=parser.prog, title=parser.description, recipes=known)
         print(said, end="")
         return None
