@@ -102,16 +102,19 @@ def test_a_second_run_asks_nothing_and_writes_the_same(models, settings):
     assert {step_of(body) for body in endpoint.bodies[asked:]} == {"solve"}, "only what changed"
 
 
-@pytest.mark.parametrize("at", [7, 26])
-def test_a_killed_run_goes_on_and_ends_with_the_same_rows(at, models, settings, tmp_path):
-    """The server kills the process that asks, at a certain request."""
+@pytest.mark.parametrize(
+    ("at", "blow"), [(7, signal.SIGKILL), (26, signal.SIGKILL), (15, signal.SIGINT)]
+)
+def test_a_killed_run_goes_on_and_ends_with_the_same_rows(at, blow, models, settings, tmp_path):
+    """The server stops the process that asks, at a certain request; after Ctrl-C it replies."""
     process = None
 
     def kill(body):
         nonlocal process
         if process is not None and len(endpoint.bodies) == at:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+            os.kill(process.pid, blow)
+            if blow == signal.SIGKILL:
+                process.wait()
             process = None
         return models(body)
 
@@ -132,7 +135,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(at, models, settings, 
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         said = running.communicate()[0].decode()
-        assert running.returncode == -signal.SIGKILL, said
+        assert running.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL), said
+        assert ("the same command goes on" in said) == (blow == signal.SIGINT)
         killed = len(endpoint.bodies)
         assert not (Path(config.output) / MANIFEST).exists()
         with (Path(config.output) / "calls.jsonl").open("ab") as file:
