@@ -235,6 +235,16 @@ def test_fewer_questions_than_asked_for_are_rows_that_are_missing(models, settin
     assert sum(step_of(body) == "question" for body in endpoint.bodies) == 1
 
 
+def test_a_question_that_the_video_has_already_is_a_duplicate(models, settings):
+    def twice(body):
+        first = models.write(json.loads(body["messages"][1]["content"]))[0]
+        again = {**first, "question": first["question"].upper().replace(" ", "  ")}
+        return json.dumps({"questions": [first, again]})
+
+    _, kept, reasons, _ = rejections(models, settings, "question", twice)
+    assert len(kept) == 1 and reasons == ["duplicate"]
+
+
 def test_bytes_that_are_no_completion_are_nonsense_too(models, settings):
     summary, _, reasons, _ = rejections(models, settings, "blind", lambda body: b"<html>")
     assert reasons == ["nonsense", "nonsense"] and unfinished(summary) == ""
