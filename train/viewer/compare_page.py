@@ -58,9 +58,10 @@ def _compared(runs: Runs, first: tuple[str, str], second: tuple[str, str]) -> li
     if first[1] and second[1]:
         reports = [runs.report(*first), runs.report(*second)]
         parts += _paired(first, second, names, reports)
-    charts = overlaid(
-        {n: runs.steps(one[0]) for n, one in zip(names, (first, second), strict=True)}
-    )
+    charts = ""
+    if first[0] != second[0]:
+        both = zip(names, (first, second), strict=True)
+        charts = overlaid({name: runs.steps(one[0]) for name, one in both})
     if charts:
         parts += [f'<h2>Training</h2><div class="charts">{charts}</div>']
     return parts or ["<p class=soft>neither training nor evaluations to compare</p>"]
@@ -71,7 +72,7 @@ def overlaid(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     logged = [{key for step in run for key in step} for run in steps.values()]
     both = set.intersection(*logged) if logged else set()
     keys = [key for key in OVERLAID if key in both]
-    keys += sorted(key for key in both if key.startswith(FAMILIES))
+    keys += sorted((key for key in both if key.startswith(FAMILIES)), key=by_number)
     charts = [
         line_chart(
             key,
@@ -87,6 +88,16 @@ def overlaid(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         for key in keys
     ]
     return "".join(charts) if len(steps) > 1 else ""
+
+
+def by_number(name: str) -> tuple[str, float, str]:
+    """How names of metrics are sorted: those that end with a number by its size.
+
+    >>> sorted(["calls/K=16", "calls/K=4", "calls"], key=by_number)
+    ['calls', 'calls/K=4', 'calls/K=16']
+    """
+    head, _, tail = name.rpartition("=")
+    return (head, float(tail), "") if tail.isdecimal() and head else (name, -1.0, "")
 
 
 def _paired(

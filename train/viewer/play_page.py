@@ -35,20 +35,31 @@ def door_page(runs: Runs) -> str:
     return document("Play", [f"<h1>Play it yourself</h1><p>{said}</p><ul>{names}</ul>"], here=PLAY)
 
 
-def choose_page(name: str, table: Table, played: Sequence[tuple[str, int]]) -> str:
+def choose_page(
+    name: str,
+    table: Table,
+    played: Sequence[tuple[str, int]],
+    evaluated: Sequence[tuple[str, int]] = (),
+) -> str:
     """Choose a task and K.
 
     Args:
         name: Of the run.
         table: Its environment.
         played: Tasks and K that count already.
+        evaluated: Tasks and K that the policy played, with which a person can be compared.
     """
     tasks = table.env.simulation.tasks
     done = {task for task, _ in played}
+    known: dict[str, list[int]] = {}
+    for task_id, budget in evaluated:
+        known.setdefault(task_id, []).append(budget)
     entries = []
     for index in range(min(len(tasks), MOST_TASKS)):
         task = tasks[index]
         mark = " (played)" if task.id in done else ""
+        if task.id in known:
+            mark += f" (the policy: K = {', '.join(map(str, sorted(known[task.id])))})"
         entries.append(
             f'<option value="{escape(task.id)}">{escape(f"{task.id}: {task.question}"[:160])}'
             f"{mark}</option>"

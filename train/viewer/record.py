@@ -29,12 +29,14 @@ class Crop:
     frames: int
     reading: int | None
 
-    @property
-    def times(self) -> list[float]:
-        """When its frames are, in seconds: the midpoints of equal parts of the window."""
+    def times(self, duration: float) -> list[float]:
+        """When its frames are, in seconds: the midpoints of equal parts of what ran.
+
+        That is the part of the window inside a video of `duration` seconds.
+        """
         if self.window is None or not self.frames:
             return []
-        start, end = self.window
+        start, end = max(self.window[0], 0.0), min(self.window[1], duration)
         return [start + (i + 0.5) * (end - start) / self.frames for i in range(self.frames)]
 
 

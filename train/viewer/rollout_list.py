@@ -28,10 +28,11 @@ def listed(runs: Runs, name: str, source: Source) -> list[tuple[Source, Listed]]
         return [(source, one) for one in runs.rows(name, source.evaluation)]
     kept = runs.kept(name)
     if source.step is None:
-        return [(Source(step), one) for step in sorted(kept, reverse=True) for one in kept[step]]
+        steps = sorted(kept, reverse=True)
+        return [(Source(step), one) for step in steps for one in runs.listed(name, step)]
     if source.step not in kept:
         raise CannotShow(f"step {source.step + 1} of {name} kept no rollouts")
-    return [(source, one) for one in kept[source.step]]
+    return [(source, one) for one in runs.listed(name, source.step)]
 
 
 def rollouts_page(runs: Runs, name: str, source: Source, wanted: Filter, page: int) -> str:

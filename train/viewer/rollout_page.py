@@ -107,11 +107,19 @@ def _crops(one: Shown, frame: str) -> str:
     parts = []
     for number, turn in enumerate(one.turns, 1):
         for call, crop in enumerate(turn.crops, 1):
-            parts.append(_crop(f"turn {number}, call {call}", crop, one.conversations, frame))
+            times = crop.times(one.duration) if crop.status == CropStatus.ok else []
+            title = f"turn {number}, call {call}"
+            parts.append(_crop(title, crop, times, one.conversations, frame))
     return "".join(parts) or "<p class=soft>none</p>"
 
 
-def _crop(title: str, crop: Crop, conversations: Sequence[Conversation], frame: str) -> str:
+def _crop(
+    title: str,
+    crop: Crop,
+    times: Sequence[float],
+    conversations: Sequence[Conversation],
+    frame: str,
+) -> str:
     said = f"{title}: "
     if crop.window is None:
         said += "no window"
@@ -127,7 +135,7 @@ def _crop(title: str, crop: Crop, conversations: Sequence[Conversation], frame: 
     figures = "".join(
         f'<figure><a class="seek" href="#t={t:.2f}"><img loading="lazy" alt="frame at {t:.1f} s" '
         f'src="{frame}&amp;t={t:.3f}"></a><figcaption>{clock(t)}</figcaption></figure>'
-        for t in (crop.times if crop.status == CropStatus.ok else ())
+        for t in times
     )
     reading = "<p class=soft>no reading was kept</p>"
     if crop.reading is not None and 0 <= crop.reading < len(conversations):

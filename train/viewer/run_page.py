@@ -14,7 +14,6 @@ from typing import Any
 
 from train.evaluation.scores import EvalReport
 from train.report.charts import SMOOTHING
-from train.report.curves import curves
 from train.report.page import settings_section
 from train.report.tables import accuracy_table, measures_table
 from train.viewer.page import HOME, TO_RUNS, anchor, crumbs, document, link
@@ -55,7 +54,7 @@ def run_page(runs: Runs, name: str) -> str:
     )
     shown = "<p class=soft>no rollouts were kept (run.keep_rollouts)</p>"
     if kept:
-        count, size = sum(map(len, kept.values())), runs.kept_bytes(name)
+        count, size = sum(kept.values()), runs.kept_bytes(name)
         last = max(kept)
         shown = (
             f"<p>{count} rollouts of {len(kept)} steps, {in_bytes(size)} on disk: "
@@ -91,7 +90,7 @@ def live(runs: Runs, name: str) -> str:
     return (
         f"<div{going}><p class=lead>{_state(runs, name, steps)}; numbers are means of the last "
         f"{SMOOTHING} steps</p><div class=cards>{cards}</div>"
-        f'<h2>Training</h2><div class="charts">{curves(steps)}</div></div>'
+        f'<h2>Training</h2><div class="charts">{runs.charts(name)}</div></div>'
     )
 
 

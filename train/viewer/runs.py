@@ -29,6 +29,7 @@ from train.common.rollout_file import (
     step_path,
 )
 from train.evaluation.scores import EvalReport
+from train.report.curves import curves
 from train.viewer.errors import CannotShow
 from train.viewer.listing import Listed, Source, from_index, from_rows
 from train.viewer.record import Shown
@@ -48,10 +49,13 @@ class Run:
 
     folder: Path
     steps: list[dict[str, Any]] = field(default_factory=list)
-    kept: dict[int, tuple[Listed, ...]] = field(default_factory=dict)
-    """Kept rollouts by step."""
+    kept: dict[int, list[Any] | tuple[Listed, ...]] = field(default_factory=dict)
+    """Kept rollouts by step: as the index has them, or as lists show them once one is shown."""
     bytes_of: dict[int, int] = field(default_factory=dict)
     """Bytes on disk of the kept rollouts of each step."""
+
+    charts: tuple[int, str] = (-1, "")
+    """The curves as they were last drawn, and of how many steps."""
 
     def __post_init__(self) -> None:
         """Begin at the start of both files."""
@@ -63,6 +67,7 @@ class Run:
         again, lines = self._metrics.read()
         if again:
             self.steps.clear()
+            self.charts = (-1, "")
         for line in lines.splitlines():
             try:
                 step = json.loads(line)
@@ -72,19 +77,31 @@ class Run:
                 continue  # cut short by a crash
         return self.steps
 
-    def read_index(self) -> dict[int, tuple[Listed, ...]]:
-        """The kept rollouts by step, with those that came since."""
+    def read_index(self) -> None:
+        """Read what came since of the kept rollouts."""
         again, lines = self._index.read()
         if again:
             self.kept.clear()
             self.bytes_of.clear()
         for step, size, rows in index_lines(lines):
+            self.kept[step], self.bytes_of[step] = rows, size
+
+    def listed(self, step: int) -> tuple[Listed, ...]:
+        """The rollouts of a step; none where its line of the index is damaged."""
+        rows = self.kept.get(step, ())
+        if isinstance(rows, list):
             try:
-                self.kept[step] = from_index(rows)
-                self.bytes_of[step] = size
+                rows = from_index(rows)
             except (TypeError, ValueError):
-                continue
-        return self.kept
+                rows = ()
+            self.kept[step] = rows
+        return rows
+
+    def draw(self) -> str:
+        """The curves of all steps; drawn again only when there are more."""
+        if self.charts[0] != len(self.read_steps()):
+            self.charts = (len(self.steps), curves(self.steps))
+        return self.charts[1]
 
 
 class Runs:
@@ -141,10 +158,24 @@ class Runs:
         with self._lock:
             return list(self._run(name).read_steps())
 
-    def kept(self, name: str) -> dict[int, tuple[Listed, ...]]:
-        """The kept rollouts of a run so far, by step."""
+    def charts(self, name: str) -> str:
+        """The curves of a run so far."""
         with self._lock:
-            return dict(self._run(name).read_index())
+            return self._run(name).draw()
+
+    def kept(self, name: str) -> dict[int, int]:
+        """How many rollouts each step of a run has kept so far."""
+        with self._lock:
+            run = self._run(name)
+            run.read_index()
+            return {step: len(rows) for step, rows in run.kept.items()}
+
+    def listed(self, name: str, step: int) -> tuple[Listed, ...]:
+        """The kept rollouts of a step; none where it kept none."""
+        with self._lock:
+            run = self._run(name)
+            run.read_index()
+            return run.listed(step)
 
     def kept_bytes(self, name: str) -> int:
         """Bytes on disk of all kept rollouts."""

@@ -186,9 +186,14 @@ class Viewer:
             return HTMLResponse(door_page(self.runs))
         name = name or names[0]
         table, played = self.tables.of(name), f"{HUMAN}/after"
-        rows = self.runs.rows(name, played) if played in self.runs.evaluations(name) else ()
-        done = [(one.task_id, one.frame_budget) for one in rows]
-        return HTMLResponse(choose_page(name, table, done))
+        there = self.runs.evaluations(name)
+        done, evaluated = (
+            [(one.task_id, one.frame_budget) for one in self.runs.rows(name, evaluation)]
+            if evaluation in there
+            else []
+            for evaluation in (played, "after")
+        )
+        return HTMLResponse(choose_page(name, table, done, evaluated))
 
     def episode(self, request: Request) -> Response:
         """An episode as it stands, once it asks for something or has ended."""
