@@ -30,7 +30,7 @@ class Completion:
         roles: A ``paravt_env.protocol.Role`` for each token.
         version: Version of the weights that sampled it.
         cut: Whether the limit on its tokens ended it, and no end of turn.
-        length: Tokens that the policy wrote, without the forced prefix; None where nobody says.
+        length: Tokens that the policy wrote, without the forced prefix; None if unknown.
     """
 
     text: str
@@ -84,7 +84,7 @@ class Trajectory:
         kind: ``main`` for the agent's own conversation, ``subagent`` for the reading of a crop.
         version: Version of the weights that sampled it.
         due: (C,) bool, true where the grammar of a turn asked for a tag and another token was
-            sampled; None where nobody says.
+            sampled; None if unknown.
     """
 
     prompt_ids: np.ndarray
@@ -217,4 +217,4 @@ class ClosableAgent(Agent, Protocol):
     """An agent that holds something: an engine, a server, threads."""
 
     def close(self) -> None:
-        """Release it; whoever made the agent calls this, once, also where playing failed."""
+        """Release it; the maker of the agent calls this once, also after a failure."""

@@ -100,7 +100,7 @@ class AgentConfig:
     vllm: VLLMConfig = field(default_factory=VLLMConfig)
     """Settings of a vLLM engine."""
     prompt_style: str = "paravt"
-    """Name of a prompt style in ``paravt_env.protocol.styles.PROMPTS``, or a door to one."""
+    """Name of a prompt style in ``paravt_env.protocol.styles.PROMPTS``, or `file.py:name`."""
     temperature: float = 0.7
     """Sampling temperature; 0 is greedy decoding."""
     max_new_tokens: int = 2048

@@ -2,7 +2,7 @@
 
 First random choice of the journey: `env.reset` samples K from the environment's own generator, then
 the sampler spreads K frames over the video. A budget by frames a second (`PerSecond`) draws nothing
-and says K once the video is open. A new budget is one class, chosen by a door such as
+and says K once the video is open. A new budget is one class, chosen by a name such as
 `mine.py:Budget`, or with an entry of `BUDGETS`. Run the examples with `python -m doctest
 paravt_env/budget.py`.
 """
@@ -180,12 +180,12 @@ def make_budget(spec: int | Mapping[str, Any] | FrameBudget | None = None) -> Fr
 
     Args:
         spec: None (the default choice of 4, 8, 16, 32, 64), a whole number (fixed), a mapping with
-            the key `kind` (a name of `BUDGETS` or a door to a class) and that budget's arguments,
+            the key `kind` (a name of `BUDGETS`, or `file.py:name`) and that budget's arguments,
             or a budget, which is returned as it is.
 
     Raises:
         ValueError: An unknown kind or argument (the nearest name is given), a value out of range,
-            or a door to something that makes no `FrameBudget`.
+            or a name of something that makes no `FrameBudget`.
 
     >>> make_budget({"kind": "uniform", "low": 2, "high": 9}).maximum
     9

@@ -2,7 +2,7 @@
 
 Plain data (strings, numbers, lists, mappings), so that `spec.to_json()` works and a YAML recipe can
 hold them; only `tasks` and `scorer` may be objects when an environment is built in Python. A name
-may be a door (`file.py:name`, `module:name`) to code of the user's own. Values are checked here,
+may be that of your own code (`file.py:name`, `module:name`). Values are checked here,
 before any video is opened. Run the example with `python -m doctest
 paravt_env/settings.py`.
 """
@@ -38,8 +38,8 @@ class EnvSettings:
     """What an environment is made of.
 
     Attributes:
-        tasks: Name of a task set, path of a `.jsonl` manifest, a door to a class or function that
-            makes a `TaskSet`, or a `TaskSet`.
+        tasks: Name of a task set, path of a `.jsonl` manifest, `file.py:name` of a class or
+            function that makes a `TaskSet`, or a `TaskSet`.
         split: Split of the task set; ignored for a `TaskSet` object, which is one split already.
         tasks_kwargs: Further arguments of the task set's factory; a `split` among them wins.
         subtitles: Whether observations hold the task's subtitles of the times that they show.
@@ -66,7 +66,7 @@ class EnvSettings:
         reward: Name of a preset, or a mapping with `preset` and what differs from it, an LLM
             `judge` or `terms` for example; see `rewards.make_preset`.
         scorer: Supplies the answer term's value in place of the built-in comparison: a function
-            scorer(task, answer), or a door to one.
+            scorer(task, answer), or its name (`file.py:name`).
         crop_timeout: Seconds that the crops of one step may take.
         reset_timeout: Seconds that decoding the overview may take.
         overview_sampling: `exact`, or `snap`: an overview frame moves to a key frame when one lies

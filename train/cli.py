@@ -1,6 +1,6 @@
 """The `paravt` command: everything from one episode to a study, by name in `COMMANDS`.
 
-The door to every room. A command's file in `train/commands/` is imported when the command runs, so
+A command's file in `train/commands/` is imported when the command runs, so
 that `paravt --help` answers at once, and `play` and `data` run with the core installation alone.
 Try `paravt play --agent oracle`. Tests: `pytest tests/commands/test_cli.py`.
 """
@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from train.commands.status import status_of
+from train.common.console import without_foreign_bars
 
 Runner = Callable[[argparse.ArgumentParser, Sequence[str]], int]
 """Takes a parser that has the command's name and title, adds its options, reads the words that
@@ -130,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands.add_parser(name, help=command.title, add_help=False)
     name = parser.parse_args(words[:1]).command
     command = COMMANDS[name]
+    without_foreign_bars()
     own = argparse.ArgumentParser(prog=f"paravt {name}", description=command.title)
     return status_of(name, lambda: command.run(own, words[1:]))
 

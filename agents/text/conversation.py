@@ -1,6 +1,6 @@
 """Conversations: how observations become token contexts and completions become actions.
 
-Everything that text agents share, whoever draws the tokens. A row's episode is one append-only
+Everything that text agents share, with every engine. A row's episode is one append-only
 main context; each executed crop is read in a context of its own (``evidence="subagent"``) or shown
 as frames (``"frames"``). A subclass only says how tokens are drawn: ``draw`` for the turns of all
 rows, ``read`` for the readings of all crops of all rows. Tests: ``pytest tests/test_defects.py
@@ -119,7 +119,7 @@ class ConversationAgent(ABC):
         self.stop_id: int = vlm.tokenizer.eos_token_id
         self.stop_ids = stop_ids(vlm)
         self.longest: float = math.inf
-        """Tokens of the longest conversation that whoever draws can hold."""
+        """Tokens of the longest conversation that the engine can hold."""
         self.strict = False
         """Whether a lost engine ends the run (training) or the rows that were asked."""
         self._rows: dict[int, RowState] = {}

@@ -133,7 +133,7 @@ class Simulation:
         self.video.close()
 
     def _check_judge(self) -> None:
-        """Refuse open questions whose answers nobody could score."""
+        """Refuse open questions whose answers could not be scored."""
         answer = self.preset.terms["answer"][1]
         if not (isinstance(answer, Answer) and answer.open_metric == "judge" and not answer.scorer):
             return

@@ -223,10 +223,10 @@ _FIELDS = {
 
 
 def prompt_style(name: str) -> PromptStyle:
-    """The style of a name in `PROMPTS`, or of a door to a `PromptStyle`.
+    """The style of a name in `PROMPTS`, or at `file.py:name`.
 
     Raises:
-        ValueError: Unknown name (the nearest one is given), a door to something else, or a template
+        ValueError: Unknown name (the nearest one is given), something else there, or a template
             with a field that it is not filled with.
 
     >>> prompt_style("compact").name

@@ -28,12 +28,12 @@ def make_preset(spec: str | Mapping[str, Any], scorer: Scorer | str | None = Non
     """Build a preset from a recipe.
 
     Args:
-        spec: Name of a preset (or a door to one), or a mapping: `preset` (default "paravt"),
+        spec: Name of a preset (or `file.py:name`), or a mapping: `preset` (default "paravt"),
             `weights` that replace single weights, `judge` (see `JudgeSettings`), any option of the
             built-in terms, which goes to each of them that has it, and `terms`: by name, `weight`,
             `options` and, for a term that the preset does not have, `use`, a name of `TERMS` or a
-            door to a term's class. A door alone is short for an entry with `use`.
-        scorer: Supplies the answer term's value; see `Answer`. May be a door.
+            `file.py:name` of a class. A name alone is short for an entry with `use`.
+        scorer: Supplies the answer term's value; see `Answer`. May be `file.py:name`.
 
     Raises:
         ValueError: An unknown name (the nearest one is given), a value out of range, something

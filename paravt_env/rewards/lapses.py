@@ -1,4 +1,4 @@
-"""What a model wrote beside the protocol and the environment put up with, counted.
+"""What a model wrote against the protocol and the environment accepted, counted.
 
 Logged beside the reward, never part of it; compliance says whether a rollout kept to the form.
 Tests: `pytest tests/protocol/test_lenient.py`.

@@ -1,6 +1,6 @@
 """Task sets: where questions and videos come from.
 
-Start of the journey. A task set is one file, chosen by a door such as `mine.py:MyTasks`, or one
+Start of the journey. A task set is one file, chosen by a name such as `mine.py:MyTasks`, or one
 here with an entry of `TASKSETS`; a path that ends in `.jsonl` is read as a manifest. Try
 
     python -c "from paravt_env.tasksets import load_tasks
@@ -55,7 +55,7 @@ TASKSETS: dict[str, Callable[..., TaskSet]] = {
 
 
 def load_tasks(name: str, **kwargs: Any) -> TaskSet:
-    """Load a task set by name, by the path of a `.jsonl` manifest, or by a door.
+    """Load a task set by name, by the path of a `.jsonl` manifest, or by `file.py:name`.
 
     Args:
         name: A key of `TASKSETS`, a path, or `module:name` or `file.py:name` of a class or function

@@ -25,7 +25,7 @@ from train.evaluation.compare import compare
 from train.evaluation.evaluate import plan
 from train.evaluation.measure import in_mode, measure
 from train.evaluation.scores import EvalReport
-from train.evaluation.tables import comparison_table, print_progress, table
+from train.evaluation.tables import EvalBar, comparison_table, table
 
 PLUG_IN = '''
 from support.evaluations import Always
@@ -427,13 +427,15 @@ def test_any_callable_makes_the_agent(recipe, tmp_path):
     assert len(plan(tasks.ids, config.evaluation)) == 4
 
 
-def test_progress_is_some_twenty_lines_without_a_terminal(capsys):
+def test_progress_without_a_terminal_is_the_first_sample_and_the_last(capsys):
+    bar = EvalBar()
     for done in range(1, 2001):
-        print_progress(done, 2000, 0.25, done // 1000)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 20
-    assert lines[0] == "  evaluated 100/2000, accuracy 0.250"
-    assert lines[-1] == "  evaluated 2000/2000, accuracy 0.250, 2 errors"
+        bar(done, 2000, 0.25, done // 1000)
+    bar(1, 3, 1.0, 0)  # the next set of a suite
+    first, *_, last, other = capsys.readouterr().out.splitlines()
+    assert first.startswith("  evaluated 1/2000, accuracy 0.250")
+    assert last == "  evaluated 2000/2000, accuracy 0.250, 2 errors"
+    assert other.startswith("  evaluated 1/3, accuracy 1.000")
 
 
 def test_the_table_says_what_was_used_and_what_is_missing():

@@ -27,6 +27,7 @@ def rollout(**changes):
         "evidence_recall": math.nan,
         "error": "",
         "turns": (),
+        "part": "",
     }
     return SimpleNamespace(**(base | changes))
 
@@ -145,7 +146,7 @@ def test_each_step_is_a_line_on_disk_before_the_next(tmp_path):
         assert read_metrics(tmp_path) == [{"step": 0, "reward": 0.5, "kl": None}]
         logger.log(1, {"reward": 1})
     assert [line["step"] for line in read_metrics(tmp_path)] == [0, 1]
-    assert console.getvalue().splitlines()[1] == "step 2/5  reward 1.000"
+    assert console.getvalue().splitlines()[1].startswith("step 2/5  reward 1.000  about ")
 
 
 def test_a_resumed_run_writes_no_step_twice(tmp_path):

@@ -566,11 +566,12 @@ def test_the_page_on_plugging_in_an_agent_runs(serve, clip, tmp_path, monkeypatc
     server = serve(reply("I think it is (B)."))
     write_manifest(Path(clip).with_name("my_videos.jsonl"), [make_task(clip), make_task(clip, "b")])
     monkeypatch.chdir(Path(clip).parent)
-    agent, template = blocks("python")
+    agent, template, style = blocks("python")
     assert len(agent.splitlines()) < 40
     names = {"__name__": "page"}
     exec(compile(agent, "my_agent.py", "exec"), names)
     exec(compile(template, "my_api.py", "exec"), names)
+    exec(compile(style, "styles.py", "exec"), names)
     names["ask"] = lambda prompt, pictures: "I think it is (B)." if len(pictures) == 4 else "?"
     names["URL"] = server.url
     session = "".join(blocks("pycon"))

@@ -115,7 +115,7 @@ class LongVideoConfig(vf.TasksetConfig):
     """Which questions, and how they are played."""
 
     tasks: str = "synthetic"
-    """A task set's name, a `.jsonl` manifest, or a door to one."""
+    """A task set's name, a `.jsonl` manifest, or `file.py:name`."""
     style: str = "tool_calling"
     """Prompt style."""
     settings: dict[str, Any] = {}  # noqa: RUF012

@@ -24,7 +24,7 @@ from train.config.recipe import save
 from train.config.run import TrainConfig
 from train.evaluation.agents import evaluated_agent
 from train.evaluation.measure import measure
-from train.evaluation.tables import print_progress
+from train.evaluation.tables import EvalBar
 from train.report.page import learned, write_report
 
 MARKER = "demo.txt"
@@ -87,12 +87,9 @@ def journey(config: TrainConfig) -> Path:
 
 def _journey(config: TrainConfig) -> Path:
     # torch: only once the settings are known to be good
-    from transformers.utils.logging import disable_progress_bar
-
     from train.lab.diagnose.observer import observers_of
     from train.loop.launch import train
 
-    disable_progress_bar()
     folder = fresh_folder(config.run.path)
     save(config, folder)
     stage = Stages()
@@ -100,13 +97,13 @@ def _journey(config: TrainConfig) -> Path:
         for split in (config.env.split, config.evaluation.split):
             config.env.make(1, split).close()
     with stage("test before training"):
-        before = measure(config, evaluated_agent(config), folder / "before.json", print_progress)
+        before = measure(config, evaluated_agent(config), folder / "before.json", EvalBar())
         print(f"   {learned(None, before)}")
     with stage("training"):
         model = train(config, observers_of(config))
     with stage("test after training"):
         trained = evaluated_agent(config, str(model))
-        after = measure(config, trained, folder / "after.json", print_progress)
+        after = measure(config, trained, folder / "after.json", EvalBar())
     with stage("report"):
         path = write_report(folder)
     write_whole(folder / "seconds.json", json.dumps(stage.seconds, indent=1))

@@ -27,7 +27,7 @@ from train.evaluation.measure import measure, measure_suite, save_settings
 from train.evaluation.scores import EvalReport
 from train.evaluation.shards import merge
 from train.evaluation.suite import SetOutcome, SuiteReport, differences
-from train.evaluation.tables import comparison_table, print_progress, table
+from train.evaluation.tables import EvalBar, comparison_table, table
 from train.report.charts import frames_chart, grid
 from train.report.page import render, write_html, write_report
 from train.report.rollouts import read_overview
@@ -82,7 +82,7 @@ def evaluate(config: TrainConfig) -> int:
     folder = config.run.path
     if config.evaluation.suite:
         return _evaluate_suite(config)
-    report = measure(config, evaluated_agent(config), folder / "after.json", print_progress)
+    report = measure(config, evaluated_agent(config), folder / "after.json", EvalBar())
     print(printable(f"{table(report)}\n{conditions(config)}"))
     if Shard.parse(config.evaluation.shard).count > 1:
         print(f"\nshard {config.evaluation.shard} done; with all of them: paravt merge {folder}")
@@ -93,7 +93,7 @@ def evaluate(config: TrainConfig) -> int:
 
 
 def _evaluate_suite(config: TrainConfig) -> int:
-    suite = measure_suite(config, print_progress)
+    suite = measure_suite(config, EvalBar())
     folder = config.run.path / suite.name
     path = folder / f"{suite.name}.json"
     save_settings(config, path)

@@ -1,15 +1,23 @@
-"""How a run shows its steps: redrawn in place on a terminal, one line a step elsewhere.
+"""How long work is shown: redrawn in place on a terminal, as lines elsewhere, with an estimate.
 
-Opened by `train.loop.metrics.MetricsLogger`; see it with `paravt train`, or `paravt train | cat`.
+A run's steps (`train.loop.metrics.MetricsLogger`), and `Work` for everything that is counted: an
+evaluation, a cold start, a study. See it with `paravt train`, or `paravt train | cat`.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-HEADLINE = ("reward", "accuracy", "compliance", "calls", "entropy", "kl", "time/step")
+from paravt_env.common.progress import Pace, in_words
+
+HEADLINE = (
+    "reward", "accuracy", "compliance", "calls", "entropy", "kl", "validation/accuracy",
+    "time/step",
+)  # fmt: skip
 """What the console shows of a step, where it is there."""
 
 
@@ -34,12 +42,15 @@ class Plain:
         self.total_steps, self.stream = total_steps, stream
 
     def start(self, first_step: int) -> None:
-        """Nothing to prepare."""
+        """The clock of the estimate starts here."""
+        self.pace = Pace(self.total_steps, first_step)
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Print a finished step."""
         shown = "  ".join(f"{name} {value}" for name, value in headline(metrics))
-        print(f"step {step + 1}/{self.total_steps or '?'}  {shown}", file=self.stream, flush=True)
+        left = self.pace.left(step + 1)
+        line = f"step {step + 1}/{self.total_steps or '?'}  {shown}{'  ' + left if left else ''}"
+        print(line, file=self.stream, flush=True)
 
     def stop(self) -> None:
         """Nothing to end."""
@@ -71,9 +82,9 @@ class Live:
         from rich.table import Table
 
         seconds = (time.monotonic() - self.began) / (step + 1 - self.first_step)
-        left = max(self.total_steps - step - 1, 0) * seconds
+        left = in_words(max(self.total_steps - step - 1, 0) * seconds)
         names = [name for name, _ in headline(self.rows[-1][1])]
-        table = Table(title=f"step {step + 1}/{self.total_steps}, about {left:.0f} s left")
+        table = Table(title=f"step {step + 1}/{self.total_steps}, about {left} left")
         for name in ("step", *names):
             table.add_column(name, justify="right")
         for number, metrics in self.rows:
@@ -84,3 +95,72 @@ class Live:
     def stop(self) -> None:
         """Leave the last drawing on the screen."""
         self.live.stop()
+
+
+class Work:
+    """Counted work: a bar on a terminal, elsewhere a line at least every half minute.
+
+    Args:
+        what: What is done, in a word or two.
+        total: How much.
+        done: What was there before.
+        stream: Where to; standard output.
+        pace: Replaces the clock.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        done: int = 0,
+        stream: TextIO | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self.what, self.total = what, total
+        self.stream = stream or sys.stdout
+        self.pace = pace or Pace(total, done)
+        self._bar: Any = None
+
+    def show(self, done: int, note: str = "") -> None:
+        """Tell how far the work is, with a note of what came out so far."""
+        if self.stream.isatty():
+            self._draw(done, note)
+        elif self.pace.due(done):
+            said = (f"{self.what} {done}/{self.total}", note, self.pace.left(done))
+            print(f"  {', '.join(filter(None, said))}", file=self.stream, flush=True)
+        if done >= self.total:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the last drawing on the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _draw(self, done: int, note: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self._bar is None:
+            columns = (
+                "  {task.description}",
+                "{task.completed}/{task.total}",
+                "{task.fields[note]}",
+            )
+            texts = [TextColumn(text, markup=False) for text in columns]
+            self._bar = Progress(
+                texts[0], BarColumn(24), *texts[1:], TimeRemainingColumn(),
+                console=Console(file=self.stream),
+            )  # fmt: skip
+            self._bar.start()
+            self._bar.add_task(self.what, total=self.total, note=note)
+        self._bar.update(self._bar.task_ids[0], completed=done, note=note)
+
+
+def without_foreign_bars() -> None:
+    """Keep the progress bars of Hugging Face's libraries out of our own lines.
+
+    Called before they are imported. `HF_HUB_DISABLE_PROGRESS_BARS=0` in the environment shows them,
+    which tells how far the download of a large checkpoint is.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,6 +1,6 @@
 """The `env` group of a recipe: the environment's own settings, as far as a YAML file holds them.
 
-Read by whoever makes an environment: the workers, the evaluation, the cold start.
+Read by the workers, the evaluation and the cold start, which make environments.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from typing import Any
 
 from agents.chat.client import ChatClient, ChatConfig
 from paravt_env.common.http.client import Usage
+from paravt_env.common.progress import Progress
 from paravt_env.rewards.terms.answer import tokens
-from paravt_env.tasksets.made.base import show_progress
 from paravt_env.video.store.store import FrameStore
 from train.common.errors import ConfigError
 from train.config.reason import ReasonConfig
@@ -79,6 +79,7 @@ class Engine:
         progress: bool = True,
     ) -> None:
         self.config, self.progress = config, progress
+        self._bar: Progress | None = None
         self.folder, self.names = names_of(config.source, config.videos)
         self._clients: dict[str, ChatClient] = {}
         self.captioner, self.writer, *self.solvers = (
@@ -244,7 +245,9 @@ class Engine:
         total = len(self.names) * len(asked.categories) * asked.per_category
         done = len(self.made.verdicts) + len(self.made.errors)
         amount = f"{done}/{total}, {spent.requests} requests, cost {spent.cost:.4g}"
-        show_progress("reason: rows", done, total, amount, self.progress)
+        if self._bar is None:
+            self._bar = Progress("reason: rows", total, self.progress)
+        self._bar.show(done, amount)
 
 
 def _servers(config: ReasonConfig) -> list[tuple[str, ChatConfig]]:

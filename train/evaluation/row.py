@@ -203,7 +203,7 @@ def _shortened(turn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def duration_group(task: Task, seconds: float) -> str:
-    """How long the video is: in the source's words, or by `DURATIONS`; "" where nobody knows.
+    """How long the video is: in the source's words, or by `DURATIONS`; "" if unknown.
 
     >>> duration_group(Task("t", "v", "Who?", "open", metadata={"duration_group": "600"}), 480.0)
     '600'

@@ -6,29 +6,29 @@ Tests: `pytest tests/evaluation/test_evaluate_command.py`.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from paravt_env.tasksets.base import say_left_out
+from train.common.console import Work
 from train.evaluation.bootstrap import Interval
 from train.evaluation.compare import Comparison
 from train.evaluation.scores import EvalReport
 
-BAR = 24
-LINES = 20
-"""Lines of progress where they cannot be redrawn in place."""
 
+class EvalBar:
+    """How far an evaluation is, with its accuracy so far; one for all sets of a suite."""
 
-def print_progress(done: int, total: int, accuracy: float, errors: int) -> None:
-    """How far an evaluation is: a bar on a terminal, some twenty lines elsewhere."""
-    failed = f", {errors} errors" if errors else ""
-    text = f"evaluated {done}/{total}, accuracy {accuracy:.3f}{failed}"
-    if sys.stdout.isatty():
-        full = BAR * done // total
-        end = "\n" if done == total else ""
-        print(f"\r  [{'#' * full}{'.' * (BAR - full)}] {text}   ", end=end, flush=True)
-    elif done * LINES // total > (done - 1) * LINES // total:
-        print(f"  {text}", flush=True)
+    def __init__(self) -> None:
+        self._work: Work | None = None
+        self._last = 0
+
+    def __call__(self, done: int, total: int, accuracy: float, errors: int) -> None:
+        """Tell of one more sample; a count that goes back is another evaluation."""
+        if self._work is None or total != self._work.total or done <= self._last:
+            self._work = Work("evaluated", total, done - 1)
+        self._last = done
+        failed = f", {errors} errors" if errors else ""
+        self._work.show(done, f"accuracy {accuracy:.3f}{failed}")
 
 
 def table(report: EvalReport) -> str:

@@ -45,6 +45,6 @@ def behaviour(rollout: Played) -> str:
 
 
 def shares(rollouts: Sequence[Played]) -> dict[str, float]:
-    """The share of each behaviour, under its name in the log; empty where nobody wrote."""
+    """The share of each behaviour, under its name in the log; empty if nothing was written."""
     done = [name for name in map(behaviour, rollouts) if name]
     return {f"{PREFIX}{name}": done.count(name) / len(done) for name in BEHAVIOURS if done}

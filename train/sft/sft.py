@@ -23,6 +23,7 @@ import torch
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
 from paravt_env.vector import LongVideoVectorEnv
+from train.common.console import Work
 from train.common.errors import ConfigError
 from train.config import recipe
 from train.config.checks import check_trained_dtype
@@ -105,6 +106,8 @@ def _run(config: SFTConfig, processes: Processes, say: Callable[[str], None]) ->
             shipped = PublishedConversations(vlm, config, env, folder, processes)
         described = any(stage.frames for stage in config.stages)
         frames = single_frames(vlm, config, env, rng) if described else []
+        steps = [stage.steps for stage in config.stages]
+        work = Work("sft: step", sum(steps), sum(steps[: progress.stage]))
         for number, stage in list(enumerate(config.stages))[progress.stage :]:
             seed = config.run.seed * len(config.stages) + number
             traces = trace_trajectories(vlm, config, env, stage, seed, say)
@@ -123,14 +126,26 @@ def _run(config: SFTConfig, processes: Processes, say: Callable[[str], None]) ->
             if again is not None:
                 say(f"going on in stage {stage.name!r}")
             save = partial(progress.save, vlm, number, streams=sources)
-            train_stage(vlm, config, streams, stage, log, processes, save, again)
+            leader = work if processes.leads else None
+            tell = partial(_tell, leader, sum(steps[:number]), stage.name)
+            train_stage(vlm, config, streams, stage, log, processes, save, again, tell)
         progress.end(vlm)
     finally:
         env.close()
     if shipped is not None and shipped.left_out:
         say(f"left out, by reason: {shipped.counts()}; each by name in {folder / RECORD}")
-    say(f"{folder} written; measure it with: paravt eval --agent.checkpoint={folder}")
+    say(
+        f"{folder} written\nnext:\n"
+        f"  paravt eval --agent.checkpoint={folder} --run.name={folder.name}   # measure it\n"
+        f"  paravt train --agent.checkpoint={folder}   # reinforcement learning from here"
+    )
     return folder
+
+
+def _tell(work: Work | None, before: int, stage: str, step: int) -> None:
+    """Show a step of a stage, in the process that speaks."""
+    if work is not None:
+        work.show(before + step, f"stage {stage}")
 
 
 def _policy(

@@ -76,6 +76,7 @@ def train_stage(
     processes: Processes = ALONE,
     save: Callable[[Reached], None] = lambda reached: None,
     resume: Callable[[Learner], Reached] | None = None,
+    tell: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Train on batches drawn from streams; cosine learning rate with a warm-up.
 
@@ -89,6 +90,7 @@ def train_stage(
         save: Called every `config.save_every` steps and at the end, with the policy's weights up to
             date.
         resume: Puts the learner where a checkpoint of this stage has it; the streams are there.
+        tell: Called after every step with its number, from 1.
     """
     steps = stage.steps
     if not steps:
@@ -107,6 +109,7 @@ def train_stage(
             record = {"stage": stage.name, "step": step, "loss": round(metrics["loss"], 4)}
             log(record | {"seconds": round(time.perf_counter() - since, 1)})
             meter = Meter()
+        tell(step)
         if step == steps or (config.save_every and step % config.save_every == 0):
             learner.weights.publish()
             save(Reached(learner, step, meter, time.perf_counter() - since))

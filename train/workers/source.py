@@ -84,7 +84,7 @@ class InTurn(Generic[T]):
         return self._state()
 
     def counters(self) -> dict[str, float]:
-        """Nobody waits for anybody."""
+        """Empty: playing and updating take turns."""
         return {}
 
     def close(self) -> None:

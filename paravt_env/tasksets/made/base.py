@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -119,24 +118,3 @@ def write_manifest(folder: Path, split: str, videos: int, tasks: Iterable[Task])
         with atomic_path(manifest, MADE_AGAIN) as path:
             path.write_text(text)
     return manifest
-
-
-def show_progress(what: str, done: float, total: float, amount: str, progress: bool) -> None:
-    """One progress line on stderr: redrawn on a terminal, first and last only elsewhere.
-
-    Args:
-        what: Before the bar.
-        done: How much is made.
-        total: Of how much.
-        amount: The same in words, after the bar.
-        progress: False shows nothing.
-    """
-    terminal = sys.stderr.isatty()
-    if not progress or not (terminal or done in (0, total)):
-        return
-    filled = int(24 * done / total)
-    end = "\n" if done == total or not terminal else ""
-    start = "\r" if terminal else ""
-    bar = "#" * filled + "." * (24 - filled)
-    sys.stderr.write(f"{start}{what} [{bar}] {amount}{end}")
-    sys.stderr.flush()

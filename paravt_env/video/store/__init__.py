@@ -1,1 +1,1 @@
-"""The frame store: every frame is decoded once, whoever asks for it."""
+"""The frame store: every frame is decoded once."""

@@ -1,4 +1,4 @@
-"""The frame store: every frame is decoded once, whoever asks for it and however many at a time.
+"""The frame store: every frame is decoded once, for any number of readers.
 
 Between the environments and a back end: overviews and crops of all rows come here; what is in
 memory is returned, what another row is decoding is waited for, the rest goes to the decode pool

@@ -13,11 +13,12 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
 from paravt_env.common.names import known_name
+from paravt_env.common.progress import EVERY, Pace, in_words
 from train.common.errors import ConfigError
 from train.config import recipe
 from train.config.run import TrainConfig
@@ -126,10 +127,18 @@ def run(
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max(1, min(jobs, len(waiting))), mp_context=spawn) as pool:
         futures = {pool.submit(run_cell, cell): cell for cell in waiting}
-        for number, future in enumerate(as_completed(futures), 1):
-            cell, error = futures[future], future.exception()
-            result = f"failed: {error}; see {cell.folder / LOG}" if error else "finished"
-            say(f"[{number}/{len(waiting)}] {cell.arm}, seed {cell.seed}: {result}")
+        pace, number, running = Pace(len(waiting)), 0, set(futures)
+        while running:
+            done, running = wait(running, timeout=EVERY, return_when=FIRST_COMPLETED)
+            for future in done:
+                number += 1
+                cell, error = futures[future], future.exception()
+                result = f"failed: {error}; see {cell.folder / LOG}" if error else "finished"
+                said = (f"{cell.arm}, seed {cell.seed}: {result}", pace.left(number))
+                say(f"[{number}/{len(waiting)}] {', '.join(filter(None, said))}")
+            if not done:
+                said = (f"running for {in_words(pace.clock() - pace.began)}", pace.left(number))
+                say(f"[{number}/{len(waiting)}] {', '.join(filter(None, said))}")
             sys.stdout.flush()
     finished = [cell for cell in chosen if cell.done]
     if not finished:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from paravt_env.common.files import MADE_AGAIN, atomic_path
+from paravt_env.common.progress import Progress
 from paravt_env.task import Task
 from paravt_env.tasksets.made.atari.plan import AtariSettings, VideoPlan, plan_video
 from paravt_env.tasksets.made.atari.questions import make_tasks
@@ -20,7 +21,6 @@ from paravt_env.tasksets.made.atari.record import Recording, emulator_version, r
 from paravt_env.tasksets.made.base import (
     dials_folder,
     open_dials_folder,
-    show_progress,
     write_manifest,
 )
 
@@ -49,16 +49,17 @@ def make_split(
     plans = [plan_video(settings, split, index) for index in range(videos)]
     missing = [plan for plan in plans if not all(p.exists() for p in _files(folder, plan))]
     total, done = sum(plan.duration for plan in missing), 0.0
+    shown = Progress(f"atari {split}: recording", total, progress)
     for plan in missing:
         video, log = _files(folder, plan)
-        bar = partial(_show, split, total, progress, done)
+        bar = partial(_show, shown, done)
         with atomic_path(video, MADE_AGAIN) as path:
             recording = record(plan, settings.fps, path, bar)
         with atomic_path(log, MADE_AGAIN) as path:
             path.write_text(json.dumps(recording.as_dict()) + "\n")
         done += plan.duration
     if missing:
-        _show(split, total, progress, total)
+        _show(shown, total)
     tasks: list[Task] = []
     for index, plan in enumerate(plans):
         video, log = _files(folder, plan)
@@ -72,8 +73,7 @@ def _files(folder: Path, plan: VideoPlan) -> tuple[Path, Path]:
     return folder / "videos" / f"{plan.name}.mp4", folder / "videos" / f"{plan.name}.json"
 
 
-def _show(split: str, total: float, progress: bool, before: float, now: float = 0.0) -> None:
+def _show(bar: Progress, before: float, now: float = 0.0) -> None:
     """How many minutes of video are recorded."""
     done = before + now
-    minutes = f"{done / 60:.1f}/{total / 60:.1f} minutes"
-    show_progress(f"atari {split}: recording", done, total, minutes, progress)
+    bar.show(done, f"{done / 60:.1f}/{bar.total / 60:.1f} minutes")

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from paravt_env.common.files import MADE_AGAIN, atomic_path
+from paravt_env.common.progress import Progress
 from paravt_env.task import Task
 from paravt_env.tasksets.made.base import (
     dials_folder,
     open_dials_folder,
-    show_progress,
     write_manifest,
 )
 from paravt_env.tasksets.made.synthetic.questions import make_tasks
@@ -58,7 +58,8 @@ def make_split(
     plans = [plan_video(settings, split, index) for index in range(videos)]
     tasks = plan_tasks(settings, split, videos)
     missing = [plan for plan in plans if not (folder / "videos" / f"{plan.name}.mp4").exists()]
-    total, what = len(missing), f"synthetic {split}: making videos"
+    total = len(missing)
+    bar = Progress(f"synthetic {split}: making videos", total, progress)
 
     def make(plan: VideoPlan) -> None:
         with atomic_path(folder / "videos" / f"{plan.name}.mp4", MADE_AGAIN) as path:
@@ -68,11 +69,11 @@ def make_split(
         videos_made = [pool.submit(make, plan) for plan in missing]
         try:
             for done, made in enumerate(videos_made):
-                show_progress(what, done, total, f"{done}/{total}", progress)
+                bar.show(done, f"{done}/{total}")
                 made.result()
         except BaseException:  # an interruption too: what has not begun is not made
             pool.shutdown(cancel_futures=True)
             raise
     if missing:
-        show_progress(what, total, total, f"{total}/{total}", progress)
+        bar.show(total, f"{total}/{total}")
     return write_manifest(folder, split, videos, tasks)
