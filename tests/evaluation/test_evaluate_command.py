@@ -449,7 +449,7 @@ def test_the_table_says_what_was_used_and_what_is_missing():
     assert "0.500" in text.splitlines()[1]
     assert "an episode used: visual tokens 64" in text
     assert [line.split()[-2] for line in text.splitlines()[:3]] == ["evidence", "0.500", "0.500"]
-    (other,) = (line for line in text.splitlines() if line.startswith("(none)"))
+    (other,) = (line for line in text.splitlines() if line.startswith("category (none)"))
     assert other.split()[-2:] == ["-", "1"]
     assert "mean of the categories" in text
     assert "errors, counted as wrong: 1 judge_error" in text

@@ -103,7 +103,7 @@ def test_untagged_answers_and_repairs_are_counted_in_the_report():
     overall = found.summary()["overall"]
     assert overall["untagged"] == 1 and overall["lapses"] == {"quotes": 3, "time": 1}
     text = table(found)
-    assert "untagged: 1 answers" in text and "calls that were put right: 3 quotes, 1 time" in text
+    assert "untagged: 1 answers" in text and "repaired calls: 3 quotes, 1 time" in text
 
 
 def test_each_metric_is_the_published_one():

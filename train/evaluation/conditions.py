@@ -17,7 +17,7 @@ def conditions(config: TrainConfig) -> str:
     agent, policy = config.agent, settings.policy
     height, width = env.frame_size
     crops = f", at most {env.frames_per_crop} in a crop" if env.max_turns else ""
-    parts = [f"frames {height} x {width} pixels{crops}"]
+    parts = [f"split {settings.split}", f"frames {height} x {width} pixels{crops}"]
     if env.max_turns:
         parts.append(
             f"{env.max_turns} turns of {env.max_crops} calls, {env.max_crop_seconds:g} s each"

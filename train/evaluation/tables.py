@@ -38,7 +38,7 @@ def table(report: EvalReport) -> str:
     """
     summary = report.summary()
     lines = [
-        f"{'':24}{'rows':>5}  {'accuracy':24}{'majority':>9}{'blind':>7}{'format':>8}{'tools':>7}"
+        f"{'':30}{'rows':>5}  {'accuracy':24}{'majority':>9}{'blind':>7}{'format':>8}{'tools':>7}"
         f"{'calls':>7}{'frames':>8}{'evidence':>10}{'errors':>8}"
     ]
 
@@ -49,7 +49,7 @@ def table(report: EvalReport) -> str:
             "-" if part[key] is None else f"{part[key]:.3f}" for key in ("blind", "evidence_recall")
         )
         return (
-            f"{name[:24]:24}{item['rows']:5d}  {accuracy:24}{part['majority']:9.3f}{blind:>7}"
+            f"{name[:30]:30}{item['rows']:5d}  {accuracy:24}{part['majority']:9.3f}{blind:>7}"
             f"{part['compliance']:8.2f}{part['tool_rate']:7.2f}{part['calls']:7.2f}"
             f"{part['frames_seen']:8.1f}{evidence:>10}{part['errors']:8d}"
         )
@@ -57,18 +57,18 @@ def table(report: EvalReport) -> str:
     lines.append(line("all", summary["overall"]))
     for breakdown, label in (
         ("frame_budget", "K = "),
-        ("family", ""),
-        ("category", ""),
-        ("kind", ""),
+        ("family", "family "),
+        ("category", "category "),
+        ("kind", "kind "),
         ("duration_group", "video "),
     ):
         groups = summary[breakdown]
         if len(groups) > 1 or breakdown in ("frame_budget", "family", "category"):
             lines += [line(f"{label}{key or '(none)'}", part) for key, part in groups.items()]
     if len(summary["category"]) > 1:
-        lines.append(f"{'mean of the categories':31}{_bracket(summary['macro'])}")
+        lines.append(f"{'mean of the categories':37}{_bracket(summary['macro'])}")
     for name, item in summary["grounding"].items():
-        lines.append(f"{name:24}{item['rows']:5d}  {_bracket(item)}")
+        lines.append(f"{name:30}{item['rows']:5d}  {_bracket(item)}")
     used = summary["overall"]["usage"]
     if used:
         each = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in used.items())
@@ -78,7 +78,7 @@ def table(report: EvalReport) -> str:
         lines.append(f"untagged: {overall['untagged']} answers were read from text without a tag")
     if overall.get("lapses"):
         named = ", ".join(f"{count} {name}" for name, count in sorted(overall["lapses"].items()))
-        lines.append(f"calls that were put right: {named}")
+        lines.append(f"repaired calls: {named}")
     for errors, where in (("errors", ""), ("blind_errors", " without frames")):
         if summary[errors]:
             named = ", ".join(f"{count} {kind}" for kind, count in summary[errors].items())
