@@ -41,8 +41,8 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory, clip):
-    """Where two runs are served; one of them can be played, the other's texts are hostile."""
+def served(tmp_path_factory, clip):
+    """Where runs are served, and their folder: `demo` can be played, `growing` goes on."""
     folder = tmp_path_factory.mktemp("runs")
     shutil.copy(clip, folder / Path(clip).name)
     tasks = [make_task(clip), make_task(clip, "other", answer="A")]
@@ -55,6 +55,8 @@ def address(tmp_path_factory, clip):
         run=RunConfig(name="demo", folder=str(folder)),
     )  # fmt: skip
     recipe.save(config, write_run(folder / "demo", clip))
+    write_run(folder / "growing", clip)
+    (folder / "growing" / "run.lock").touch()
     hostile = {name: HOSTILE for name in ("task_id", "family", "question", "gold", "answer")}
     write_run(folder / "hostile", clip, **hostile)
     viewer = Viewer(Runs([folder]))
@@ -65,14 +67,15 @@ def address(tmp_path_factory, clip):
     while not server.started:
         time.sleep(0.05)
     (socket,) = server.servers[0].sockets
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    yield f"http://127.0.0.1:{socket.getsockname()[1]}", folder
     server.should_exit = True
     thread.join()
 
 
 @pytest.fixture(params=[(1440, "light"), (390, "dark")], ids=["wide light", "narrow dark"])
-def page(chromium, address, request):
+def page(chromium, served, request):
     """A page that asks nobody else and has no error in its console."""
+    address = served[0]
     width, scheme = request.param
     context = chromium.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, base_url=address
@@ -208,9 +211,12 @@ def test_pages_fit_and_begin_with_a_way_past_the_links(page, place):
     assert page.evaluate("document.activeElement.className") == "skip"
 
 
-def test_curves_grow_while_a_run_goes_on(page, address):
-    page.goto("/run?run=demo")
-    before = page.locator("#live").inner_text()
-    assert "3 of 100 steps" in before
-    answer = page.evaluate("fetch('/curves?run=demo').then(a => a.text())")
-    assert "<svg" in answer and "3 of 100 steps" in answer
+def test_curves_grow_while_a_run_goes_on(page, served):
+    path = served[1] / "growing" / "metrics.jsonl"
+    steps = len(path.read_text().splitlines())
+    page.goto("/run?run=growing")
+    assert f"{steps} of 10 steps, running" in page.locator("#live").inner_text()
+    with path.open("a") as file:
+        file.write(f'{{"step": {steps}, "reward": 1.0, "accuracy": 1.0}}\n')
+    page.wait_for_selector(f"text={steps + 1} of 10 steps, running")
+    assert page.locator("#live svg").count() >= 3

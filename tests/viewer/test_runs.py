@@ -4,10 +4,12 @@ import json
 import os
 
 import pytest
+from support.evaluations import HEADER, row
 from support.viewed_runs import record, write_run
 
 from train.common.errors import ConfigError
 from train.common.rollout_file import FOLDER, INDEX, write_step
+from train.evaluation.row_file import RowFile
 from train.viewer import runs as module
 from train.viewer.errors import CannotShow
 from train.viewer.listing import OUTCOMES, Filter, Source
@@ -128,6 +130,27 @@ def test_rows_of_an_evaluation_are_grouped_by_task(tmp_path):
     ]
     with pytest.raises(CannotShow):
         runs.rows("r", "../after")
+
+
+def test_an_evaluation_that_goes_on_shows_its_rows_so_far(tmp_path):
+    folder = write_run(tmp_path / "r", "/v.mp4", 1)
+    runs = Runs([folder])
+    assert list(runs.evaluations("r")) == ["after"]
+    for name in ("after.rows", "paravt7/mlvu/after.rows-1of2"):
+        path = folder / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = RowFile(path, HEADER)
+        if "mlvu" not in name:
+            assert "after.rows" not in runs.evaluations("r"), "the whole report is there"
+            (folder / "after.json").unlink()
+        with pytest.raises(CannotShow, match="no row yet"):
+            runs.report("r", name)
+        rows.add(("a", 4), row("a", 1.0))
+        assert [one.task_id for one in runs.report("r", name).rows] == ["a"]
+        rows.add(("b", 4), row("b", 0.0))
+        assert [one.correct for one in runs.rows("r", name)] == [1.0, 0.0]
+        rows.close()
+    assert list(runs.evaluations("r")) == ["after.rows", "paravt7/mlvu/after.rows-1of2"]
 
 
 @pytest.mark.parametrize("text", ["", "step:", "step:-1", "step:x", "eval:", "../x", "step:1e3"])

@@ -28,6 +28,7 @@ from train.common.rollout_file import (
     read_step,
     step_path,
 )
+from train.evaluation.row_file import ROWS, read_rows
 from train.evaluation.scores import EvalReport
 from train.report.curves import curves
 from train.viewer.errors import CannotShow
@@ -189,10 +190,16 @@ class Runs:
         return (self.folder(name) / LOCK).exists()
 
     def evaluations(self, name: str) -> dict[str, Path]:
-        """The reports of evaluations of a run by name: `before`, `after`, `human/after`."""
+        """The evaluations of a run by name: `before`, `after`, `human/after`, `after.rows`.
+
+        The last one goes on, or was not merged: its rows so far.
+        """
         folder = self.folder(name)
         paths = [folder / "before.json", *sorted(folder.glob("after.json"))]
         paths += sorted([*folder.glob("*/after.json"), *folder.glob("*/*/after.json")])
+        for pattern in ("", "*/", "*/*/"):
+            rows = sorted(folder.glob(f"{pattern}*{ROWS}*.jsonl"))
+            paths += [path for path in rows if not _whole(path).is_file()]
         return {
             path.relative_to(folder).with_suffix("").as_posix(): path
             for path in paths
@@ -213,7 +220,7 @@ class Runs:
         with self._lock:
             if key not in self._reports:
                 try:
-                    self._reports[key] = EvalReport.load(path)
+                    self._reports[key] = _read_report(path)
                 except ConfigError as error:
                     raise CannotShow(str(error), 422) from error
                 while len(self._reports) > KEPT_REPORTS:
@@ -287,6 +294,25 @@ class Runs:
         while len(self._runs) > KEPT_RUNS:
             self._runs.popitem(last=False)
         return run
+
+
+def _whole(rows: Path) -> Path:
+    """The report that the rows of an evaluation become when it has ended."""
+    return rows.with_name(f"{rows.name.partition(ROWS)[0]}.json")
+
+
+def _read_report(path: Path) -> EvalReport:
+    """An evaluation that has ended, or the rows of one so far.
+
+    Raises:
+        ConfigError: The file holds something else, or no row yet.
+    """
+    if path.suffix != ".jsonl":
+        return EvalReport.load(path)
+    header, rows, seconds = read_rows(path)
+    if not rows:
+        raise ConfigError(f"{path.name} holds no row yet")
+    return EvalReport(tuple(rows), header["settings"], seconds)
 
 
 def _is_run(folder: Path) -> bool:
