@@ -108,10 +108,9 @@ def test_a_set_is_taught_and_then_trained_by_the_pair_of_recipes(
 
 
 def test_what_is_taught_is_the_reasoning_and_the_letter(made, world, tmp_path):
-    model = build_mini(tmp_path / "mini", ["a ring"] * 3, SHAPE)
-    vlm = VisionLanguageModel.load(model)
     given = overrides(made, world, tmp_path)
-    config = load(SFTConfig, "sft_longvila_cot_mini", {**given, "published.max_tokens": 0})
+    config = load(SFTConfig, "sft_longvila_cot_mini", given)
+    vlm = VisionLanguageModel.load(config.agent.checkpoint)  # the shipped one
     with closing(config.env.make(1)) as env:
         tasks = env.simulation.tasks
         shipped = PublishedConversations(vlm, config, env)
