@@ -20,7 +20,7 @@ HOME = "README.md"
 def home() -> str:
     """README as the first page: links into `docs/` become links between pages."""
     text = (ROOT / HOME).read_text(encoding="utf-8")
-    text = re.sub(r"\]\(docs/", "](", text)
+    text = re.sub(r"\]\(docs/", "](", text).replace('src="docs/', 'src="')
     return re.sub(r"\]\((?!https?:|#)((?:examples|benchmarks)/|[A-Z]+\.md)", r"](../\1", text)
 
 
