@@ -158,6 +158,8 @@ class Limits:
     """Whether malformed calls get a second reading; an agent reads its own as the environment."""
     crop_frames: CropFrames | None = None
     """What is told of the frames of crops: where calls choose their density, or have a quota."""
+    code: bool = False
+    """Whether the tool is code: what it shows goes into the context, as nobody reads it for it."""
 
     @property
     def density(self) -> bool:
@@ -174,4 +176,5 @@ class Limits:
             cast(Evidence, settings.evidence),
             settings.lenient_calls,
             settings.crop_frames,
+            settings.tool == "code",
         )

@@ -23,6 +23,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ParaVT-LongVideo-Frames-v0": {"evidence": "frames"},
     "ParaVT-LongVideo-Text-v0": {},
     "ParaVT-LongVideo-Density-v0": {"crop_density": True, "crop_quota": 128},
+    "ParaVT-LongVideo-Code-v0": {
+        "tool": "code", "max_crops": 1, "max_turns": 5, "frame_budget": 0, "evidence": "frames",
+    },
+    "ParaVT-Image-v0": {
+        "tasks": "zoom", "tool": "code", "max_crops": 1, "max_turns": 5, "frame_budget": 8,
+        "evidence": "frames",
+    },
 }
 
 # id -> entry points of the single and the vector environment, where they are not the usual ones

@@ -35,10 +35,24 @@ class CropStatus(StrEnum):
     timeout = "timeout"  # decoding ran past its deadline
     decode_error = "decode_error"  # the file could not be decoded there
     over_quota = "over_quota"  # its frames are more than the episode's quota has left
+    code_error = "code_error"  # of code: it raised; its traceback says what
+    denied = "denied"  # of code: it asked for a file, the network or a process
+    out_of_memory = "out_of_memory"  # of code: it wanted more memory than it has
+    output_limit = "output_limit"  # of code: it wrote or showed more than it may
+    crashed = "crashed"  # of code: its process ended
 
 
 CROP_STATUSES: tuple[CropStatus, ...] = tuple(CropStatus)
 """In the order of their codes: an observation holds 1 + the index here, and 0 for "no call"."""
+
+OF_CODE = (
+    CropStatus.code_error,
+    CropStatus.denied,
+    CropStatus.out_of_memory,
+    CropStatus.output_limit,
+    CropStatus.crashed,
+)
+"""What becomes of code alone; their codes come last."""
 
 CHOSEN_BY_SETTING = math.nan
 """A call's frames a second where it asks for none: the setting `crop_fps` says."""
@@ -62,6 +76,29 @@ class CropResult:
     """The frames when ok, else None."""
     fps: float = CHOSEN_BY_SETTING
     """Frames a second as asked; NaN where the setting says."""
+    ran: CodeRun | None = None
+    """Of a call that is code: what ran and what it brought."""
+
+
+@dataclass(frozen=True)
+class CodeRequest:
+    """Python that a turn holds, ready to run."""
+
+    code: str
+
+
+@dataclass(frozen=True)
+class CodeRun:
+    """Code that ran, to its end or not."""
+
+    code: str
+    """As the model wrote it."""
+    text: str
+    """What it wrote, and why it stopped where it did not run to its end."""
+    windows: tuple[Window, ...]
+    """Seconds of the video that it was given frames of, inside the video."""
+    seen: bytes
+    """Digest of text and pictures: equal outcomes have equal digests."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ ON_VIDEO_ERROR = ("raise", "redraw")
 REDRAWS = 20
 """Times that a reset draws again, before the last error is raised."""
 
+TOOLS = ("crop", "code")
+"""What a turn may call: `crop_video`, or Python in a sandbox."""
+
 EVIDENCE = ("subagent", "frames")
 """Ways in which an agent may take crop frames in."""
 
@@ -54,6 +57,15 @@ class EnvSettings:
             `crop_fps`) in place of `crop_fps`; `frames_per_crop` bounds both.
         crop_quota: Frames that all crops of an episode show at most; one that would show more is
             refused (`over_quota`). 0: no bound.
+        tool: `crop`; or `code`: a turn holds one `<code>` block of Python, which runs in a sandbox
+            (docs/sandbox.md) and may ask for frames of the video and for the images. `max_crops`
+            must then be 1, and `frames_per_crop` is the pictures that a turn shows at most.
+        code_seconds: Wall time of one run of code; decoding what it asks for is not counted.
+        code_memory: MiB of one session's process.
+        code_characters: Characters that one run may write.
+        code_frames: Frames of the video that one run may ask for.
+        code_workers: Runs at one time, and sandboxes that are started ahead.
+        picture_pixels: A picture of a task with more pixels is refused.
         frame_budget: See `budget.make_budget`; None is the default choice, 0 is on-demand context.
         force_answer: Whether the calling turns are followed by one turn that must answer.
         lenient_calls: Whether calls that are malformed get a second reading (`"01:30"`, single
@@ -105,6 +117,13 @@ class EnvSettings:
     max_crop_seconds: float = 45.0
     crop_density: bool = False
     crop_quota: int = 0
+    tool: str = "crop"
+    code_seconds: float = 10.0
+    code_memory: int = 1024
+    code_characters: int = 4000
+    code_frames: int = 64
+    code_workers: int = 4
+    picture_pixels: int = 50_000_000
     frame_budget: int | Mapping[str, Any] | FrameBudget | None = None
     force_answer: bool = True
     lenient_calls: bool = False
@@ -131,9 +150,12 @@ class EnvSettings:
         object.__setattr__(self, "frame_size", tuple(size))
         for side in self.frame_size:
             _check("frame_size", side, int, 1)
-        for name in ("max_crops", "frames_per_crop", "video_workers"):
+        counts = ("max_crops", "frames_per_crop", "video_workers", "code_characters")
+        for name in (*counts, "code_frames", "code_workers", "picture_pixels"):
             _check(name, getattr(self, name), int, 1)
-        for name in ("crop_fps", "max_crop_seconds", "crop_timeout", "reset_timeout"):
+        _check("code_memory", self.code_memory, int, 256)
+        times = ("crop_fps", "max_crop_seconds", "crop_timeout", "reset_timeout", "code_seconds")
+        for name in times:
             _check(name, getattr(self, name), float, 0.0)
         _check("max_turns", self.max_turns, int, 0)
         _check("crop_quota", self.crop_quota, int, 0)
@@ -152,6 +174,12 @@ class EnvSettings:
         if self.max_turns == 0 and not self.force_answer:
             raise ValueError(
                 "max_turns=0 leaves no turn at all: set force_answer=True or max_turns >= 1"
+            )
+        known_name("tool", self.tool, TOOLS)
+        if self.tool == "code" and (self.max_crops > 1 or self.crop_density or self.crop_quota):
+            raise ValueError(
+                "tool='code' runs one piece of code a turn: set max_crops=1, and leave "
+                "crop_density and crop_quota out"
             )
         make_budget(self.frame_budget)
         check_device(self.backend, self.video_device)

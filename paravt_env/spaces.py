@@ -9,7 +9,8 @@ and `completion` text; where calls choose their density, `crop_fps` float64 (P,)
 NaN for the setting. Observation (`Dict`): `frames` uint8 (F, H, W, 3), `timestamps` seconds (F,),
 `window` int16 (F,) (-1 padding, 0 overview, i the i-th crop of the turn), `question`, `video`
 (duration in seconds, fps, width and height in pixels), `turn`, `must_answer`, `crop_status` int8
-(P,) (0 no call, else 1 + index in `CROP_STATUSES`), `feedback`, `subtitles` (see `subtitles.py`).
+(P,) (0 no call, else 1 + index in `CROP_STATUSES`), `feedback`, `subtitles` (see `subtitles.py`);
+where the tool is code, `output` text.
 """
 
 from __future__ import annotations
@@ -141,7 +142,13 @@ def action_space(max_crops: int, density: bool = False) -> spaces.Dict:
 
 
 def observation_space(
-    frames: int, height: int, width: int, max_crops: int, max_turns: int, quota: bool = False
+    frames: int,
+    height: int,
+    width: int,
+    max_crops: int,
+    max_turns: int,
+    quota: bool = False,
+    code: bool = False,
 ) -> spaces.Dict:
     """What a policy sees after `reset` and each `step`, in fixed shapes.
 
@@ -153,10 +160,13 @@ def observation_space(
         max_turns: Turns that may call; `turn` counts to `max_turns + 1`, the forced-answer turn
             included.
         quota: Whether a crop can be refused as `over_quota`.
+        code: Whether the tool is code: `output` is there, and the statuses of code.
     """
-    statuses = len(CROP_STATUSES) if quota else CROP_STATUSES.index(CropStatus.over_quota)
+    last = CROP_STATUSES.index(CropStatus.over_quota)
+    statuses = len(CROP_STATUSES) if code else last + quota
     seconds = spaces.Box(0.0, np.inf, (), np.float64)
     pixels = spaces.Box(0, np.iinfo(np.int32).max, (), np.int32)
+    shown: dict[str, gym.Space] = {"output": UnicodeText()} if code else {}
     return spaces.Dict(
         {
             "frames": spaces.Box(0, 255, (frames, height, width, 3), np.uint8),
@@ -171,6 +181,7 @@ def observation_space(
             "crop_status": spaces.Box(0, statuses, (max_crops,), np.int8),
             "feedback": UnicodeText(),
             "subtitles": UnicodeText(),
+            **shown,
         }
     )
 

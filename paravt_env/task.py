@@ -1,4 +1,4 @@
-"""One question about one video, and the protocol of a set of them.
+"""One question about one video, or about pictures, and the protocol of a set of them.
 
 First stop of the journey: a task set yields `Task`s, `env.reset` opens the video of one of them,
 and the reward terms compare the final answer with `Task.answer`. Run the examples with `python -m
@@ -16,6 +16,9 @@ from paravt_env.span import parse_span
 TaskKind = Literal["mcq", "open", "grounding"]
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
 OPTION_LETTERS = "ABCDEFGHIJ"
+
+
+ONE_MEDIUM = "a task has a video or images: give one of the two fields"
 
 
 class TaskError(ValueError):
@@ -55,11 +58,11 @@ def task_problems(kind: str, options: Sequence[str], answer: str) -> list[tuple[
 
 @dataclass(frozen=True)
 class Task:
-    """A question, its gold answer and the video that holds the evidence.
+    """A question, its gold answer and the video, or the images, that hold the evidence.
 
     Attributes:
         id: Unique in its task set.
-        video: Path of the video; absolute once loaded.
+        video: Path of the video; absolute once loaded. "" for a task about images.
         question: The question alone, without the options.
         kind: `mcq`, `open` or `grounding`.
         options: Option texts without letters (mcq only; at most ten).
@@ -70,10 +73,13 @@ class Task:
         source: Data set the task comes from.
         family: Question template or generator.
         metadata: Whatever else the source says; JSON-able.
+        images: Paths of pictures, in the order that the question counts them in; absolute once
+            loaded. A task has a video or images.
 
     Raises:
-        TaskError: Unknown kind, options that do not fit the kind, a gold letter without its option,
-            or a gold span that does not end after it starts.
+        TaskError: Neither a video nor images, or both; unknown kind, options that do not fit the
+            kind, a gold letter without its option, or a gold span that does not end after it
+            starts.
 
     >>> task = Task("t1", "/v.mp4", "Which colour?", "mcq", ("red", "blue"), "B")
     >>> print(task.prompt)
@@ -94,11 +100,19 @@ class Task:
     source: str = ""
     family: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    images: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject what no reward term could score."""
+        if bool(self.video) == bool(self.images):
+            raise TaskError(f"task {self.id!r}: {ONE_MEDIUM}")
         for _, message in task_problems(self.kind, self.options, self.answer):
             raise TaskError(f"task {self.id!r}: {message}")
+
+    @property
+    def medium(self) -> str:
+        """The path of the video, or of the first image: tasks that share it are not independent."""
+        return self.video or self.images[0]
 
     @property
     def prompt(self) -> str:

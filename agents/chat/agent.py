@@ -107,6 +107,8 @@ class OpenAIAgent:
                 "calls='native': use the style 'tool_calling'"
             )
         self.evidence = self.config.evidence or self.limits.evidence
+        if self.limits.code:
+            self.evidence = "frames"
         self.frames_as = self.config.frames_as
         if self.frames_as == "video" and self.evidence == "frames":
             raise ValueError(
@@ -281,7 +283,7 @@ class OpenAIAgent:
         prefix = state.prefix
         calls = native_calls(reply.message) if self.chat.calls == "native" else []
         text = completion_text(prefix + reply.content, reply.message, calls)
-        parsed = parse(text, lenient=self.limits.lenient_calls)
+        parsed = parse(text, lenient=self.limits.lenient_calls, code=self.limits.code)
         state.action = action_of(parsed, self.limits.max_crops, self.limits.density)
         state.tool_calls, state.written_calls = calls, len(parsed.calls) - len(calls)
         message: Message = {"role": "assistant", "content": as_text(prefix + reply.content)}

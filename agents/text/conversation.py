@@ -111,6 +111,8 @@ class ConversationAgent(ABC):
         self.config = config
         self.limits = limits or Limits()
         self.evidence = config.evidence or self.limits.evidence
+        if self.limits.code:
+            self.evidence = "frames"
         self.style = prompt_style(config.prompt_style)
         self.frames_as = config.frames_as
         if self.frames_as == "video":
@@ -274,7 +276,7 @@ class ConversationAgent(ABC):
         prefix = self._prefix_of(turn.view)
         ids = (*prefix, *drawn.ids)
         text, ends = self._decode(ids)
-        parsed = parse(text, lenient=self.limits.lenient_calls)
+        parsed = parse(text, lenient=self.limits.lenient_calls, code=self.limits.code)
         roles = token_roles(parsed, ends) + [Role.tag] * (len(ids) - len(ends))
         due = due_tokens(parsed, ends, len(ids))
         turn.context.append(drawn.ids, roles[len(prefix) :], drawn.logprobs, due[len(prefix) :])

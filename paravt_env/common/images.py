@@ -69,8 +69,7 @@ def decode_picture(data: bytes, size: tuple[int, int]) -> np.ndarray:
     >>> decode_picture(encode_png(np.full((2, 4, 3), 7, np.uint8)), (2, 4))[0, 0].tolist()
     [7, 7, 7]
     """
-    kind = "png" if data[:4] == b"\x89PNG" else "mjpeg" if data[:2] == b"\xff\xd8" else ""
-    said = _png_size(data) if kind == "png" else _jpeg_size(data)
+    kind, said = _kind(data), picture_size(data)
     if not kind or said != tuple(size):  # before a decoder makes room for it
         raise ValueError(f"{size[1]} x {size[0]} pixels as PNG or JPEG are no such file: {said}")
     try:
@@ -81,6 +80,23 @@ def decode_picture(data: bytes, size: tuple[int, int]) -> np.ndarray:
     if len(frames) != 1 or (frames[0].height, frames[0].width) != tuple(size):
         raise ValueError(f"a picture is not one of {size[1]} x {size[0]} pixels")
     return frames[0].to_ndarray(format="rgb24")
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width that a PNG or JPEG file says it has; None for anything else.
+
+    Args:
+        data: The file, or as much of its beginning as holds its size.
+
+    >>> picture_size(encode_png(np.zeros((2, 3, 3), np.uint8)))
+    (2, 3)
+    """
+    return _SIZES[kind](data) if (kind := _kind(data)) else None
+
+
+def _kind(data: bytes) -> str:
+    """FFmpeg's name of the file's format, "" for others."""
+    return "png" if data[:4] == b"\x89PNG" else "mjpeg" if data[:2] == b"\xff\xd8" else ""
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
@@ -99,6 +115,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
             return height, width
         at += 2 + length
     return None
+
+
+_SIZES = {"png": _png_size, "mjpeg": _jpeg_size}
 
 
 def data_uri(image: np.ndarray, kind: str = "jpeg") -> str:

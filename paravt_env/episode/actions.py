@@ -17,6 +17,7 @@ import numpy as np
 from paravt_env.crop import (
     CHOSEN_BY_SETTING,
     NO_WINDOW,
+    CodeRequest,
     CropRequest,
     CropResult,
     CropStatus,
@@ -38,7 +39,8 @@ def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
     In its forced turn every call is `refused`; calls past `max_crops` are `over_limit`. A path that
     a call names is neither opened nor compared: there is one video. A crop that would show more
     frames than the episode's quota has left is `over_quota`; those behind it in the turn that fit
-    still run.
+    still run. Where the tool is code, a crop is a call of an unknown tool; code comes in the
+    completion alone.
 
     Args:
         action: A member of `spaces.action_space(max_crops)`.
@@ -52,8 +54,9 @@ def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
     left = settings.crop_quota - episode.crop_frames_seen
     crops, mask, answer, completion = _checked(action, max_crops)
     rates = _checked_rates(action, max_crops, density)
-    parsed = parse(completion, lenient=settings.lenient_calls) if completion else None
-    calls: list[CropRequest | CropResult] = []
+    how = {"lenient": settings.lenient_calls, "code": settings.tool == "code"}
+    parsed = parse(completion, **how) if completion else None
+    calls: list[CropRequest | CodeRequest | CropResult] = []
     if parsed is None:
         asked: list[ToolCall | Window] = [(float(a), float(b)) for a, b in crops[mask]]
         wanted = rates[mask].tolist()
@@ -70,6 +73,12 @@ def read_turn(action: Mapping[str, Any], episode: Episode) -> TurnPlan:
             refusal = CropStatus.over_limit, f"a turn takes {max_crops} calls at most"
         elif not isinstance(call, tuple) and call.error is not None:
             refusal = CropStatus(call.error), call.message
+        code = None if isinstance(call, tuple) else call.code
+        if refusal is None and code is not None:
+            calls.append(CodeRequest(code))
+            continue
+        if refusal is None and settings.tool == "code":
+            refusal = CropStatus.unknown_tool, "the only tool is code, between code tags"
         if refusal is None and not (math.isnan(fps) or 0 < fps < math.inf):
             refusal = CropStatus.malformed, _NO_DENSITY.format(settings.crop_fps)
         if refusal is not None:

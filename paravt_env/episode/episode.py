@@ -21,14 +21,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from paravt_env.crop import CROP_STATUSES, CropRequest, CropResult, CropStatus
+from paravt_env.crop import CROP_STATUSES, CodeRequest, CropRequest, CropResult, CropStatus
 from paravt_env.protocol.structure import ParsedCompletion
 from paravt_env.rewards import Transcript, Turn
+from paravt_env.sandbox.pool import Session
 from paravt_env.settings import EnvSettings
 from paravt_env.spaces import OVERVIEW, PADDING
 from paravt_env.subtitles import as_text, at_times, in_window
 from paravt_env.task import Task
-from paravt_env.video.types import Frames, VideoInfo
+from paravt_env.video.types import Frames, Size, VideoInfo
 
 
 class StopReason(StrEnum):
@@ -66,7 +67,7 @@ class TurnPlan:
 
     parsed: ParsedCompletion | None
     answer: str
-    calls: tuple[CropRequest | CropResult, ...]
+    calls: tuple[CropRequest | CodeRequest | CropResult, ...]
     untagged: bool = False
 
 
@@ -86,6 +87,8 @@ class Episode:
         answer: The answer that counted, "" before the end and where there was none.
         untagged: Whether that answer had no closed tag.
         stop_reason: None while the episode runs.
+        sizes: Height and width in pixels of each image of the task.
+        session: Where its code runs, once some did; not part of a copy.
     """
 
     task: Task
@@ -101,6 +104,12 @@ class Episode:
     stop_reason: StopReason | None = None
     frames_seen: int = 0
     slow_frames: int = 0
+    sizes: tuple[Size, ...] = ()
+    session: Session | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the session, whose names are in another process."""
+        return {**self.__dict__, "session": None}
 
     def __post_init__(self) -> None:
         """Count the overview; without a calling turn the first turn is the forced one."""
@@ -157,6 +166,8 @@ class Episode:
             self.must_answer = force_answer
             self.stop_reason = None if force_answer else StopReason.turn_limit
         ended = self.stop_reason is not None
+        if ended and self.session is not None:
+            self.session.close()
         truncated = self.stop_reason is StopReason.turn_limit
         return Outcome(terminated=ended and not truncated, truncated=truncated)
 
@@ -184,6 +195,19 @@ class Episode:
             batch["crop_status"][row, i] = 1 + CROP_STATUSES.index(crop.status)
         batch["feedback"][row] = feedback(self.crops)
         batch["subtitles"][row] = self._subtitles()
+        if "output" in batch:
+            batch["output"][row] = self._output()
+
+    def _output(self) -> str:
+        """What code of the turn wrote; before the first turn, which objects code finds."""
+        if self.turn:
+            return "\n".join(crop.ran.text for crop in self.crops if crop.ran is not None)
+        if self.task.video:
+            return "video"
+        return "\n".join(
+            f"images[{number}]: {width} x {height} pixels"
+            for number, (height, width) in enumerate(self.sizes)
+        )
 
     def _subtitles(self) -> str:
         """What is said at the times of the frames that the current observation shows."""
@@ -236,4 +260,6 @@ def _crop_info(crop: CropResult, density: bool) -> dict[str, Any]:
         "frames": len(times),
         "timestamps": times,
     }
+    if crop.ran is not None:
+        info |= {"code": crop.ran.code, "output": crop.ran.text, "windows": crop.ran.windows}
     return info | {"fps": crop.fps} if density else info

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError, wait
 from typing import NamedTuple
 
+import numpy as np
+
 from paravt_env.budget import FrameBudget, frames_for
 from paravt_env.settings import EnvSettings
+from paravt_env.video.pictures import Pictures, fitted
 from paravt_env.video.sampler import SNAP, overview_times
 from paravt_env.video.store.pool import DecodePool, Job
 from paravt_env.video.store.store import POLL, FrameStore
-from paravt_env.video.types import Frames, VideoError, VideoInfo, VideoTimeoutError
+from paravt_env.video.types import Frames, Size, VideoError, VideoInfo, VideoTimeoutError
 
 
 class TaskVideoError(VideoError):
@@ -33,10 +36,15 @@ class TaskVideoError(VideoError):
 
 
 class Overview(NamedTuple):
-    """A video that could be opened and its overview frames (none for K = 0)."""
+    """A video that could be opened and its overview frames (none for K = 0); or images.
+
+    Images have a `video` of no seconds, as large as the first of them, and `sizes`, the height and
+    width of each in pixels.
+    """
 
     video: VideoInfo
     frames: Frames
+    sizes: tuple[Size, ...] = ()
 
 
 class _Opening:
@@ -81,6 +89,27 @@ class _Opening:
                 self.future.set_result(outcome)
         except InvalidStateError:
             pass  # written off meanwhile: the first outcome stands
+
+
+def picture_overview(
+    paths: Sequence[str], frame_budget: int, pictures: Pictures, settings: EnvSettings
+) -> Overview:
+    """The images of a task, the first K of them scaled into frames.
+
+    All of them are looked at, so that one that no code could read is found here.
+
+    Raises:
+        VideoError: One cannot be read, or has too many pixels.
+    """
+    sizes = tuple(pictures.size(path) for path in paths)
+    shown = [fitted(pictures.read(path), settings.frame_size) for path in paths[:frame_budget]]
+    height, width = sizes[0]
+    frames = (
+        Frames(np.stack(shown), np.zeros(len(shown)))
+        if shown
+        else Frames.empty(settings.frame_size)
+    )
+    return Overview(VideoInfo(0.0, 0.0, width, height), frames, sizes)
 
 
 def open_overviews(

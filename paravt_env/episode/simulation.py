@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from paravt_env.budget import FrameBudget, by_duration, draw_frames, make_budget
-from paravt_env.crop import CropRequest
+from paravt_env.crop import CodeRequest, CropRequest
 from paravt_env.episode.actions import read_turn
+from paravt_env.episode.code import CodeRunner
 from paravt_env.episode.decoder import Decoder
 from paravt_env.episode.episode import Episode, StopReason
-from paravt_env.episode.overview import Overview, TaskVideoError
+from paravt_env.episode.overview import Overview, TaskVideoError, picture_overview
 from paravt_env.rewards import Scored, compliance, lapses, make_preset, score_all, transcript_recall
 from paravt_env.rewards.judge.scorer import LLMJudge
 from paravt_env.rewards.terms.answer import Answer
@@ -28,6 +29,7 @@ from paravt_env.spaces import action_space, empty_batch, observation_space, seal
 from paravt_env.task import Task
 from paravt_env.tasksets.base import relinked, unreadable_subtitles
 from paravt_env.tasksets.mixture import draw_index
+from paravt_env.video.pictures import Pictures
 from paravt_env.video.types import VideoError
 
 
@@ -119,9 +121,14 @@ class Simulation:
             settings.max_crops,
             settings.max_turns,
             quota=settings.crop_quota > 0,
+            code=settings.tool == "code",
         )
         self.action_space = action_space(settings.max_crops, settings.crop_density)
         self.video = Decoder(settings)
+        self.pictures = Pictures(settings.picture_pixels)
+        self.code = (
+            CodeRunner(settings, self.video, self.pictures) if settings.tool == "code" else None
+        )
 
     @property
     def video_seconds(self) -> float:
@@ -129,8 +136,10 @@ class Simulation:
         return self.video.seconds
 
     def close(self) -> None:
-        """Stop the decoding threads; a later use starts new ones."""
+        """Stop decoding threads and sandboxes; a later use starts new ones."""
         self.video.close()
+        if self.code is not None:
+            self.code.close()
 
     def _check_judge(self) -> None:
         """Refuse open questions whose answers could not be scored."""
@@ -207,22 +216,38 @@ class Simulation:
         A row whose files cannot be read (its subtitles too, where observations hold them) fails
         alone.
         """
-        moved = [self._refused(start.task) for start in starts]
+        moved: list[Overview | VideoError | None] = [
+            self._refused(start.task) or self._pictured(start) for start in starts
+        ]
         asked = zip(starts, moved, strict=True)
-        decoded = iter(self.video.overviews([start.request for start, error in asked if not error]))
-        outcomes = [error or next(decoded) for error in moved]
+        decoded = iter(self.video.overviews([start.request for start, seen in asked if not seen]))
+        outcomes = [seen or next(decoded) for seen in moved]
         for start, outcome in zip(starts, outcomes, strict=True):
             self.video_errors[start.task.id] += isinstance(outcome, VideoError)
         return [
             Failure(start, TaskVideoError(start.task.id, outcome.path, outcome.reason))
             if isinstance(outcome, VideoError)
-            else Episode(start.task, start.frames(outcome), *outcome, self.settings)
+            else Episode(
+                *(start.task, start.frames(outcome), outcome.video, outcome.frames, self.settings),
+                sizes=outcome.sizes,
+            )
             for start, outcome in zip(starts, outcomes, strict=True)
         ]
 
+    def _pictured(self, start: Start) -> Overview | VideoError | None:
+        """The images of a task that has any, or why one of them cannot be read."""
+        if not start.task.images:
+            return None
+        try:
+            budget = start.frame_budget
+            return picture_overview(start.task.images, budget, self.pictures, self.settings)
+        except VideoError as error:
+            return error
+
     def _refused(self, task: Task) -> VideoError | None:
         """What keeps a task from being played, found before its video is opened."""
-        error = relinked(self.tasks, task.video)
+        paths = (task.video,) if task.video else task.images
+        error = next(filter(None, (relinked(self.tasks, path) for path in paths)), None)
         if error is None and self.settings.subtitles:
             error = unreadable_subtitles(task)
         return error
@@ -240,11 +265,23 @@ class Simulation:
         requests = [
             call for plan in plans.values() for call in plan.calls if isinstance(call, CropRequest)
         ]
+        coded = [
+            (rows[row], call)
+            for row, plan in plans.items()
+            for call in plan.calls
+            if isinstance(call, CodeRequest)
+        ]
         done = iter(self.video.crops(requests))
+        ran = iter(self.code.run(coded) if self.code is not None else ())
         outcomes = {}
         for row, episode in rows.items():
             crops = [
-                next(done) if isinstance(call, CropRequest) else call for call in plans[row].calls
+                next(done)
+                if isinstance(call, CropRequest)
+                else next(ran)
+                if isinstance(call, CodeRequest)
+                else call
+                for call in plans[row].calls
             ]
             outcomes[row] = episode.advance(plans[row], crops)
         ended = [row for row, episode in rows.items() if episode.stop_reason is not None]

@@ -11,6 +11,8 @@ Between an agent's completion and the environment's action. The rules, each with
   opening tag: one malformed call costs no neighbour its turn.
 - A malformed call stays in `calls`, with its error; the order of calls is the order of the text.
 - The forced prefix `<think>\n` is part of the completion.
+- `<code>` is a tag where the environment's tool is code (`code=True`), and text elsewhere. Only its
+  own closing tag leaves it, too; one that is never closed is a malformed call.
 - Strict reading is the rule, as a reward that pays for a repaired call pays for broken form
   (`tests/protocol/test_lenient.py`); `lenient` gives malformed calls a second reading.
 
@@ -31,6 +33,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -44,6 +47,8 @@ from paravt_env.protocol.tags import (
     CALL,
     CODE,
     FORCED_PREFIX,
+    PYTHON,
+    PYTHON_PATTERN,
     TAG_PATTERN,
     THINK,
     closing,
@@ -52,6 +57,9 @@ from paravt_env.protocol.tags import (
 
 MAX_TAGS = 100_000
 """Tags that are read; a sampled completion has a few dozen."""
+
+MAX_CODE_CHARS = 20_000
+"""Characters of one piece of code."""
 
 KEPT_TEXTS, KEPT_CHARS = 512, 16_384
 """How many parses are kept, more than rows play at once, and the longest text of one of them.
@@ -65,7 +73,7 @@ _CUT_TAG = re.compile(r"<(?:/[a-z_]{0,12})?\Z")
 
 
 def parse(
-    text: str, forced_prefix_included: bool = True, lenient: bool = False
+    text: str, forced_prefix_included: bool = True, lenient: bool = False, code: bool = False
 ) -> ParsedCompletion:
     r"""Parse a completion.
 
@@ -75,6 +83,7 @@ def parse(
             positions count it.
         lenient: Give calls that are malformed a second reading (`lenient.py`), and take a call
             inside a thought that never closes for a call; each repair is named in the call.
+        code: Whether the environment's tool is code: `<code>` holds a call.
 
     Returns:
         The structure; nobody may change it, as all who parse an equal text share it.
@@ -86,22 +95,23 @@ def parse(
     text = str.__str__(text)  # a subclass could have an equality of its own
     if not forced_prefix_included:
         text = FORCED_PREFIX + text
-    return _kept(text, lenient) if len(text) <= KEPT_CHARS else _read(text, lenient)
+    return _kept(text, lenient, code) if len(text) <= KEPT_CHARS else _read(text, lenient, code)
 
 
 @lru_cache(KEPT_TEXTS)
-def _kept(text: str, lenient: bool) -> ParsedCompletion:
-    return _read(text, lenient)
+def _kept(text: str, lenient: bool, code: bool) -> ParsedCompletion:
+    return _read(text, lenient, code)
 
 
-def _read(text: str, lenient: bool) -> ParsedCompletion:
+def _read(text: str, lenient: bool, code: bool) -> ParsedCompletion:
     tags: list[TagSpan] = []
     blocks: list[Block] = []
     calls: list[ToolCall] = []
     opened: TagSpan | None = None
     resume, fallen = 0, False
     last_close = text.rfind(closing(THINK)) if lenient else len(text)
-    for match in islice(TAG_PATTERN.finditer(text), MAX_TAGS):
+    pattern = PYTHON_PATTERN if code else TAG_PATTERN
+    for match in islice(pattern.finditer(text), MAX_TAGS):
         if match.start() < resume:
             continue
         tag = TagSpan(match[2], bool(match[1]), match.start(), match.end())
@@ -190,15 +200,27 @@ def _end_block(
     body = text[opened.end : inner_end]
     stop = inner_end if end is None else end
     blocks.append(Block(opened.name, body, opened.start, stop, end is not None))
-    if opened.name not in (CALL, CODE):
+    if opened.name not in (CALL, CODE, PYTHON):
         return
-    if end is None:
+    if opened.name == PYTHON and end is not None:
+        calls.append(_code_call(body, opened.start, stop))
+    elif end is None:
         error = f"{opening(opened.name)} is never closed"
         calls.append(ToolCall(None, None, None, schema.MALFORMED, error, opened.start, stop))
     elif opened.name == CODE:
         calls.append(_read_call(schema.read_code_call, body, opened.start, stop))
     else:
         calls.append(_read_call(_reject_json, body, opened.start, stop))
+
+
+def _code_call(body: str, start: int, end: int) -> ToolCall:
+    """Python to be run; what stands around it on its first and last line is no part of it."""
+    if not body.strip():
+        return ToolCall(None, None, None, schema.MALFORMED, "there is no code in it", start, end)
+    if len(body) > MAX_CODE_CHARS:
+        reason = f"code has {MAX_CODE_CHARS} characters at most"
+        return ToolCall(None, None, None, schema.MALFORMED, reason, start, end)
+    return ToolCall(PYTHON, None, None, None, "", start, end, code=dedent(body).strip("\n"))
 
 
 def _reject_json(body: str) -> tuple[str, Window, str | None]:
@@ -217,7 +239,7 @@ def _read_call(reader: Any, body: Any, start: int, end: int) -> ToolCall:
 
 
 def action_from_completion(
-    text: str, max_crops: int, lenient: bool = False, density: bool = False
+    text: str, max_crops: int, lenient: bool = False, density: bool = False, code: bool = False
 ) -> dict[str, Any]:
     """The environment's action for a completion (forced prefix included): see `action_of`.
 
@@ -226,13 +248,14 @@ def action_from_completion(
         max_crops: Of the environment.
         lenient: As the environment reads calls (`lenient_calls`).
         density: Whether the environment lets calls choose their density (`crop_density`).
+        code: Whether the environment's tool is code (`tool="code"`).
 
     Raises:
         ValueError: `text` is no text.
     """
     if not isinstance(text, str):
         raise ValueError(f"the action is a text, what the model wrote, not {text!r}")
-    return action_of(parse(text, lenient=lenient), max_crops, density)
+    return action_of(parse(text, lenient=lenient, code=code), max_crops, density)
 
 
 def action_of(parsed: ParsedCompletion, max_crops: int, density: bool = False) -> dict[str, Any]:
@@ -245,7 +268,8 @@ def action_of(parsed: ParsedCompletion, max_crops: int, density: bool = False) -
 
     Returns:
         `crops` float64 (max_crops, 2) seconds, `crop_mask` int8 (max_crops,), `answer`,
-        `completion`. Row i is the i-th call; one that cannot run has a NaN window and mask 1;
+        `completion`. Row i is the i-th call; one that cannot run, or that is code, has a NaN window
+        and mask 1;
         unused rows are zero with mask 0. With `density` also `crop_fps` float64 (max_crops,).
     """
     crops = np.zeros((max_crops, 2), np.float64)
@@ -267,6 +291,7 @@ def render_completion(
     answer: str | None = None,
     densities: Sequence[float] = (),
     native: bool = False,
+    code: str | None = None,
 ) -> str:
     """Write the canonical completion: the thought, then the calls, then the answer if there is one.
 
@@ -277,9 +302,10 @@ def render_completion(
         densities: Frames a second of each call, NaN for none; empty: no call asks for any.
         native: Leave out the tags of the thought and of the answer, as models of the family write
             before they were taught the structure: only a call has its tag.
+        code: Python to be run, where the environment's tool is code; None writes no block.
 
     Raises:
-        ValueError: The thought or the answer holds a tag.
+        ValueError: The thought, the code or the answer holds a tag.
 
     >>> print(render_completion("look twice", [(1, 2.5)]))
     <think>
@@ -289,8 +315,8 @@ def render_completion(
     {"name": "crop_video", "arguments": {"start_time": 1, "end_time": 2.5}}
     </tool_call>
     """
-    for text in (thought, answer or ""):
-        if TAG_PATTERN.search(text):
+    for text in (thought, answer or "", code or ""):
+        if (TAG_PATTERN if code is None else PYTHON_PATTERN).search(text):
             raise ValueError(f"a tag inside a block: {text!r}")
     parts = [thought if native else f"{FORCED_PREFIX}{thought}\n{closing(THINK)}"]
     rates = densities or [CHOSEN_BY_SETTING] * len(windows)
@@ -300,6 +326,8 @@ def render_completion(
             arguments[schema.FPS_KEY] = _plain(fps)
         call = json.dumps({"name": schema.TOOL_NAME, "arguments": arguments})
         parts.append(f"{opening(CALL)}\n{call}\n{closing(CALL)}")
+    if code is not None:
+        parts.append(f"{opening(PYTHON)}\n{code}\n{closing(PYTHON)}")
     if answer is not None:
         parts.append(answer if native else f"{opening(ANSWER)}{answer}{closing(ANSWER)}")
     return "\n".join(parts)

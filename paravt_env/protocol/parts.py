@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from paravt_env.crop import CROP_STATUSES, CropFrames, CropStatus, Window
+from paravt_env.crop import CROP_STATUSES, OF_CODE, CropFrames, CropStatus, Window
 from paravt_env.protocol.schema import tool_schema
 from paravt_env.protocol.styles import REACH, PromptStyle
 from paravt_env.subtitles import SubtitleLine, lines_of
@@ -41,6 +41,9 @@ class ClipRef:
     indices: tuple[int, ...]
     times: tuple[float, ...]
 
+
+BY_CODE = (*OF_CODE, CropStatus.timeout)
+"""What becomes of code that ran and did not reach its end."""
 
 Part = str | FrameRef | ClipRef
 FramesAs = Literal["image", "video"]
@@ -67,12 +70,25 @@ def overview_parts(
 ) -> list[Part]:
     """The first user message: the overview frames (of `reset`) with their times, the question."""
     shown = np.flatnonzero(np.asarray(observation["window"]) == 0)
+    if not float(np.asarray(observation["video"]["duration"])):
+        return _image_parts(style, observation, shown)
     video = {key: np.asarray(value).item() for key, value in observation["video"].items()}
     intro = style.video if len(shown) else style.on_demand
     parts: list[Part] = [intro.format(frames=len(shown), **video)]
     times = np.asarray(observation["timestamps"])[shown]
     parts += _frame_parts(style, shown, times, style.overview_frame, frames_as)
     parts.append(_subtitle_text(style, lines_of(observation.get("subtitles", ""), 0)))
+    parts.append(style.question.format(question=observation["question"]))
+    return _merged(parts)
+
+
+def _image_parts(
+    style: PromptStyle, observation: Mapping[str, Any], shown: np.ndarray
+) -> list[Part]:
+    """The first user message about images: what there is, each one scaled down, the question."""
+    parts: list[Part] = [style.media.format(media=observation.get("output", ""))]
+    for number, index in enumerate(shown):
+        parts += [style.image.format(number=number), FrameRef(int(index))]
     parts.append(style.question.format(question=observation["question"]))
     return _merged(parts)
 
@@ -112,6 +128,9 @@ def evidence_parts(
         if code == 0:
             continue
         status = CROP_STATUSES[code - 1]
+        if "output" in observation and (status == CropStatus.ok or status in BY_CODE):
+            parts += _code_parts(style, observation, row, status)
+            continue
         if status != CropStatus.ok:
             parts.append(style.failure.format(index=row + 1, status=status.value))
             continue
@@ -127,9 +146,25 @@ def evidence_parts(
         else:
             parts.append(texts[row])
         parts.append(after)
-    if observation["feedback"]:
+    if observation["feedback"] and not observation.get("output"):
         parts.append(style.feedback.format(feedback=observation["feedback"]))
     return _merged(parts)
+
+
+def _code_parts(
+    style: PromptStyle, observation: Mapping[str, Any], row: int, status: CropStatus
+) -> list[Part]:
+    """What code of the last turn brought: its text, then its pictures, frames with their times."""
+    before, after = style.output.split("{output}")
+    said = style.failure.format(index=row + 1, status=status.value)
+    failed = "" if status == CropStatus.ok else said
+    parts: list[Part] = [before, failed, str(observation["output"])]
+    for number, index in enumerate(np.flatnonzero(observation["window"] == row + 1), 1):
+        time = float(observation["timestamps"][index])
+        (told,) = frame_times(style, np.array([time]))
+        template = style.frame if time else style.picture
+        parts += [template.format(number=number, time=told), FrameRef(int(index))]
+    return [*parts, after]
 
 
 def crop_parts(

@@ -42,9 +42,10 @@ class Block(NamedTuple):
 class ToolCall:
     """A call as the model wrote it.
 
-    `window` is None exactly when `error` (`malformed` or `unknown_tool`) is set; `message` says
-    what is wrong. `video_path` is only ever compared, never opened. `fps` is the density that it
-    asks for, frames a second: NaN where it asks for none, 0 where what it asks for is no number.
+    `window` is None when `error` (`malformed` or `unknown_tool`) is set, and where the call is
+    `code`, Python to be run; `message` says what is wrong. `video_path` is only ever compared,
+    never opened. `fps` is the density that it asks for, frames a second: NaN where it asks for
+    none, 0 where what it asks for is no number.
     """
 
     name: str | None
@@ -56,6 +57,7 @@ class ToolCall:
     end: int
     repairs: tuple[str, ...] = ()
     fps: float = CHOSEN_BY_SETTING
+    code: str | None = None
 
 
 @dataclass(frozen=True)

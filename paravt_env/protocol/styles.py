@@ -15,7 +15,7 @@ from string import Formatter
 
 from paravt_env.common.doors import chosen
 from paravt_env.protocol.schema import END_KEYS, START_KEYS, TOOL_NAME
-from paravt_env.protocol.tags import ANSWER, CALL, RESPONSE, THINK, closing, opening
+from paravt_env.protocol.tags import ANSWER, CALL, PYTHON, RESPONSE, THINK, closing, opening
 
 REACH = 40.0
 """Seconds from an overview frame to the times that a style may name beside its own."""
@@ -44,6 +44,10 @@ class PromptStyle:
             apart.
         subtitles: After the frames that they belong to, where there are any; field lines.
         subtitle: One line of them; fields start, end, text.
+        media: Before the images of a task; field media, which says how large each is.
+        image: Before each image of a task; field number (from 0).
+        output: What code of a turn wrote, and what it showed; split at the field output.
+        picture: Before each picture that code showed and that is no frame; field number (from 1).
     """
 
     name: str
@@ -62,6 +66,10 @@ class PromptStyle:
     whole_seconds: bool
     subtitles: str = "\nSubtitles at these times:\n{lines}\n"
     subtitle: str = "{start:.1f}-{end:.1f} s: {text}"
+    media: str = "{media}\n"
+    image: str = "<image {number}, scaled down>"
+    output: str = f"{opening(RESPONSE)}\n{{output}}\n{closing(RESPONSE)}\n"
+    picture: str = "<picture {number}>"
 
 
 _CALL_EXAMPLE = json.dumps(
@@ -173,6 +181,54 @@ PYVISION = replace(
     ),
 )
 
+_CODE_TOOL = (
+    "In each turn think first, {think}. To look closely, write Python and wait for what it "
+    "brings:\n{code}\nIt runs in a session that lasts, without files and network, in at most "
+    "{{max_turns}} turns. {objects} show(...) shows pictures (PIL images, arrays, lists of them), "
+    "print(...) text; np and Image (PIL) are there. Otherwise end with {answer}. {kinds}"
+)
+
+
+def _code_tool(objects: str, example: str) -> str:
+    return _CODE_TOOL.format(
+        think=f"{opening(THINK)}...{closing(THINK)}",
+        code=f"{opening(PYTHON)}\n{example}\n{closing(PYTHON)}",
+        objects=objects,
+        answer=_ANSWER_TAGS,
+        kinds=_ANSWER_KINDS,
+    )
+
+
+PYVISION_VIDEO = replace(
+    PYVISION,
+    name="pyvision_video",
+    system=(
+        "You answer a question about a long video. You are told its length, size and frame rate, "
+        "and see none of its frames before you ask for them. "
+        + _code_tool(
+            "video.frames(start, end, n) gives n frames between two times in seconds; video has "
+            "duration, fps, width and height.",
+            "show(video.frames(12, 30, 6))",
+        )
+    ),
+)
+
+PYVISION_IMAGE = replace(
+    PYVISION,
+    name="pyvision_image",
+    system=(
+        "You answer a question about images, which you see scaled down. "
+        + _code_tool(
+            "images[0] is the first image in its full size, a PIL image.",
+            "show(images[0].crop((400, 300, 800, 600)))",
+        )
+    ),
+)
+
+COMPACT_CODE = replace(
+    COMPACT, name="compact_code", media="", image="", output="{output}\n", picture=""
+)
+
 TOOL_CALLING = replace(
     PARAVT,
     name="tool_calling",
@@ -203,7 +259,10 @@ DIRECT = replace(
 
 PROMPTS: dict[str, PromptStyle] = {
     style.name: style
-    for style in (PARAVT, COMPACT, QWEN3VL, LONGVT, PYVISION, TOOL_CALLING, REASONING, DIRECT)
+    for style in (
+        *(PARAVT, COMPACT, QWEN3VL, LONGVT, PYVISION, PYVISION_VIDEO, PYVISION_IMAGE),
+        *(COMPACT_CODE, TOOL_CALLING, REASONING, DIRECT),
+    )
 }
 _FIELDS = {
     "system": ("tools", "max_turns", "max_crops", "max_seconds"),
@@ -219,6 +278,10 @@ _FIELDS = {
     "subagent_question": ("question",),
     "subtitles": ("lines",),
     "subtitle": ("start", "end", "text"),
+    "media": ("media",),
+    "image": ("number",),
+    "output": ("output",),
+    "picture": ("number",),
 }
 
 
@@ -248,4 +311,6 @@ def prompt_style(name: str) -> PromptStyle:
             )
     if style.evidence.count("{evidence}") != 1:
         raise ValueError(f"prompt_style {name!r}: its evidence must hold {{evidence}} once")
+    if style.output.count("{output}") != 1:
+        raise ValueError(f"prompt_style {name!r}: its output must hold {{output}} once")
     return style

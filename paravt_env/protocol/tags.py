@@ -19,6 +19,11 @@ TAG_NAMES: tuple[str, ...] = (THINK, CALL, CODE, RESPONSE, ANSWER)
 TAG_PATTERN = re.compile(f"<(/?)({'|'.join(TAG_NAMES)})>")
 """Any tag: group 1 is "/" for a closing one, group 2 its name."""
 
+PYTHON = "code"
+"""Holds Python to be run, where the environment's tool is code; elsewhere it is text."""
+PYTHON_PATTERN = re.compile(f"<(/?)({'|'.join((*TAG_NAMES, PYTHON))})>")
+"""The same as `TAG_PATTERN` where that tool is."""
+
 
 def opening(name: str) -> str:
     """`<name>`."""
@@ -50,6 +55,7 @@ ROLE_OF_TAG: dict[str, Role] = {
     THINK: Role.think,
     CALL: Role.call,
     CODE: Role.call,
+    PYTHON: Role.call,
     RESPONSE: Role.response,
     ANSWER: Role.answer,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from paravt_env.protocol import ParsedCompletion, Role
-from paravt_env.protocol.tags import ANSWER, CALL, CODE, THINK
+from paravt_env.protocol.tags import ANSWER, CALL, CODE, PYTHON, THINK
 from paravt_env.rewards.transcript import Transcript
 
 _END_OF_TURN = re.compile(r"\s*(?:<\|(?:im_end|endoftext|eot_id)\|>\s*)*")
@@ -46,5 +46,5 @@ def turn_complies(completion: ParsedCompletion, answers: bool) -> bool:
         return False
     if answers:
         return len(blocks) == 2 and blocks[1].name == ANSWER and bool(blocks[1].content)
-    named = all(block.name in (CALL, CODE) for block in blocks[1:])
+    named = all(block.name in (CALL, CODE, PYTHON) for block in blocks[1:])
     return named and all(not call.error and not call.repairs for call in completion.calls)

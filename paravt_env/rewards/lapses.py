@@ -20,8 +20,8 @@ def lapses(transcript: Transcript) -> dict[str, int]:
 
     A path is ignored, as the published executor does: there is one video.
     """
-    own = PurePath(transcript.task.video)
-    names = ("", transcript.task.video, own.name, own.stem)
+    own = PurePath(transcript.task.medium)
+    names = ("", transcript.task.medium, own.name, own.stem)
     counts = dict.fromkeys(LAPSES, 0)
     for turn in transcript.turns:
         for call in turn.parsed.calls if turn.parsed is not None else ():

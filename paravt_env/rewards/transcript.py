@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paravt_env.crop import CropResult, CropStatus
+from paravt_env.crop import CodeRun, CropResult, CropStatus
 from paravt_env.protocol import ParsedCompletion
 from paravt_env.task import Task
 
@@ -35,8 +35,24 @@ class Turn:
 
     @property
     def windows(self) -> list[tuple[float, float]]:
-        """Seconds of the crops that ran, as run."""
+        """Seconds of the crops that ran, as run, and those that code was given frames of."""
+        return [
+            window
+            for crop in self.crops
+            for window in ((crop.clipped,) if crop.ran is None else crop.ran.windows)
+            if window is not None
+        ]
+
+    @property
+    def cropped(self) -> list[tuple[float, float]]:
+        """Seconds of the crops that ran, as run; nothing of what code looked at."""
         return [crop.clipped for crop in self.crops if crop.clipped is not None]
+
+    @property
+    def code(self) -> list[CodeRun]:
+        """The code that ran to its end."""
+        ran = (crop.ran for crop in self.crops if crop.status == CropStatus.ok)
+        return [one for one in ran if one is not None]
 
 
 @dataclass(frozen=True)

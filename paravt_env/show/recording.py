@@ -86,7 +86,7 @@ class EpisodeWriter:
                 "category": task.category,
                 "source": task.source,
             },
-            "video": {"name": Path(task.video).name},
+            "video": {"name": Path(task.medium).name},
             "frame_budget": info["frame_budget"],
             "reward": 0.0,
             "turns": [],

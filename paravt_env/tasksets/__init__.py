@@ -19,6 +19,7 @@ from paravt_env.tasksets.jsonl import JsonlTasks
 from paravt_env.tasksets.made.atari import AtariTasks
 from paravt_env.tasksets.made.synthetic import SyntheticTasks
 from paravt_env.tasksets.made.synthetic.brief import BriefTasks
+from paravt_env.tasksets.made.zoom import ZoomTasks
 from paravt_env.tasksets.mixture import NAME as MIXTURE
 from paravt_env.tasksets.mixture import Mixture
 from paravt_env.tasksets.published.charades_sta import CharadesSTATasks
@@ -40,6 +41,7 @@ TASKSETS: dict[str, Callable[..., TaskSet]] = {
     "synthetic": SyntheticTasks,
     "synthetic_brief": BriefTasks,
     "atari": AtariTasks,
+    "zoom": ZoomTasks,
     "jsonl": JsonlTasks,
     MIXTURE: _mixture,
     "paravt_rl": ParaVTRLTasks,

@@ -101,7 +101,7 @@ def unreadable_subtitles(task: Task) -> VideoError | None:
     try:
         len(task.subtitles)
     except TaskError as error:
-        path = getattr(task.subtitles, "path", task.video)
+        path = getattr(task.subtitles, "path", task.medium)
         return VideoError(path, str(error).removeprefix(f"{path}: "))
     return None
 
@@ -131,6 +131,7 @@ def say_left_out(lines: Sequence[str], shown: int = 3) -> str:
 
 
 def missing_videos(tasks: TaskSet) -> dict[str, int]:
-    """Videos of the set that are not on disk, in order, and how many tasks ask about each."""
-    counts = Counter(tasks[index].video for index in range(len(tasks)))
+    """Videos and images that are not on disk, in order, and how many tasks ask about each."""
+    every = (tasks[index] for index in range(len(tasks)))
+    counts = Counter(path for task in every for path in (task.images or (task.video,)))
     return {video: count for video, count in counts.items() if not os.path.isfile(video)}

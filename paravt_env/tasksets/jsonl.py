@@ -14,14 +14,14 @@ from typing import Any
 
 from paravt_env.common.names import known_name
 from paravt_env.span import Span, parse_span
-from paravt_env.task import TASK_KINDS, Subtitle, Task, TaskError, task_problems
+from paravt_env.task import ONE_MEDIUM, TASK_KINDS, Subtitle, Task, TaskError, task_problems
 from paravt_env.tasksets.base import TaskList
 from paravt_env.tasksets.files import open_folder, resolve_file
 from paravt_env.tasksets.rows import Place, Problem, absent, is_number, read_rows
 from paravt_env.tasksets.subtitle_files import SubtitleFile, as_subtitles, read_entry
 
 FIELDS = (*(field.name for field in fields(Task)), "split")
-REQUIRED = ("id", "video", "question", "kind")
+REQUIRED = ("id", "question", "kind")
 
 
 class JsonlTasks(TaskList):
@@ -92,6 +92,11 @@ def read_task(row: Mapping[str, Any], folder: Path) -> tuple[Task | None, list[t
         except (TypeError, ValueError) as error:
             problems.append((name, str(error)))
     values.pop("split", None)
+    if not (row.get("images") or "video" in row):
+        problems.insert(0, ("video", absent("video", row)))
+    elif row.get("images") and row.get("video"):
+        problems.append(("images", ONE_MEDIUM))
+    values.setdefault("video", "")
     wrong = {name for name, _ in problems}
     if not wrong & {"kind", "options", "answer"}:
         kind, answer = values["kind"], values.get("answer", "")
@@ -125,6 +130,10 @@ def _split(value: Any, folder: Path) -> str | None:
 
 def _video(value: Any, folder: Path) -> str:
     return resolve_file(_text(value, folder), folder)
+
+
+def _images(value: Any, folder: Path) -> tuple[str, ...]:
+    return tuple(resolve_file(name, folder) for name in _texts(value, folder))
 
 
 def _texts(value: Any, folder: Path) -> tuple[str, ...]:
@@ -169,6 +178,7 @@ def _metadata(value: Any, folder: Path) -> dict[str, Any]:
 _READERS: dict[str, Callable[[Any, Path], Any]] = {
     "id": _filled,
     "video": _video,
+    "images": _images,
     "question": _filled,
     "kind": _kind,
     "options": _texts,

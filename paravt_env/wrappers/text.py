@@ -65,9 +65,10 @@ class VectorCompletionAction(gym.vector.VectorActionWrapper):
         return batch_actions(parsed, self._how[0])
 
 
-def _how(settings: EnvSettings) -> tuple[int, bool, bool]:
-    """How completions become actions: most crops of a turn, lenient or not, with a density."""
-    return settings.max_crops, settings.lenient_calls, settings.crop_density
+def _how(settings: EnvSettings) -> tuple[int, bool, bool, bool]:
+    """How completions become actions: most crops of a turn, lenient or not, density, code."""
+    code = settings.tool == "code"
+    return settings.max_crops, settings.lenient_calls, settings.crop_density, code
 
 
 class LongVideoTextEnv(LongVideoEnv):

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from paravt_env.common.images import decode_picture
-from paravt_env.crop import CropRequest, CropResult, CropStatus
+from paravt_env.crop import CodeRequest, CropRequest, CropResult, CropStatus
 from paravt_env.episode.actions import read_turn
 from paravt_env.episode.episode import Episode, StopReason, TurnPlan
 from paravt_env.episode.overview import TaskVideoError
@@ -86,6 +86,11 @@ class RemoteSimulation(Simulation):
         vars(self).update(vars(local))
         if not servers:
             raise ValueError("a decode farm needs the address of a server at least")
+        if local.settings.tool == "code":
+            raise ValueError(
+                "a decode farm plays crops; code runs where the episode is: leave env.servers out, "
+                "or set env.tool=crop"
+            )
         self.servers = tuple(servers)
         self.sessions: list[Session] = []
         self._loop = asyncio.new_event_loop()
@@ -223,6 +228,7 @@ class RemoteSimulation(Simulation):
             crops = [
                 self._crop(seen, place, call) if isinstance(call, CropRequest) else call
                 for place, call in enumerate(plan.calls)
+                if not isinstance(call, CodeRequest)
             ]
             ended = _ends(episode, plan, crops)
             if ended != seen.done:

@@ -25,6 +25,9 @@ from paravt_env.tasksets.made.synthetic.brief import BriefSettings, BriefTasks
 from paravt_env.tasksets.made.synthetic.generate import plan_tasks
 from paravt_env.tasksets.made.synthetic.stats import format_table, stats
 from paravt_env.tasksets.made.synthetic.world import WorldSettings
+from paravt_env.tasksets.made.zoom import DEFAULT_PICTURES
+from paravt_env.tasksets.made.zoom.stats import measured as measured_zoom
+from paravt_env.tasksets.made.zoom.world import ZoomSettings
 from paravt_env.tasksets.published.materialize import materialize
 from train.commands import reason
 from train.commands.options import whole
@@ -32,8 +35,8 @@ from train.commands.validation import absent_videos, broken_subtitles, broken_vi
 from train.common.console import printable
 from train.common.errors import ConfigError
 
-SYNTHETIC, BRIEF, ATARI = "synthetic", "synthetic_brief", "atari"
-MADE_HERE = (SYNTHETIC, BRIEF, ATARI)
+SYNTHETIC, BRIEF, ATARI, ZOOM = "synthetic", "synthetic_brief", "atari", "zoom"
+MADE_HERE = (SYNTHETIC, BRIEF, ATARI, ZOOM)
 
 
 def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
@@ -45,8 +48,8 @@ def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     parser.add_argument(
         "sources",
         nargs="*",
-        help="make, stats: synthetic, synthetic_brief or atari; list, validate: task sets or JSONL "
-        "manifests; materialize: ParaVT-Parquet files or folders of them",
+        help="make, stats: synthetic, synthetic_brief, atari or zoom; list, validate: task sets or "
+        "JSONL manifests; materialize: ParaVT-Parquet files or folders of them",
     )
     parser.add_argument("--tasks", default="synthetic", help="task set or JSONL manifest")
     parser.add_argument("--root", help="folder of the videos")
@@ -119,6 +122,10 @@ def measured(source: str, args: argparse.Namespace) -> str:
         rows = [recorded[index] for index in range(len(recorded))]
         return format_stats(rows, split, args.frame_budgets)
     options = _options(source, args)
+    if source == ZOOM:
+        count = options.pop("videos", DEFAULT_PICTURES[split])
+        dials = {name: value for name, value in options.items() if name not in ("split", "root")}
+        return measured_zoom(ZoomSettings.from_dials(dials), split, count)
     world, videos = (
         (WorldSettings, DEFAULT_VIDEOS)
         if source == SYNTHETIC
@@ -136,7 +143,7 @@ def described(split: str, tasks: TaskSet) -> str:
     rows = [tasks[index] for index in range(len(tasks))]
     families = Counter(task.family or task.kind for task in rows)
     shown = ", ".join(f"{name} {count}" for name, count in sorted(families.items()))
-    videos = {task.video for task in rows}
+    videos = {task.medium for task in rows}
     lines = [f"{split}: {len(rows)} tasks on {len(videos)} videos ({shown})"]
     if missing := missing_videos(tasks):
         lines.append(
@@ -153,7 +160,7 @@ def listed(tasks: TaskSet, limit: int) -> list[str]:
     """The first tasks, one line each: id, kind, category, video, question; missing videos too."""
     rows = [tasks[index] for index in range(min(limit, len(tasks)))]
     lines = [
-        f"{task.id}  {task.kind}  {task.category or '-'}  {task.video}  {task.question}"
+        f"{task.id}  {task.kind}  {task.category or '-'}  {task.medium}  {task.question}"
         for task in rows
     ]
     lines += [f"missing: {video}" for video in list(missing_videos(tasks))[:limit]]

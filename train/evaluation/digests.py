@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paravt_env.common.files import cache_root
-from paravt_env.task import Task, TaskSet
+from paravt_env.task import TaskSet
 from train.rollout.starts import Start
 
 WHOLE = 64 * 2**20
@@ -34,15 +34,22 @@ def samples_digest(tasks: TaskSet, starts: Sequence[Start]) -> str:
     for start in starts:
         assert start.task_id is not None  # an evaluation plays named tasks
         task = tasks.by_id(start.task_id)
-        asked: list[Any] = [task.id, start.frame_budget, _video(task), task.question, task.options]
+        asked: list[Any] = [
+            task.id,
+            start.frame_budget,
+            _place(task.video),
+            task.question,
+            task.options,
+        ]
         asked += [task.kind, task.answer, task.evidence, task.family, task.category]
+        asked += [_place(path) for path in task.images]
         digest.update(json.dumps(asked).encode() + b"\n")
     return digest.hexdigest()
 
 
-def _video(task: Task) -> str:
-    """The path of a task's video; inside the cache folder, which differs between machines."""
-    path = Path(task.video)
+def _place(name: str) -> str:
+    """The path of a video or an image; inside the cache folder, which differs between machines."""
+    path = Path(name)
     return str(path.relative_to(cache_root()) if path.is_relative_to(cache_root()) else path)
 
 

@@ -254,7 +254,7 @@ def check_validation(config: TrainConfig) -> None:
         said = f"run.eval_every validates on the split {split!r}: {error}; {remedy}"
         raise ConfigError(said) from error
     asked, validated = (
-        [(one.video, one.prompt) for one in map(tasks.__getitem__, range(len(tasks)))]
+        [(one.medium, one.prompt) for one in map(tasks.__getitem__, range(len(tasks)))]
         for tasks in (trained, held)
     )
     both = sum(map(set(asked).__contains__, validated))

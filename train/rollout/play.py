@@ -240,7 +240,7 @@ def _rollout(
     statuses = [[crop["status"] for crop in turn["crops"]] for turn in turns]
     return Rollout(
         task_id=task.id,
-        video=task.video,
+        video=task.medium,
         family=task.family,
         category=task.category,
         part=part_of(task),

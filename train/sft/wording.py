@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paravt_env.crop import CropStatus, Window
+from paravt_env.crop import OF_CODE, CropStatus, Window
 from paravt_env.protocol import render_completion
 from paravt_env.protocol.parts import forced_answer_text, frame_times
 from paravt_env.protocol.styles import COMPACT, REACH, PromptStyle
@@ -147,7 +147,7 @@ def corpus(tasks: TaskSet) -> list[str]:
             for colour in (*COLOURS, *GREYS)
             for side in SIDES
         ),
-        *(status.value for status in CropStatus),
+        *(status.value for status in CropStatus if status not in OF_CODE),
     ]
     phrases = [
         "seen: it is none?A red no;B top left yes;C 3 no",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from paravt_env.common.names import known_name
 from paravt_env.rewards.terms.base import check_switch
+from paravt_env.rewards.terms.distinct import distinct_code
 from paravt_env.rewards.terms.evidence import (
     distinct_windows,
     evidence_iou,
@@ -105,9 +106,13 @@ def accumulative(transcript: Transcript, options: ToolGain) -> float:
     """PyVision-RL (arXiv 2602.20739): 0.1 for each executed call of a fully right answer.
 
     The released code also pays for a call that raised an error; here it earns nothing (defect 18).
-    Crops that share seconds count once: looking again at what was seen is not paid.
+    Calls count that differ: crops that share seconds are one, and so is code that says or shows
+    the same as other code. Looking again at what was seen is not paid.
     """
-    return EACH_CALL * distinct_windows(transcript.windows) * (_correct(transcript) == 1.0)
+    crops = [window for turn in transcript.turns for window in turn.cropped]
+    runs = [run for turn in transcript.turns for run in turn.code]
+    distinct = distinct_windows(crops) + distinct_code(runs)
+    return EACH_CALL * distinct * (_correct(transcript) == 1.0)
 
 
 def evidence(transcript: Transcript, options: ToolGain) -> float:

@@ -113,8 +113,17 @@ def write_manifest(folder: Path, split: str, videos: int, tasks: Iterable[Task])
         OSError: It cannot be written.
     """
     manifest = folder / f"{split}-{videos}.jsonl"
-    text = "".join(json.dumps({**asdict(task), "split": split}) + "\n" for task in tasks)
+    text = "".join(json.dumps({**_line(task), "split": split}) + "\n" for task in tasks)
     if not manifest.exists() or manifest.read_text() != text:
         with atomic_path(manifest, MADE_AGAIN) as path:
             path.write_text(text)
     return manifest
+
+
+def _line(task: Task) -> dict[str, Any]:
+    """A task's line: of `video` and `images`, the one that it has."""
+    return {
+        name: value
+        for name, value in asdict(task).items()
+        if name not in ("video", "images") or value
+    }

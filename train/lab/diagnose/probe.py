@@ -94,7 +94,7 @@ def play_probe(folder: Path, settings: ProbeSettings) -> Probe:
         trained = trained_tasks(config, folder, tasks.ids)
         starts = probe_starts(trained, settings.groups, algorithm.group_size, settings.seed)
         played = [penalised(one, config.selection) for one in play(env, agent, starts)]
-        videos = len({tasks.by_id(task_id).video for task_id in trained})
+        videos = len({tasks.by_id(task_id).medium for task_id in trained})
     finally:
         env.close()
     size = algorithm.group_size
