@@ -72,6 +72,7 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     - `crop_status`: int8 (P,), 0 for no call, else 1 + the index of the status in
       `crop.CROP_STATUSES`.
     - `feedback`: one line for each call that did not run, "" when all did.
+    - `output`: with `tool="code"` alone: what code wrote; at `reset`, how large the images are.
     - `subtitles`: with the argument `subtitles=True`, what is said at the overview's times and
       inside the crops, one line each: window, start, end (seconds), words, between tabs; else "".
 
@@ -130,6 +131,10 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     - `ParaVT-LongVideo-Density-v0`: a call may choose its density (`crop_density=True`), and all
       crops of an episode show at most 128 frames (`crop_quota=128`).
 
+    - `ParaVT-LongVideo-Code-v0`: the tool is Python in a sandbox (`tool="code"`): a turn's
+      completion may hold one `<code>` block. No overview, five turns.
+    - `ParaVT-Image-v0`: the same for tasks about images, which are shown scaled down.
+
     Every keyword argument below replaces a variant's own: the ids differ in nothing else.
 
     Args:
@@ -141,6 +146,7 @@ class LongVideoEnv(gym.Env[Observation, Action]):
 
     Raises:
         ValueError: An unknown argument, or a value of the wrong type or range.
+        SandboxError: `tool="code"`, and code cannot be isolated on this machine.
     """
 
     metadata = {"render_modes": [*RENDER_MODES, HUMAN], "render_fps": 1}  # noqa: RUF012

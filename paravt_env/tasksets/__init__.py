@@ -23,13 +23,16 @@ from paravt_env.tasksets.made.zoom import ZoomTasks
 from paravt_env.tasksets.mixture import NAME as MIXTURE
 from paravt_env.tasksets.mixture import Mixture
 from paravt_env.tasksets.published.charades_sta import CharadesSTATasks
+from paravt_env.tasksets.published.hrbench import HRBenchTasks
 from paravt_env.tasksets.published.longvideo_reason import LongVideoReasonTasks
 from paravt_env.tasksets.published.longvideobench import LongVideoBenchTasks
 from paravt_env.tasksets.published.lvbench import LVBenchTasks
 from paravt_env.tasksets.published.mlvu import MLVUTasks
 from paravt_env.tasksets.published.mmvu import MMVUTasks
 from paravt_env.tasksets.published.paravt_parquet import ParaVTRLTasks, ParaVTSFTTasks
+from paravt_env.tasksets.published.qwen_vl import QwenVLTasks
 from paravt_env.tasksets.published.video_mme import VideoMMETasks
+from paravt_env.tasksets.published.vstar import VStarTasks
 
 
 def _mixture(sets: Mapping[str, Any], split: str = "train") -> TaskSet:
@@ -53,6 +56,9 @@ TASKSETS: dict[str, Callable[..., TaskSet]] = {
     "mlvu": MLVUTasks,
     "mmvu": MMVUTasks,
     "charades_sta": CharadesSTATasks,
+    "vstar": VStarTasks,
+    "hrbench": HRBenchTasks,
+    "qwen_vl": QwenVLTasks,
 }
 
 

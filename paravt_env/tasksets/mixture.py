@@ -88,8 +88,8 @@ class Mixture(TaskList):
     def draw(self, np_random: np.random.Generator) -> int:
         """Index of a task: a set by its weight, then any of its tasks."""
         which = int(np.searchsorted(self._ends, np_random.random(), side="right"))
-        bounds = [*self._starts, len(self)][which : which + 2]
-        return int(np_random.integers(*bounds))
+        first, end = [*self._starts, len(self)][which : which + 2]
+        return int(np_random.integers(first, end))
 
 
 def _weight(name: str, weight: Any) -> float:

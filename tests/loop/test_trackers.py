@@ -209,7 +209,6 @@ def test_the_real_wandb_goes_offline_where_nobody_listens(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is Linux's /dev/full")
 
-
 # --- TensorBoard ------------------------------------------------------------------------------
 
 

@@ -1,6 +1,5 @@
 """Options as models name them: every form with every letter."""
 
-
 import pytest
 from support.endless import ends
 

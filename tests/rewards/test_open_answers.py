@@ -1,6 +1,5 @@
 """Open answers: what carries meaning is compared, and hedging is worth no more than a guess."""
 
-
 import pytest
 from support.endless import ends
 

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from paravt_env.settings import EnvSettings
 from paravt_env.span import parse_span
 from paravt_env.task import TaskError
 from paravt_env.tasksets.base import TaskList, missing_videos
 from paravt_env.tasksets.rows import Problem
 from paravt_env.tasksets.subtitle_files import SubtitleFile
+from paravt_env.video.pictures import Pictures
 from paravt_env.video.sampler import overview_times, window_times
 from paravt_env.video.store.store import FrameStore
 from paravt_env.video.types import VideoError
@@ -27,12 +29,14 @@ WINDOWS, WINDOW_SECONDS, WINDOW_FRAMES = 20, 20.0, 16
 
 
 def absent_videos(tasks: TaskList) -> Iterator[Problem]:
-    """One problem for each video that is not there, at the first row that names it."""
+    """One problem for each video or image that is not there, at the first row that names it."""
     missing = missing_videos(tasks)
     for task in tasks:
-        if count := missing.pop(task.video, 0):
-            message = f"no such file: {task.video} ({count} tasks)"
-            yield Problem(tasks.place_of(task.id), "video", message)
+        for path in task.images or (task.video,):
+            if count := missing.pop(path, 0):
+                message = f"no such file: {path} ({count} tasks)"
+                field = "images" if task.images else "video"
+                yield Problem(tasks.place_of(task.id), field, message)
 
 
 def broken_subtitles(tasks: TaskList) -> Iterator[Problem]:
@@ -53,17 +57,26 @@ def broken_subtitles(tasks: TaskList) -> Iterator[Problem]:
 
 
 def broken_videos(tasks: TaskList, thorough: bool = False) -> Iterator[Problem]:
-    """Read every video that is there: those that do not play, evidence past the end.
+    """Read every video and image that is there: those that fail, evidence past the end.
 
     Args:
         tasks: The set.
         thorough: Whether overviews of many frames and random windows are read as well.
     """
     store = FrameStore()
+    pictures = Pictures(EnvSettings.picture_pixels)
     durations: dict[str, float] = {}
     missing = missing_videos(tasks)
     try:
         for task in tasks:
+            for path in task.images:
+                try:
+                    if path not in missing:
+                        pictures.read(path)
+                except VideoError as error:
+                    yield Problem(tasks.place_of(task.id), "images", str(error))
+            if task.images:
+                continue
             if task.video in missing:
                 continue
             place = tasks.place_of(task.id)
