@@ -26,7 +26,7 @@ import envs_registry
 import paravt_env
 from agents.config import AgentConfig, Limits
 from paravt_env.env import LongVideoEnv
-from paravt_env.protocol import render_completion
+from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.spaces import UnicodeText, batch_actions, empty_action, unbatch
 from paravt_env.wrappers import ArrayAction, ArrayObservation
 
@@ -63,6 +63,9 @@ def look(env_id, env, *windows):
     """The action that crops, in the form that the id takes."""
     if env_id == TEXT:
         return render_completion("I look.", list(windows))
+    if env_id in CODED:
+        code = "show({})".format(", ".join(f"video.frames{(*one, 1)}" for one in windows))
+        return action_from_completion(render_completion("I look.", code=code), 1, code=True)
     settings = env.unwrapped.simulation.settings
     most = settings.max_crops
     return empty_action(most, settings.crop_density) | act(*windows[:most], max_crops=most)
