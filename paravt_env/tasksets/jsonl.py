@@ -22,6 +22,7 @@ from paravt_env.tasksets.subtitle_files import SubtitleFile, as_subtitles, read_
 
 FIELDS = (*(field.name for field in fields(Task)), "split")
 REQUIRED = ("id", "question", "kind")
+"""And, of `video` and `images`, one."""
 
 
 class JsonlTasks(TaskList):
@@ -83,7 +84,8 @@ def read_task(row: Mapping[str, Any], folder: Path) -> tuple[Task | None, list[t
     Returns:
         The task, or None, and every (field, message) that is wrong with the line.
     """
-    problems = [(name, absent(name, row)) for name in REQUIRED if name not in row]
+    required = REQUIRED if row.get("images") else (REQUIRED[0], "video", *REQUIRED[1:])
+    problems = [(name, absent(name, row)) for name in required if name not in row]
     values: dict[str, Any] = {}
     for name, value in row.items():
         try:
@@ -92,9 +94,7 @@ def read_task(row: Mapping[str, Any], folder: Path) -> tuple[Task | None, list[t
         except (TypeError, ValueError) as error:
             problems.append((name, str(error)))
     values.pop("split", None)
-    if not (row.get("images") or "video" in row):
-        problems.insert(0, ("video", absent("video", row)))
-    elif row.get("images") and row.get("video"):
+    if row.get("images") and row.get("video"):
         problems.append(("images", ONE_MEDIUM))
     values.setdefault("video", "")
     wrong = {name for name, _ in problems}
