@@ -1,8 +1,10 @@
 """A picture of a page of `paravt view`, as the README shows it.
 
 Serves a run, opens one of its pages in Debian's chromium through Playwright (`make test-browser`
-installs it) and writes a PNG of few colours. The README's own is made in the environment of that
-target with `python benchmarks/view_picture.py runs/demo --height 1680 --output docs/view.png`.
+installs it) and writes a PNG of few colours. The README's own is of a short run:
+
+    paravt train paragrpo_mini --run.name=tiny --run.steps=4 --run.keep_rollouts=16
+    python benchmarks/view_picture.py runs/tiny --height 1680 --output docs/view.png
 """
 
 from __future__ import annotations
