@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from support.chat_servers import serving
+from support.chat_servers import completion, serving
 
 from agents.chat.client import ChatClient, ChatConfig
 from train.common.errors import ConfigError
+from train.config.reason import ReasonConfig
 from train.datagen.calls import Call, Calls
 from train.datagen.refusal import BudgetSpent, Rejected
 
@@ -84,6 +85,24 @@ def test_the_budget_counts_what_earlier_runs_spent(tmp_path):
             calls.ask(client(endpoint, **dear), call("e"), word)
         assert calls.total.cost == pytest.approx(2.0) and len(endpoint.bodies) == 4
         calls.close()
+
+
+def test_a_budget_needs_a_server_that_counts(tmp_path):
+    with serving(completion("x", usage=None)) as endpoint:
+        calls = Calls(tmp_path / "calls.jsonl", max_cost=1.0)
+        assert calls.ask(client(endpoint), call("free"), word)[0] == "X", "it has no price"
+        with pytest.raises(ConfigError, match="does not say how many tokens"):
+            calls.ask(client(endpoint, prompt_price=1.0), call("dear"), word)
+        calls.close()
+        calls = Calls(tmp_path / "calls.jsonl", max_tokens=1)
+        with pytest.raises(ConfigError, match="set max_cost and max_tokens to 0"):
+            calls.ask(client(endpoint), call("counted"), word)
+        calls.close()
+        assert Calls(tmp_path / "calls.jsonl").total.requests == 3, "and it is counted all the same"
+    with pytest.raises(ValueError, match="needs a server with a prompt_price"):
+        ReasonConfig(max_cost=1.0)
+    paid = ChatConfig("http://x/v1", "m", completion_price=1.0)
+    assert ReasonConfig(max_cost=1.0, solvers=(paid,)).max_cost == 1.0
 
 
 def test_a_failure_is_kept_with_what_it_cost(tmp_path):

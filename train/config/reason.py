@@ -172,3 +172,9 @@ class ReasonConfig:
         at_least(self, 0, "max_cost", "max_tokens", "samples")
         if self.videos is not None:
             at_least(self, 1, "videos")
+        servers = (self.captioner, self.writer, *self.solvers)
+        if self.max_cost and not any(one.prompt_price or one.completion_price for one in servers):
+            raise ValueError(
+                f"ReasonConfig.max_cost = {self.max_cost} needs a server with a prompt_price or a "
+                "completion_price; without prices set max_tokens"
+            )

@@ -131,6 +131,7 @@ class Calls:
             Rejected: `no_reply`, `refused` or `nonsense`.
             BudgetSpent: The call is not known, and nothing more may be spent.
             OSError: The server is gone, or refuses the key, or does not know the model.
+        ConfigError: There is a budget, and the server counts no tokens.
         """
         key = call.key(server)
         line = self._lines.get(key)
@@ -184,6 +185,14 @@ class Calls:
         else:
             line |= {"kind": "", "error": "", "reply": answer}
         self._add({**line, "usage": asdict(bill)})
+        limited = self.max_tokens or (
+            self.max_cost and (server.config.prompt_price or server.config.completion_price)
+        )
+        if limited and not line["kind"] and not bill.prompt_tokens + bill.completion_tokens:
+            raise ConfigError(
+                f"{server.config.base_url} does not say how many tokens a request took, so no "
+                "budget can be kept: set max_cost and max_tokens to 0"
+            )
         return line
 
     def _is_spent(self) -> bool:
