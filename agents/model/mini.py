@@ -90,6 +90,20 @@ def _copying_start(model: Any) -> None:
     model.get_input_embeddings().weight.mul_(EMBEDDING_SCALE)
 
 
+def video_settings_of(patch_size: int) -> dict[str, Any]:
+    """The video processor's settings of a ParaVT-Mini: frames keep their size."""
+    unit = patch_size * 2
+    return {
+        "video_processor_type": "Qwen3VLVideoProcessor",
+        "size": {"shortest_edge": unit * unit, "longest_edge": 1024 * 1024 * unit * unit},
+        "patch_size": patch_size,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+
+
 def build_mini(
     folder: str | Path,
     corpus: Iterable[str] = (),
@@ -165,14 +179,6 @@ def build_mini(
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],
     )
-    video = {
-        "video_processor_type": "Qwen3VLVideoProcessor",
-        "size": {"shortest_edge": unit * unit, "longest_edge": 1024 * 1024 * unit * unit},
-        "patch_size": shape.patch_size,
-        "merge_size": 2,
-        "temporal_patch_size": 2,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
+    video = video_settings_of(shape.patch_size)
     VisionLanguageModel(model, tokenizer, processor, video).save(folder)
     return folder
