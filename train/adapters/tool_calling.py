@@ -99,7 +99,7 @@ class ToolCallingGame:
         Raises:
             ValueError: No such task, or more frames than an observation holds.
         """
-        return self.simulation.draw(seeding.np_random(seed)[0], task_id, frame_budget)
+        return drawn_start(self.simulation, task_id, frame_budget, seed)
 
     def begin(self, start: Start) -> Episode | Failure:
         """Open the video and decode the overview."""
@@ -181,6 +181,13 @@ class ToolCallingGame:
     def close(self) -> None:
         """Stop the decoding threads."""
         self.simulation.close()
+
+
+def drawn_start(
+    simulation: Simulation, task_id: str | None, frame_budget: int | None, seed: int | None
+) -> Start:
+    """The start that `env.reset` draws from a seed, as far as it is not given."""
+    return simulation.draw(seeding.np_random(seed)[0], task_id, frame_budget)
 
 
 def calls_text(calls: Iterable[Mapping[str, Any]]) -> str:
