@@ -25,6 +25,7 @@ from paravt_env.video.store.store import FrameStore
 from train.config.sft import TRACE_DIALS, SFTConfig, StageConfig
 from train.rollout.play import play
 from train.rollout.starts import Start
+from train.sft.code_traces import CodeTraceAgent
 from train.sft.traces import TraceAgent
 from train.sft.wording import describe_frame
 
@@ -86,9 +87,12 @@ def trace_trajectories(
     """Play `stage.rollouts` episodes with a :class:`TraceAgent` and keep their trajectories."""
     own = {name: getattr(stage, name) for name in TRACE_DIALS}
     dials = replace(config.traces, **{k: share for k, share in own.items() if share is not None})
-    agent = TraceAgent(
-        vlm, config.agent, Limits.of(config.env), env.task_of, dials, stage.words, seed
-    )
+    limits = Limits.of(config.env)
+    agent: TraceAgent | CodeTraceAgent
+    if limits.code:
+        agent = CodeTraceAgent(vlm, config.agent, limits, env.task_of, dials, seed)
+    else:
+        agent = TraceAgent(vlm, config.agent, limits, env.task_of, dials, stage.words, seed)
     images: dict[bytes, np.ndarray] = {}
     kept: list[Trajectory] = []
     for start in range(0, stage.rollouts, env.num_envs):
