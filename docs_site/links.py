@@ -30,7 +30,7 @@ def notebook(path: Path) -> str:
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         text = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(text)
+            parts.append(text.replace("](../docs/", "](../"))  # the page is in tutorials/
             continue
         parts.append(f"```python\n{text}\n```")
         said = "".join("".join(one.get("text", "")) for one in cell["outputs"]).strip()

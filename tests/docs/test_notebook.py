@@ -36,6 +36,7 @@ def test_its_page_has_the_text_and_the_code():
     page = notebook(NOTEBOOK)
     assert page.startswith("# From `gym.make`") and page.count("```python") == len(cells("code"))
     assert "Output:" not in page
+    assert "](../tutorials/own-videos.md)" in page and "../docs" not in page
 
 
 def test_a_printed_output_is_on_the_page(tmp_path):
