@@ -8,12 +8,12 @@ did (`train.lab.diagnose.drift`). Written by `paravt study NAME` where the study
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from train.evaluation.scores import mean
-from train.lab.diagnose.drift import FIRST, moved
+from train.lab.diagnose.drift import FIRST, Moved, moved
 from train.lab.study.grid import Grid
 from train.lab.study.results import Result
 from train.rollout.behaviours import BEHAVIOURS
@@ -136,6 +136,25 @@ def phase_table(grid: Grid, found: Sequence[Result]) -> str:
 
 def drift_lines(grid: Grid, found: Sequence[Result]) -> str:
     """How many predicted signs came true, arm by arm, and every miss by its name."""
+    said = {
+        f"the mean share of the {FIRST} steps after it": lambda log: moved(log),
+        f"the mean share of the last {ENDS} steps": lambda log: moved([*log[:1], *log[1:][-ENDS:]]),
+    }
+    parts = [_held(grid, found, when, against) for when, against in said.items()]
+    if not all(parts):
+        return ""
+    return (
+        "\nPredicted from the first step's shares, rewards and deviations (`paravt diagnose`), "
+        f"held against what followed.\n{''.join(parts)}"
+    )
+
+
+def _held(
+    grid: Grid,
+    found: Sequence[Result],
+    when: str,
+    against: Callable[[Sequence[Mapping[str, float]]], list[Moved]],
+) -> str:
     lines, misses = [], []
     for arm in grid.arms:
         held = [
@@ -144,7 +163,7 @@ def drift_lines(grid: Grid, found: Sequence[Result]) -> str:
             for result in found
             if result.arm == f"{start}-{arm}"
             for log in result.steps
-            for one in moved(log)
+            for one in against(log)
         ]
         if held:
             right = sum(one.right for _, one in held)
@@ -155,13 +174,7 @@ def drift_lines(grid: Grid, found: Sequence[Result]) -> str:
                 for start, one in held
                 if not one.right
             ]
-    if not lines:
-        return ""
-    said = (
-        "Predicted from the first step's shares, rewards and deviations (`paravt diagnose`), held "
-        f"against the mean share of the {FIRST} steps after it:"
-    )
-    return "\n".join(["", said, "", *lines, *misses, ""])
+    return "\n".join(["", f"Against {when}:", "", *lines, *misses, ""]) if lines else ""
 
 
 def phase_figure(grid: Grid, found: Sequence[Result]) -> str:
