@@ -111,7 +111,10 @@ def test_a_video_that_cannot_be_read_trains_nothing(policy, game, tmp_path):
     gone = {**game, "tasks_kwargs": {"root": str(tmp_path)}}
     output = run(made(policy, gone)[0])
     assert output.response_mask == [0] and output.reward_score == 0.0
-    assert "cannot be opened" in output.extra_fields["reward_extra_info"]["paravt_error"]
+    told = output.extra_fields["reward_extra_info"]
+    assert "cannot be opened" in told["paravt_error"]
+    played = run(made(policy, game, CALLS, ANSWER)[0]).extra_fields["reward_extra_info"]
+    assert told.keys() == played.keys()  # or verl could not put them into one batch
 
 
 def test_what_verl_would_cut_is_an_error(policy, game):

@@ -179,10 +179,10 @@ class CropAgentLoop(AgentLoopBase):
 
     def _output(self, done: Finished) -> AgentLoopOutput:
         """A rollout as verl takes it; one without a conversation is a token that is not trained."""
+        # verl asks every rollout of a batch for the names of the first one
+        terms = dict.fromkeys((*self._simulation.preset.used, "total"), 0.0) | done.played.terms
         own = {"paravt_stop_reason": done.played.stop_reason, "paravt_error": done.played.error}
-        extra = {
-            "reward_extra_info": done.played.terms | own, "turn_scores": [], "tool_rewards": [],
-        }  # fmt: skip
+        extra = {"reward_extra_info": terms | own, "turn_scores": [], "tool_rewards": []}
         one = done.trajectory
         if one is None:
             end = [self._vlm.tokenizer.eos_token_id]
