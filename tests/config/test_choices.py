@@ -1,10 +1,10 @@
 """Arguments of one choice never survive the switch to another."""
 
 import pytest
+from support.recipes import kind_of
 
 from train.config.recipe import load, recipe_names
 from train.config.run import TrainConfig
-from train.config.sft import SFTConfig
 
 
 def changed(capsys, *overrides, recipe="paragrpo_mini"):
@@ -90,7 +90,7 @@ def test_another_engine_starts_without_what_only_the_recipes_one_has(capsys, tmp
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_no_packaged_recipe_loses_anything(name, capsys):
-    load(SFTConfig if name.startswith("sft") else TrainConfig, name)
+    load(kind_of(name), name)
     assert capsys.readouterr().err == ""
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
+from support.recipes import kind_of
 
 from train.common.errors import ConfigError
 from train.config.env import EnvConfig
@@ -126,7 +127,7 @@ def test_a_missing_recipe_names_the_nearest_one(tmp_path):
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_what_is_saved_loads_as_the_same_settings(name, tmp_path):
-    kind = SFTConfig if name.startswith("sft") else TrainConfig
+    kind = kind_of(name)
     config = load(kind, name)
     assert load(kind, save(config, tmp_path)) == config
     assert as_yaml(load(kind, save(config, tmp_path))) == as_yaml(config)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.builders import SIZE, make_task, write_manifest
-from support.recipes import MECHANISMS, SHAPE, differences
+from support.recipes import MECHANISMS, SHAPE, differences, kind_of
 
 from agents.base import Decision
 from agents.model.mini import build_mini
@@ -16,10 +16,8 @@ from paravt_env.budget import make_budget
 from paravt_env.protocol import action_from_completion, render_completion
 from paravt_env.rewards.presets import PRESETS
 from train.common.metrics_file import read_metrics
-from train.config.reason import ReasonConfig
 from train.config.recipe import load, recipe_names
 from train.config.run import TrainConfig
-from train.config.sft import SFTConfig
 from train.distributed.processes import Group, Processes
 from train.evaluation.agents import load_agent
 from train.lab.plan.constants import Constants
@@ -66,8 +64,7 @@ def test_every_packaged_recipe_is_a_method_or_known():
     methods = {f"{method}_{size}" for method in METHODS for size in ("mini", "8b")}
     assert methods <= set(recipe_names())
     for name in set(recipe_names()) - methods:
-        kinds = {"sft": SFTConfig, "reason": ReasonConfig}
-        load(kinds.get(name.partition("_")[0], TrainConfig), name)
+        load(kind_of(name), name)
 
 
 @pytest.mark.parametrize("method", MECHANISMS)

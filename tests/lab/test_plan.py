@@ -6,6 +6,7 @@ import weakref
 from dataclasses import asdict, replace
 
 import pytest
+from support.recipes import kind_of
 
 from train.cli import main
 from train.common.errors import ConfigError
@@ -96,7 +97,7 @@ def test_memory_is_divided_over_the_cards_that_train():
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("_8b")])
 def test_every_8b_recipe_fits_eight_cards_as_it_is(name):
-    config = load(SFTConfig if name.startswith("sft") else TrainConfig, name)
+    config = load(kind_of(name), name)
     plan = predict(SHAPES["8b"], of_recipe(config, gpus=8), Constants())
     most = max(plan.total, plan.playing, plan.apart)
     assert plan.fits, f"{most / 2**30:.0f} of {plan.limit / 2**30:.0f} GiB"
@@ -462,7 +463,7 @@ def test_a_recipe_says_its_model_and_its_gpus(capsys):
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("_8b")])
 def test_every_8b_recipe_says_for_how_many_gpus_it_is(name):
-    config = load(SFTConfig if name.startswith("sft") else TrainConfig, name)
+    config = load(kind_of(name), name)
     assert of_recipe(config) == of_recipe(config, gpus=8)
     assert shape_of(config.agent.checkpoint) is SHAPES["8b"]
 

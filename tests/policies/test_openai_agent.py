@@ -520,7 +520,7 @@ def test_every_prompt_style_can_be_filled_and_asks_for_an_answer(make_env):
             system = system_text(style, 5, 45.0, 3)
             assert name == style.name
             assert "{" not in system.replace('{"', "").replace('"{', "") or "crop_video" in system
-            assert style.name == "compact" or "<answer>...</answer>" in system
+            assert style.name.startswith("compact") or "<answer>...</answer>" in system
             assert "Which colour?" in str(overview_parts(style, observation)[-1])
 
 

@@ -152,7 +152,9 @@ def test_scores_never_raise_and_stay_in_their_bounds(texts, task, name, forced, 
     form, gain = (preset.terms[name][1] for name in ("format_anchor", "tool_gain"))
     assert 0.0 <= terms["answer"] <= 1.0
     assert (-0.15 if form.form == "anchored" else 0.0) - 1e-12 <= terms["format_anchor"] <= 1.0
-    highest = {"graduated": 0.8, "accumulative": 0.1 * rollout.executed, "evidence": 1.0}
+    highest = {
+        "graduated": 0.8, "necessity": 0.8, "accumulative": 0.1 * rollout.executed, "evidence": 1.0,
+    }  # fmt: skip
     assert 0.0 <= terms["tool_gain"] <= highest[gain.gain] * bool(rollout.executed) + 1e-12
     weighed = sum(weight * terms[term] for term, (weight, _) in preset.terms.items())
     assert math.isclose(scored["total"], weighed, abs_tol=1e-12)

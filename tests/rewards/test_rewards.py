@@ -530,7 +530,9 @@ def test_the_presets():
     direct = episode(THINK + ANSWER)
     assert score(direct, PRESETS["paravt"])["total"] == pytest.approx(2.0)
     assert score(direct, PRESETS["vanilla"])["total"] == pytest.approx(1.8)
-    assert set(PRESETS) == {"paravt", "vanilla", "longvt", "longvila", "pyvision"}
+    assert set(PRESETS) == {
+        "paravt", "paravt_necessity", "vanilla", "longvt", "longvila", "pyvision",
+    }  # fmt: skip
 
 
 SEEN = Task("s", "/v.mp4", "Which?", "mcq", ("x", "y"), "B", evidence=((1.5, 3.5),))

@@ -1,6 +1,9 @@
-"""What the ablations of PARA-GRPO change in its recipe, and a random model that recipes train."""
+"""What kind of settings a recipe holds, what ablations change, and a random model to train."""
 
 from agents.model.mini import MiniConfig
+from train.config.reason import ReasonConfig
+from train.config.run import TrainConfig
+from train.config.sft import SFTConfig
 
 SHAPE = MiniConfig(
     hidden_size=32, layers=1, heads=2, intermediate_size=32, vision_hidden_size=16, vision_layers=1,
@@ -22,3 +25,9 @@ def differences(one, other):
         left, right = vars(getattr(one, group)), vars(getattr(other, group))
         found |= {f"{group}.{name}" for name in left if left[name] != right[name]}
     return found
+
+
+def kind_of(recipe):
+    """The settings that a packaged recipe holds."""
+    kinds = {"sft": SFTConfig, "reason": ReasonConfig}
+    return kinds.get(recipe.partition("_")[0], TrainConfig)
