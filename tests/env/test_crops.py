@@ -34,6 +34,11 @@ def test_the_codes_of_the_statuses_are_part_of_the_observation():
         "timeout",
         "decode_error",
         "over_quota",
+        "code_error",
+        "denied",
+        "out_of_memory",
+        "output_limit",
+        "crashed",
     ]
 
 
