@@ -196,7 +196,7 @@ def test_make_takes_made_sets_alone_and_every_one_that_is_named(
     assert (status, len(lines)) == (
         2,
         1,
-    ) and "make knows synthetic, synthetic_brief, atari only" in lines[0]
+    ) and "make knows synthetic, synthetic_brief, atari, zoom only" in lines[0]
 
 
 def test_stats_measures_the_world_of_its_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -191,6 +191,8 @@ def test_a_pickle_is_no_manifest(
 def test_the_environment_imports_nothing_that_runs_data() -> None:
     forbidden = {"pickle", "cPickle", "dill", "marshal", "shelve", "joblib", "cloudpickle"}
     package = Path(rows.__file__).parents[1]
+    guest = package / "sandbox" / "guest.py"  # it runs code, and nowhere but in the sandbox
+    assert guest.exists()
     for path in package.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = {alias.name.split(".")[0] for node in ast.walk(tree)
@@ -203,7 +205,8 @@ def test_the_environment_imports_nothing_that_runs_data() -> None:
                    for word in node.keywords if word.arg == "allow_pickle"
                    and isinstance(word.value, ast.Constant)]  # fmt: skip
         assert not names & forbidden, path
-        assert not called & {"eval", "exec"}, path
+        if path != guest:
+            assert not called & {"eval", "exec"}, path
         assert not any(pickled), path
 
 
