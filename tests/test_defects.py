@@ -151,7 +151,7 @@ def test_defect_22_evaluation_plays_with_the_settings_of_training(vlm, monkeypat
     monkeypatch.setattr(
         launch, "agent_factory", lambda engine: lambda vlm, agent, *rest: made.append(agent)
     )
-    monkeypatch.setattr(launch, "make_env", lambda *given: env)
+    monkeypatch.setattr(launch, "make_env", lambda *given, **named: env)
     with ExitStack() as resources:
         launch.validation(config, vlm, resources)
     assert made == [expected]

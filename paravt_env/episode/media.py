@@ -94,7 +94,7 @@ def within(video: VideoInfo, most: int) -> Size:
     """Height and width of a video's frames, scaled down to `most` pixels where they have more.
 
     >>> within(VideoInfo(1.0, 25.0, 3840, 2160), 2_100_000)
-    (1086, 1931)
+    (1086, 1932)
     """
     scale = min(1.0, (most / max(1, video.width * video.height)) ** 0.5)
     return max(1, int(video.height * scale)), max(1, int(video.width * scale))

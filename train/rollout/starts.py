@@ -64,7 +64,7 @@ class WeightedOrder:
 
     >>> order = WeightedOrder([([0, 1], 1.0), ([2, 3, 4], 3.0)], np.random.default_rng(0))
     >>> sum(index >= 2 for index in order.take(400))
-    301
+    307
     """
 
     def __init__(
