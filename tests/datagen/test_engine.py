@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,8 +133,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(at, blow, models, sett
         empty.write_text("{}")
         command = [sys.executable, "-m", "train", "data", "reason", str(empty), *words]
         process = running = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            # a test run in the background hands down that SIGINT is ignored
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
         said = running.communicate()[0].decode()
         assert running.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL), said
         assert ("the same command goes on" in said) == (blow == signal.SIGINT)
