@@ -2,7 +2,7 @@
 
 Between the engine, which runs many rows at once, and the solvers. A row is rejected as soon as it
 is known to be, so that nothing is paid for what cannot be kept. Tests: `pytest
-tests/datagen/test_engine.py`.
+tests/datagen/test_data_engine.py`.
 """
 
 from __future__ import annotations
