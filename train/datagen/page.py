@@ -24,7 +24,7 @@ from train.datagen.refusal import REASONS
 from train.evaluation.bootstrap import Interval, interval, video_clusters
 from train.evaluation.evaluate import majority_answers
 from train.evaluation.scores import mean
-from train.report.page import STYLE, write_html
+from train.report.page import document, write_html
 from train.report.rollouts import SHOWN_FRAMES, Overview, read_overview, seen
 from train.report.tables import in_percent
 
@@ -96,13 +96,7 @@ def render(
         "<h2>Rows</h2>" if samples else "",
         *(_sample(task, overview) for task in samples),
     ]
-    style = STYLE.read_text(encoding="utf-8")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(name)}</title><style>{style}</style></head><body>"
-        f"{''.join(sections)}</body></html>\n"
-    )
+    return document(name, sections)
 
 
 def baselines(tasks: TaskList, summary: Mapping[str, Any]) -> list[Sequence[str]]:

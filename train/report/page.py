@@ -113,6 +113,11 @@ def render(
         *rollouts,
         settings_section(settings),
     ]
+    return document(name, sections)
+
+
+def document(name: str, sections: Sequence[str]) -> str:
+    """A page of one file: its title and its sections, which are HTML already."""
     style = STYLE.read_text(encoding="utf-8")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
