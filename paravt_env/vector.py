@@ -9,6 +9,7 @@ tests/env/test_vector.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
@@ -78,8 +79,6 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
         self.num_envs = num_envs
         self.single_observation_space = self.simulation.observation_space
         self.single_action_space = self.simulation.action_space
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
         if render_mode is not None:
             known_name("render_mode", render_mode, RENDER_MODES)
         self.render_mode = render_mode
@@ -92,6 +91,17 @@ class LongVideoVectorEnv(gym.vector.VectorEnv[Observation, Action, np.ndarray]):
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The generator of each row; one that was never seeded is made from fresh entropy."""
         return tuple(self._generator(row) for row in range(self.num_envs))
+
+    # Made when they are asked for: bounds of every pixel of all rows take longer than a reset.
+    @cached_property
+    def observation_space(self) -> gym.Space[Any]:  # type: ignore[override]
+        """`single_observation_space` of all rows."""
+        return batch_space(self.single_observation_space, self.num_envs)
+
+    @cached_property
+    def action_space(self) -> gym.Space[Any]:  # type: ignore[override]
+        """`single_action_space` of all rows."""
+        return batch_space(self.single_action_space, self.num_envs)
 
     @property
     def idle(self) -> np.ndarray:

@@ -27,6 +27,8 @@ USER_OPEN, USER_CLOSE = f"{IM_START}user\n", f"{IM_END}\n"
 ASSISTANT_OPEN = f"{IM_START}assistant\n"
 NEXT_TURN = "\n"
 """ChatML, the conversation format of the whole Qwen family."""
+KNOWN_TEXT = 64
+"""Characters of a text whose tokens are remembered, at most."""
 
 
 @lru_cache(maxsize=1)
@@ -75,11 +77,19 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
         tokenizer: A byte-level BPE tokenizer (Qwen's kind).
         text: Foreign: questions, options, subtitles, readings.
     """
-    return [
+    size = len(tokenizer)
+    known = _known_ids if len(text) <= KNOWN_TEXT else _known_ids.__wrapped__
+    return list(known(tokenizer, size, text))
+
+
+@lru_cache(maxsize=4096)
+def _known_ids(tokenizer: Any, size: int, text: str) -> tuple[int, ...]:
+    """Tokens of `text`: those of frame labels are asked for at every frame of every row."""
+    return tuple(
         one
-        for piece in _pieces(text, _control(tokenizer, len(tokenizer)))
+        for piece in _pieces(text, _control(tokenizer, size))
         for one in tokenizer(piece, add_special_tokens=False)["input_ids"]
-    ]
+    )
 
 
 def _pieces(text: str, control: re.Pattern[str]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Foreign text that spells special tokens stays text, wherever it goes."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -154,3 +155,14 @@ def test_cut_turns_and_lengths_are_counted_and_the_forced_turn_may_start_free(vl
     assert rollout.lengths[0] == len(text_ids(vlm.tokenizer, "so on"))
     starts = [turn["completion"].startswith("<think>\n") for turn in rollout.turns]
     assert starts == [True, prefix]
+
+
+def test_a_text_that_was_seen_has_other_tokens_once_its_words_are_special(vlm):
+    """Tokens of short texts are remembered, for as long as the tokenizer has the same tokens."""
+    tokenizer = copy.deepcopy(vlm.tokenizer)
+    before = text_ids(tokenizer, "a <|word|> b")
+    assert text_ids(tokenizer, "a <|word|> b") == before
+    tokenizer.add_tokens(["<|word|>"], special_tokens=True)
+    after = text_ids(tokenizer, "a <|word|> b")
+    assert tokenizer.convert_tokens_to_ids("<|word|>") not in after
+    assert tokenizer.decode(after) == tokenizer.decode(before) == "a <|word|> b"

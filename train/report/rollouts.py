@@ -44,13 +44,16 @@ def choose(
         lambda pair: pair[0].score == 0,
         lambda pair: True,
     ]
-    chosen: list[tuple[EvalRow, EvalRow | None]] = []
-    for rule in wanted * count:
-        families = {pair[0].family for pair in chosen}
-        fresh = [pair for pair in pairs if pair not in chosen and rule(pair)]
-        fresh.sort(key=lambda pair: pair[0].family in families)
+    fitting = [[place for place, pair in enumerate(pairs) if rule(pair)] for rule in wanted]
+    chosen: list[int] = []  # places: comparing rows with each other costs more than playing some
+    for places in fitting * count:
+        if len(chosen) == count:
+            break
+        families = {pairs[place][0].family for place in chosen}
+        fresh = [place for place in places if place not in chosen]
+        fresh.sort(key=lambda place: pairs[place][0].family in families)
         chosen += fresh[:1]
-    return chosen[:count]
+    return [pairs[place] for place in chosen]
 
 
 def read_overview(video: str, budget: int) -> Overview:

@@ -113,7 +113,9 @@ def write_manifest(folder: Path, split: str, videos: int, tasks: Iterable[Task])
         OSError: It cannot be written.
     """
     manifest = folder / f"{split}-{videos}.jsonl"
-    text = "".join(json.dumps({**_line(task), "split": split}) + "\n" for task in tasks)
+    text = "".join(
+        json.dumps({**_line(task), "split": split}, default=asdict) + "\n" for task in tasks
+    )
     if not manifest.exists() or manifest.read_text() != text:
         with atomic_path(manifest, MADE_AGAIN) as path:
             path.write_text(text)
@@ -122,8 +124,7 @@ def write_manifest(folder: Path, split: str, videos: int, tasks: Iterable[Task])
 
 def _line(task: Task) -> dict[str, Any]:
     """A task's line: of `video` and `images`, the one that it has."""
+    values = {field.name: getattr(task, field.name) for field in fields(task)}
     return {
-        name: value
-        for name, value in asdict(task).items()
-        if name not in ("video", "images") or value
+        name: value for name, value in values.items() if name not in ("video", "images") or value
     }
