@@ -1,10 +1,10 @@
 """Code turns a second: sessions of model-written code, each in a sandbox that is killed after it.
 
 Eight rows play episodes side by side, as the environment plays them: a session takes a worker that
-was started ahead, its turns zoom into a picture of 1 megapixel and show what they found, and the
+was forked ahead, its turns zoom into a picture of 1 megapixel and show what they found, and the
 worker is killed at the end. For episodes of 1, 3 and 5 turns, the median of five rounds; `start` is
-how long a worker takes from its start to its first reply, `turn` the median of a turn. The goal is
-20 turns a second on two cores.
+how long a pool takes from its start, with that of its fork server, to its first reply, `turn` the
+median of a turn. The goal is 20 turns a second on two cores.
 
     python benchmarks/sandbox.py
     python benchmarks/sandbox.py --output benchmarks/results/sandbox.txt
@@ -70,7 +70,7 @@ def play(pool: SandboxPool, media: OnePicture, turns: int, code: str) -> tuple[f
 
 
 def started(media: OnePicture) -> float:
-    """Seconds from the start of a worker to its first reply."""
+    """Seconds from the start of a fork server to its first session's first reply."""
     pool = SandboxPool(LIMITS, spare=0)
     began = perf_counter()
     session = pool.session(media)
@@ -92,7 +92,7 @@ def main() -> None:
         f"$ {shlex.join(['python', *sys.argv])}",
         f"{platform.machine()}, {cores} cores, Python {platform.python_version()}; {ROWS} rows, "
         f"median of {ROUNDS} rounds",
-        f"start of a worker: {median(started(media) for _ in range(ROUNDS)):.3f} s",
+        f"start of a pool: {median(started(media) for _ in range(ROUNDS)):.3f} s",
         "",
         f"{'code':>6} {'turns an episode':>17} {'turns a second':>15} {'a turn of 8 rows, s':>20}",
     ]
@@ -105,6 +105,7 @@ def main() -> None:
             turn = median(second for _, seconds in rounds for second in seconds)
             lines.append(f"{name:>6} {turns:>17} {rate:>15.1f} {turn:>20.3f}")
     pool.close()
+    lines.append(f"load average at the end: {os.getloadavg()[0]:.1f}")
     text = "\n".join(lines) + "\n"
     print(text, end="")
     if output:

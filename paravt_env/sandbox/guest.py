@@ -1,23 +1,21 @@
 """What runs inside the sandbox: a small notebook that is told code and says what came of it.
 
-Started by `isolation.worker_command`, where nothing else of this package is: it imports the
-standard library and PIL, and numpy once code asks for it. Names that code finds: `video`, `images`,
-`show`, `np`, `Image`. Everything here may be changed by the code that it runs: limits that must
-hold are the kernel's, or are checked again by whoever reads the replies (`process.py`). Tests:
-`pytest tests/sandbox`.
+A fork of `guest_server.py`, where nothing else of this package is: the standard library, PIL and
+numpy. Names that code finds: `video`, `images`, `show`, `np`, `Image`. Everything here may be
+changed by the code that it runs: limits that must hold are the kernel's, or are checked again by
+whoever reads the replies (`process.py`). Tests: `pytest tests/sandbox`.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib
 import io
 import linecache
 import resource
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from paravt_env.sandbox.wire import receive, send
@@ -66,7 +64,7 @@ class Written(io.TextIOBase):
 class Host:
     """Our end of the link: asks for media, and holds what a run has shown."""
 
-    def __init__(self, link: socket.socket, limits: dict[str, Any]) -> None:
+    def __init__(self, link: Any, limits: dict[str, Any]) -> None:
         from PIL import Image
 
         self.link, self.limits, self.Image = link, limits, Image
@@ -178,19 +176,14 @@ class Images:
         return self._kept[place]
 
 
-class LateNumpy:
-    """`np`: numpy, loaded when code first uses it."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module("numpy"), name)
-
-
 def names(host: Host, task: dict[str, Any]) -> dict[str, Any]:
     """The names that code finds, in a session of its own."""
+    import numpy
+
     found = {
         "__name__": "__main__",
         "show": host.show,
-        "np": LateNumpy(),
+        "np": numpy,
         "Image": host.Image,
         "images": Images(host, task["images"]),
     }
@@ -246,8 +239,8 @@ def said(error: BaseException, host: Host) -> str:
     return text[-host.limits["characters"] :].strip()
 
 
-def main() -> None:
-    """Take limits and the task, then run what comes until the other side closes."""
+def main(lock_in: Callable[[], None]) -> None:
+    """Take limits and the task, lock this process in, run what comes until the link closes."""
     link = socket.socket(fileno=0)
     send(link, {"ready": True})
     hello, _ = receive(link, 0)
@@ -255,6 +248,7 @@ def main() -> None:
     for name, value in hello["rlimits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
     session = names(host, hello["task"])
+    lock_in()
     while True:
         request, _ = receive(link, 0)
         reply = run(request["code"], session, host)

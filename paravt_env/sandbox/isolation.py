@@ -1,4 +1,4 @@
-"""How code is locked in: the bubblewrap command of a worker, and whether it works on this machine.
+"""How code is locked in: the bubblewrap command of a fork server, and whether it works here.
 
 Unprivileged user namespaces: no network, no process but its own, no environment variables, a
 read-only file system that holds Python, numpy and PIL and nothing of the user's. There is no second
@@ -26,14 +26,17 @@ BWRAP = "bwrap"
 PACKAGES = ("numpy", "PIL")
 """What code may import beside the standard library."""
 
+INSIDE = ("guest_server.py", "guest.py", "syscalls.py", "wire.py")
+"""What of this package is there."""
+
 GUEST, LIBRARIES, PYTHON = "/guest", "/packages", "/python"
 """Where the worker's program, those packages and Python lie inside: no path of this machine's."""
 
 START = (
     f"import sys; sys.path[:0] = ['{GUEST}', '{LIBRARIES}']; "
-    "from paravt_env.sandbox.guest import main; main()"
+    "from paravt_env.sandbox.guest_server import main; main()"
 )
-"""What a worker runs; the folders have no `__init__`, so nothing else of the package is there."""
+"""What a fork server runs; the folders have no `__init__`, so no more of the package is there."""
 
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
 """The C library and its kin; read-only, and nothing in them is the user's."""
@@ -70,16 +73,16 @@ def command(program: Sequence[str], seccomp: int) -> list[str]:
     ]
 
 
-def worker_command(seccomp: int) -> list[str]:
-    """The command line of a worker, which talks over its standard input."""
+def server_command(seccomp: int) -> list[str]:
+    """The command line of a fork server, which talks over its standard input."""
     return command([*_python(), START], seccomp)
 
 
 def filter_pipe() -> int:
-    """A file descriptor to read the filter from; whoever asks closes it."""
+    """A file descriptor to read the fork server's filter from; whoever asks closes it."""
     read, write = os.pipe()
     with os.fdopen(write, "wb") as file:
-        file.write(seccomp_filter(platform.machine()))
+        file.write(seccomp_filter(platform.machine(), server=True))
     return read
 
 
@@ -156,9 +159,12 @@ def _binds() -> tuple[tuple[str, str], ...]:
     if shared.endswith(".so") or ".so." in shared:
         found = sorted(library.parent.glob(f"{shared}*"))
         binds += [(str(path), f"{PYTHON}/lib/{path.name}") for path in found]
+    # ctypes needs it; a Python with a folder of its own brings it along
+    own = sorted(Path(sysconfig.get_config_var("LIBDIR") or "").glob("libffi.so*"))
+    binds += [(str(path), f"{PYTHON}/lib/{path.name}") for path in own]
     here = Path(__file__).parent
     inside = f"{GUEST}/paravt_env/sandbox"
-    binds += [(str(here / name), f"{inside}/{name}") for name in ("guest.py", "wire.py")]
+    binds += [(str(here / name), f"{inside}/{name}") for name in INSIDE]
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:

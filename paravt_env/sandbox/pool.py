@@ -1,8 +1,8 @@
 """Workers started ahead, and the sessions that they run: one worker a session, killed after it.
 
-The environment keeps one pool. A worker is never used twice, so nothing goes from one episode to
-the next; another one starts the moment that one is taken. Tests: `pytest
-tests/sandbox/test_pool.py`; how fast: `python benchmarks/sandbox.py`.
+The environment keeps one pool, and the pool one fork server (`server.py`). A worker is never used
+twice, so nothing goes from one episode to the next; another one is forked the moment that one is
+taken. Tests: `pytest tests/sandbox`; how fast: `python benchmarks/sandbox.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from paravt_env.sandbox.isolation import check
 from paravt_env.sandbox.limits import LOST, CodeLimits, CodeReply
 from paravt_env.sandbox.process import Media, Worker
+from paravt_env.sandbox.server import ForkServer
 
 
 class Session:
@@ -72,13 +73,14 @@ class SandboxPool:
         self.limits, self.process = limits, os.getpid()
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
-        # A worker dies with the thread that started it: this one lives as long as the pool.
+        # The server dies with the thread that started it: this one lives as long as the pool.
+        self._server: ForkServer | None = None
         self._starter = ThreadPoolExecutor(1, "sandbox-start")
         self._runners = ThreadPoolExecutor(parallel, "sandbox-run")
         self._waiting: list[Future[Worker]] = []
         self._closed = False
         for _ in range(spare):
-            self._waiting.append(self._starter.submit(Worker))
+            self._waiting.append(self._starter.submit(self._forked))
 
     def session(self, media: Media) -> Session:
         """A session over a task's media; takes no worker before its first run."""
@@ -89,13 +91,19 @@ class SandboxPool:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the sandboxes are closed: make a new environment")
-            self._waiting.append(self._starter.submit(Worker))
+            self._waiting.append(self._starter.submit(self._forked))
             future = self._waiting.pop(0)
         worker = future.result()
         if worker.alive:
             return worker
         worker.kill()
-        return self._starter.submit(Worker).result()
+        return self._starter.submit(self._forked).result()
+
+    def _forked(self) -> Worker:
+        """A new worker, of a new server where the last one is gone; in the starter's thread."""
+        if self._server is None or not self._server.alive:
+            self._server = ForkServer()
+        return Worker(self._server)
 
     def run_all(self, runs: Sequence[tuple[Session, str]]) -> list[CodeReply]:
         """Run the code of several sessions side by side; the replies in their order.
@@ -116,3 +124,5 @@ class SandboxPool:
                 future.result().kill()
         self._runners.shutdown(wait=True)
         self._starter.shutdown(wait=True)
+        if self._server is not None:
+            self._server.kill()

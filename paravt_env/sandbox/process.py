@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import time
 import weakref
 from collections.abc import Mapping
@@ -19,12 +18,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from paravt_env.sandbox.isolation import filter_pipe, worker_command
 from paravt_env.sandbox.limits import MIB, CodeLimits, CodeReply, CodeStatus, SandboxError
+from paravt_env.sandbox.server import STARTING, ForkServer
 from paravt_env.sandbox.wire import WireError, receive, send
-
-STARTING = 60.0
-"""Seconds that a worker may take to start."""
 
 FILES = 64
 """Open files of a worker; its own are one."""
@@ -61,38 +57,23 @@ class Media(Protocol):
 class Worker:
     """A process that runs the code of one session, and is killed after it.
 
-    Starting returns at once; the process gets ready while the caller does something else. It dies
-    with the thread that starts it, so that one outlives whoever uses it (`pool.py`).
+    Args:
+        server: Forks it; both are of one sandbox.
 
     Raises:
-        SandboxError: bubblewrap is gone.
+        SandboxError: The server is gone.
     """
 
-    def __init__(self) -> None:
-        self._link, theirs = socket.socketpair()
-        descriptor = filter_pipe()
-        try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    worker_command(descriptor),
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=[descriptor],
-                    env={},
-                )
-        except OSError as error:
-            self._link.close()
-            raise SandboxError(f"a sandbox cannot be started: {error}") from error
-        finally:
-            os.close(descriptor)
+    def __init__(self, server: ForkServer) -> None:
+        self._link, number = server.fork()
         self._limits = CodeLimits()
-        self._finalizer = weakref.finalize(self, _end, self._process, self._link, os.getpid())
+        self.server = server
+        self._finalizer = weakref.finalize(self, _end, server, number, self._link, os.getpid())
 
     @property
     def alive(self) -> bool:
         """Whether it can run code."""
-        return self._process.poll() is None and self._link.fileno() >= 0
+        return self.server.alive and self._link.fileno() >= 0
 
     def begin(self, limits: CodeLimits, media: Media) -> None:
         """Wait until it is ready and tell it its limits and its task.
@@ -112,11 +93,8 @@ class Worker:
             receive(self._link, 0, time.monotonic() + STARTING)
             send(self._link, told)
         except (TimeoutError, WireError) as error:
-            code = self._process.poll()
             self.kill()
-            raise SandboxError(
-                f"a sandbox did not start (status {code}): {error or 'it took too long'}"
-            ) from None
+            raise SandboxError(f"a sandbox did not start: {error or 'it took too long'}") from None
 
     def run(self, code: str, media: Media) -> CodeReply:
         """Run code in the session; the process is gone afterwards where it was stopped.
@@ -157,7 +135,7 @@ class Worker:
         return CodeReply(status, text, asked=tuple(asked), calls=calls)
 
     def kill(self) -> None:
-        """End it at once, and with it everything in its process namespace."""
+        """End it at once; it has no process but its own."""
         self._finalizer()
 
     def _most_raw(self) -> int:
@@ -239,11 +217,10 @@ def _seconds(value: Any) -> float:
     return float(value) if number else float("nan")
 
 
-def _end(process: subprocess.Popen, link: socket.socket, owner: int) -> None:
+def _end(server: ForkServer, number: int, link: socket.socket, owner: int) -> None:
     if os.getpid() != owner:
         return  # a fork has a copy of the worker: it is its parent's
-    process.kill()
+    server.end(number)
     with suppress(OSError):
         link.shutdown(socket.SHUT_RDWR)
     link.close()
-    process.wait()

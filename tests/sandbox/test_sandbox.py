@@ -168,7 +168,7 @@ def test_a_closed_pool_leaves_no_process():
     pool = SandboxPool(LIMITS, spare=1)
     session = pool.session(TinyMedia())
     assert session.run("1").status == "ok"
-    process = session._worker._process
+    process = pool._server._process
     session.close(), pool.close()
     assert process.poll() is not None
     with pytest.raises(RuntimeError, match="closed"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from support.sandboxes import needs_sandbox
 
@@ -11,10 +12,18 @@ from agents.model.vlm import VisionLanguageModel
 from paravt_env.task import Task
 from paravt_env.tasksets import load_tasks
 from paravt_env.vector import LongVideoVectorEnv
+from paravt_env.video.pictures import Pictures, fitted
 from train.config.sft import TraceConfig
 from train.rollout.play import play
 from train.rollout.starts import Start
-from train.sft.code_traces import CodeTraceAgent, answered, code_corpus, look_at
+from train.sft.code_traces import (
+    CodeTraceAgent,
+    answered,
+    code_corpus,
+    described_pictures,
+    look_at,
+    survey,
+)
 
 SETTINGS = {
     "tool": "code", "max_crops": 1, "max_turns": 5, "frames_per_crop": 1, "frame_budget": 1,
@@ -40,6 +49,14 @@ def test_a_look_says_where_and_writes_the_code():
     )
 
 
+def test_a_survey_names_every_frame_and_its_place_before_the_look():
+    task = a_task("inside", "Which symbol is in the red frame?", ("bar", "star"), "B", ["red"])
+    assert survey(task) == "red at 240 48; blue at 48 48"
+    assert look_at(CELLS[0], survey(task)).startswith(
+        "<think>\nred at 240 48; blue at 48 48\nlook red at 240 48\n</think>"
+    )
+
+
 def test_only_what_was_seen_answers():
     inside = a_task("inside", "Which symbol is in the red frame?", ("bar", "star"), "B", ["red"])
     assert answered(inside, {}) == "" and answered(inside, {"red": "star"}) == "B"
@@ -54,16 +71,32 @@ def tasks(tmp_path_factory):
     return load_tasks("zoom", split="train", videos=4, root=root, progress=False)
 
 
+def test_pictures_are_described_whole_and_by_their_crops(tasks):
+    pytest.importorskip("PIL")
+    told = list(described_pictures(tasks, Pictures(10**6), (64, 64), 6, np.random.default_rng(0)))
+    assert len(told) == 4 * 6 and all(pixels.shape == (64, 64, 3) for _, pixels in told)
+    cells = {cell["symbol"] for cell in tasks[0].metadata["cells"]}
+    assert [said for said, _ in told[:6:2]] == [survey(tasks[0])] * 3
+    assert {said for said, _ in told[1:6:2]} <= cells
+    assert (told[0][1] == fitted(Pictures(10**6).read(tasks[0].images[0]), (64, 64))).all()
+    assert (told[1][1] != told[0][1]).any()
+
+
 @needs_sandbox
 def test_traces_look_once_a_frame_and_answer_right(tasks, tmp_path):
     vlm = VisionLanguageModel.load(build_mini(tmp_path, code_corpus(tasks), MiniConfig()))
     env = LongVideoVectorEnv(6, tasks, **SETTINGS)
     config = AgentConfig(prompt_style="compact_code")
     limits = Limits.of(env.simulation.settings)
-    agent = CodeTraceAgent(vlm, config, limits, env.task_of, TraceConfig(call=1.0), seed=0)
+    agent = CodeTraceAgent(
+        vlm, config, limits, env.task_of, TraceConfig(call=1.0, survey=1.0), seed=0
+    )
     assert agent.evidence == "frames"
     rollouts = play(env, agent, [Start(seed=seed) for seed in range(6)])
     env.close()
+    said = [rollout.trajectories[0] for rollout in rollouts]
+    texts = [vlm.tokenizer.decode(one.branch_ids[one.loss_mask]) for one in said]
+    assert all(text.count("; ") == 5 for text in texts)  # six frames, named once
     assert {rollout.family for rollout in rollouts} == {"inside", "holds"}
     for rollout in rollouts:
         assert rollout.correct == 1.0 and rollout.compliant

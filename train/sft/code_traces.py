@@ -8,7 +8,7 @@ environment's tool is code. Tests: `pytest tests/sft/test_code_traces.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,11 +18,15 @@ from agents.config import AgentConfig, Limits
 from agents.text.context import text_ids
 from agents.text.conversation import ConversationAgent, Reading, Sampled, Turn
 from paravt_env.protocol import render_completion
+from paravt_env.sandbox.guest import Host
 from paravt_env.task import OPTION_LETTERS, Task, TaskSet
 from paravt_env.tasksets.made.synthetic.world import COLOURS, SYMBOLS
 from paravt_env.tasksets.made.zoom.world import FAMILIES
+from paravt_env.video.pictures import Pictures, fitted
+from paravt_env.video.types import Size
 from train.common.errors import ConfigError
 from train.config.sft import TraceConfig
+from train.sft.wording import in_words
 
 NOTHING = "none of them"
 """What a trace says that has looked everywhere, or may look no more."""
@@ -46,7 +50,8 @@ class CodeTraceAgent(ConversationAgent):
         config: How the policy will play.
         limits: What the environment allows.
         task_of: The task of a row (privileged).
-        trace: Dials; `call` is the share that looks, the others guess.
+        trace: Dials; `call` is the share that looks, the others guess; `survey` that of those that
+            name every frame and its place before their first look.
         seed: Seed of the choices.
 
     Raises:
@@ -99,22 +104,59 @@ class CodeTraceAgent(ConversationAgent):
             looks.seen[looks.last] = _cell(looks.task, looks.last)["symbol"]
         answer = answered(looks.task, looks.seen)
         if answer:
-            return render_completion(f"seen {looks.seen[looks.last]} {answer}", answer=answer)
+            said = in_words(looks.task, answer)
+            return render_completion(f"seen {looks.seen[looks.last]}", answer=said)
         if turn.view["must_answer"] or not looks.left:
             return self._guess(looks, NOTHING)
-        looks.last = looks.left.pop(0)
-        return look_at(_cell(looks.task, looks.last))
+        first, looks.last = not looks.last, looks.left.pop(0)
+        told = survey(looks.task) if first and self.rng.random() < self.trace.survey else ""
+        return look_at(_cell(looks.task, looks.last), told)
 
     def _guess(self, looks: Looks, thought: str) -> str:
-        letters = OPTION_LETTERS[: len(looks.task.options)]
-        return render_completion(thought, answer=str(self.rng.choice(list(letters))))
+        return render_completion(thought, answer=str(self.rng.choice(list(looks.task.options))))
 
 
-def look_at(cell: Mapping[str, Any]) -> str:
-    """The turn that crops a framed cell: its colour and place, then the code."""
-    left, top, right, bottom = cell["box"]
-    code = f"show(images[0].crop(({left}, {top}, {right}, {bottom})))"
-    return render_completion(f"look {cell['colour']} at {left} {top}", code=code)
+def survey(task: Task) -> str:
+    """Every coloured frame of a picture and its place, row by row: what the overview tells."""
+    return "; ".join(_placed(cell) for cell in task.metadata["cells"])
+
+
+def described_pictures(
+    tasks: TaskSet, pictures: Pictures, size: Size, count: int, rng: np.random.Generator
+) -> Iterator[tuple[str, np.ndarray]]:
+    """What single pictures show, and their pixels, uint8 (H, W, 3).
+
+    Of each picture the overview with its frames and their places, and a crop with its symbol, in
+    turns: `count` in all, in the pixels that the environment and the sandbox would show.
+
+    Raises:
+        VideoError: A picture cannot be read.
+    """
+    from PIL import Image
+
+    guest = Host(None, {"size": size})
+    first = {tasks[i].images[0]: tasks[i] for i in range(len(tasks))}
+    for path, task in first.items():
+        pixels = pictures.read(path)
+        overview, whole = fitted(pixels, size), Image.fromarray(pixels)
+        for number in range(count):
+            if number % 2:
+                cell = task.metadata["cells"][int(rng.integers(len(task.metadata["cells"])))]
+                yield cell["symbol"], np.asarray(guest.fitted(whole.crop(cell["box"])))
+            else:
+                yield survey(task), overview
+
+
+def look_at(cell: Mapping[str, Any], told: str = "") -> str:
+    """The turn that crops a framed cell: what was told, its colour and place, then the code."""
+    code = f"show(images[0].crop(({', '.join(map(str, cell['box']))})))"
+    look = f"look {_placed(cell)}"
+    return render_completion(f"{told}\n{look}" if told else look, code=code)
+
+
+def _placed(cell: Mapping[str, Any]) -> str:
+    left, top, *_ = cell["box"]
+    return f"{cell['colour']} at {left} {top}"
 
 
 def answered(task: Task, seen: Mapping[str, str]) -> str:
@@ -135,5 +177,5 @@ def code_corpus(tasks: TaskSet) -> list[str]:
     """Texts for a tokenizer: what a policy of the zoom world reads and writes."""
     prompts = [tasks[i].prompt for i in range(len(tasks))]
     looks = [look_at({"colour": colour, "box": [48, 240, 144, 336]}) for colour in COLOURS]
-    answers = [render_completion(f"seen {symbol} A", answer="A") for symbol in SYMBOLS]
+    answers = [render_completion(f"seen {symbol}", answer=symbol) for symbol in SYMBOLS]
     return [*prompts, *looks * 40, *answers * 40]

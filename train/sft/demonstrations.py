@@ -25,7 +25,7 @@ from paravt_env.video.store.store import FrameStore
 from train.config.sft import TRACE_DIALS, SFTConfig, StageConfig
 from train.rollout.play import play
 from train.rollout.starts import Start
-from train.sft.code_traces import CodeTraceAgent
+from train.sft.code_traces import CodeTraceAgent, described_pictures
 from train.sft.traces import TraceAgent
 from train.sft.wording import describe_frame
 
@@ -35,9 +35,17 @@ FRAME_QUESTION = "?"
 def single_frames(
     vlm: VisionLanguageModel, config: SFTConfig, env: LongVideoVectorEnv, rng: np.random.Generator
 ) -> list[Trajectory]:
-    """A description of each of `frames_per_video` frames: half of events, half of any moment."""
+    """A description of each of `frames_per_video` frames: half of events, half of any moment.
+
+    Where the tool is code, of pictures and of crops of them (`code_traces.described_pictures`).
+    """
     style = prompt_style(config.agent.prompt_style)
     tasks = env.simulation.tasks
+    if config.env.tool == "code":
+        size, pictures = config.env.frame_size, env.simulation.pictures
+        told = described_pictures(tasks, pictures, size, config.frames_per_video, rng)
+        frames_as = config.agent.frames_as
+        return [reading(vlm, style, said, one[None], frames_as=frames_as) for said, one in told]
     first = {tasks[i].video: tasks[i] for i in range(len(tasks))}
     store = FrameStore(workers=config.env.video_workers)
     half = config.frames_per_video // 2
@@ -66,11 +74,24 @@ def frame_reading(
     frames_as: FramesAs = "image",
 ) -> Trajectory:
     """A sub-agent's reading of one frame, uint8 (1, H, W, 3): the scene, the sun, the symbols."""
+    return reading(vlm, style, describe_frame(cue), pixels, cue.time, frames_as)
+
+
+def reading(
+    vlm: VisionLanguageModel,
+    style: PromptStyle,
+    said: str,
+    pixels: np.ndarray,
+    time: float = 0.0,
+    frames_as: FramesAs = "image",
+) -> Trajectory:
+    """A sub-agent's reading of one frame, uint8 (1, H, W, 3), in the words that are given."""
     context = TokenContext(vlm, kind="subagent")
-    window = (cue.time, cue.time)
-    times = np.array([cue.time])
-    context.ask(subagent_parts(style, FRAME_QUESTION, window, times, frames_as=frames_as), pixels)
-    ids = text_ids(vlm.tokenizer, describe_frame(cue))
+    parts = subagent_parts(
+        style, FRAME_QUESTION, (time, time), np.array([time]), frames_as=frames_as
+    )
+    context.ask(parts, pixels)
+    ids = text_ids(vlm.tokenizer, said)
     ids.append(vlm.tokenizer.eos_token_id)
     context.append(ids, int(Role.text), [0.0] * len(ids))
     return context.freeze()
