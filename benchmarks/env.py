@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from paravt_env.common.progress import counted
 from paravt_env.env import LongVideoEnv
 from paravt_env.spaces import Action, batch_actions, empty_action
 from paravt_env.task import TaskSet
@@ -87,7 +88,7 @@ def benchmark(
     settings: dict[str, Any] = {"tasks": tasks, "video_workers": workers}
     single, vector = LongVideoEnv(**settings), LongVideoVectorEnv(rows, **settings)
     samples: dict[tuple[str, str, str], list[Sample]] = {}
-    for _ in range(repeats):
+    for _ in counted("rounds", range(repeats)):
         for episodes in ("one group", "different videos"):
             starts, actions = plan(tasks, rows, episodes == "one group")
             for name, env, play in (

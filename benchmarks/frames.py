@@ -51,6 +51,8 @@ from frames_files import measure_files
 from readers import BASELINE, QUICK, READERS, SCALED, SNAPPED, Session, Window
 from support.videos import read_index
 
+from paravt_env.common.progress import counted
+
 CROP_SECONDS, CROP_FRAMES, CHECKED = 20.0, 16, 16
 WINDOWS: tuple[Window, ...] = ((0.0, 60.0), (21.0, 31.0), (3.0, 23.0), (38.0, 58.0))
 """Of a film of a minute: where the truth is checked."""
@@ -135,7 +137,7 @@ def measure(readers: dict[str, Callable[[], Session]], load: Load, probe: str, r
     seen: dict[str, list[Timing]] = {name: [] for name in readers}
     names, floors = list(readers), []
     packets = needed_packets(load)
-    for i in range(rounds):
+    for i in counted("rounds", range(rounds)):
         k = i % len(names)
         for name in names[k:] + names[:k]:
             seen[name].append(play(readers[name], load, probe))

@@ -44,6 +44,7 @@ from agents.model.sampling import TransformersSampler
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext
 from agents.text.conversation import open_conversation
+from paravt_env.common.progress import counted
 from paravt_env.protocol.parts import FramesAs
 from paravt_env.protocol.styles import PARAVT
 from paravt_env.video.sampler import overview_times
@@ -207,7 +208,7 @@ def main() -> None:
         HEAD,
     ]
     print("\n".join(lines), flush=True)
-    for count in args.frames:
+    for count in counted("frames", args.frames):
         more = lines_of(count, measure(vlm, count, size, args.repeats))
         lines += more
         print("\n".join(more), flush=True)

@@ -41,6 +41,7 @@ from agents.model.sampling import TransformersSampler
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext, text_ids
 from paravt_env.common.files import write_whole
+from paravt_env.common.progress import counted
 from paravt_env.protocol.parts import FRAMES_AS, FramesAs, subagent_parts
 from paravt_env.protocol.styles import COMPACT
 from paravt_env.protocol.tags import Role
@@ -301,9 +302,9 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     store = FrameStore(workers=1)
     cells: dict[str, list[dict[str, Any]]] = {name: [] for name in FRAMES_AS}
-    for seed in args.seeds:
-        for name in FRAMES_AS:
-            cells[name].append(run_cell(settings, name, seed, args.folder, store))
+    todo = [(seed, name) for seed in args.seeds for name in FRAMES_AS]
+    for seed, name in counted("policies", todo):
+        cells[name].append(run_cell(settings, name, seed, args.folder, store))
     store.close()
     told = ", ".join(f"{name} {value}" for name, value in asdict(settings).items())
     lines = [

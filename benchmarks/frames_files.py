@@ -22,6 +22,8 @@ import av
 import numpy as np
 from ten_files import ENCODINGS, FETCHES, FPS, SCALED, Encoding, make_encoding, read_number
 
+from paravt_env.common.progress import counted
+
 RANDOM, CROP, CROP_SECONDS = 16, 16, 20.0
 MEMORY_FRAMES = 512
 OURS = "ParaVT"
@@ -45,7 +47,7 @@ def measure_files(folder: Path, rounds: int) -> list[str]:
     lines.append(f"{'file':14}{'request':9}" + "".join(f"{name:>12}" for name in FETCHES))
     lines[-1] += f"{'ratio':>8}  of the fastest exact peer"
     ratios = []
-    for encoding in ENCODINGS:
+    for encoding in counted("files", ENCODINGS):
         path = make_encoding(encoding, folder)
         measured = measure(encoding, path, rounds)
         for request in ("random", "crop"):

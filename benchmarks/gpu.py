@@ -51,6 +51,7 @@ from agents.base import Trajectory
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
 from paravt_env.common.files import atomic_path
+from paravt_env.common.progress import counted
 from train.config.learner import LearnerConfig, LoraConfig, OptimizerConfig, PackingConfig
 from train.config.parallel import ParallelConfig
 from train.distributed.processes import Processes
@@ -493,7 +494,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     end = []
     speed = Constants().flops if cuda else CPU_SPEED
     parts = stages(models, args, Clock(0.0, args.row_seconds, speed, args.repeats))
-    for place, (shape, rank, frames, seconds) in enumerate(parts):
+    for place, (shape, rank, frames, seconds) in counted("cells", enumerate(parts)):
         share = seconds / sum(one for *_, shown, one in parts[place:] if shown == frames)
         now = perf_counter()
         until = now + (began + args.budget - now) * share

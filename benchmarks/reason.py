@@ -31,6 +31,8 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from support.chat_servers import serving
 from support.known_worlds import Film, Models, atari, is_right, synthetic
 
+from paravt_env.common.progress import counted
+
 
 class Setting(NamedTuple):
     """One run of the engine: clips, frames of each, what solvers see, the captioner's mistakes."""
@@ -131,7 +133,7 @@ def main() -> None:
         }
         seconds = [film.facts[-1].end for film in known.values()]
         print(f"{world}: {len(known)} videos, {sum(seconds) / 60:.0f} minutes\n{HEADS}", flush=True)
-        for setting in SYNTHETIC if made else ATARI:
+        for setting in counted(world, SYNTHETIC if made else ATARI):
             if setting.clips == "shots" and args.no_shots:
                 continue
             with tempfile.TemporaryDirectory() as output:

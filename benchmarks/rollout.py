@@ -54,6 +54,7 @@ from agents.model.mini import MiniConfig, build_mini
 from agents.model.sampling import TransformersSampler
 from agents.model.vlm import VisionLanguageModel
 from agents.text.context import TokenContext
+from paravt_env.common.progress import counted
 from paravt_env.protocol import render_completion
 from paravt_env.protocol.tags import Role
 from paravt_env.task import Task
@@ -427,7 +428,8 @@ def main() -> None:
             f"{'n':>3} {'lengths':>8} {'generate':>19} {'transformers':>28} {'vLLM':>28} "
             f"{'vLLM / transformers':>20}"
         )
-        for n, mixed in [(n, mixed) for n in sizes.group_sizes for mixed in (False, True)]:
+        todo = [(n, mixed) for n in sizes.group_sizes for mixed in (False, True)]
+        for n, mixed in counted("engines", todo):
             speed = engines(vlm, engine, n, sizes, mixed)
             peer = speed.pop("generate")
             cells = [f"{f'{x:.0f} {x.median / peer.median:5.2f}x':>28}" for x in speed.values()]
@@ -444,7 +446,7 @@ def main() -> None:
             + "".join(f"{name:>27}" for name in LOOPS)
             + "   best synchronous / ahead"
         )
-        for crop in sizes.crop_seconds:
+        for crop in counted("loops", sizes.crop_seconds):
             cell = loops(folder, clip, args.engine, crop, sizes)
             idle = cell["idle"]
             columns = "".join(

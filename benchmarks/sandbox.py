@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from paravt_env.common.progress import counted
 from paravt_env.sandbox.limits import CodeLimits
 from paravt_env.sandbox.pool import SandboxPool
 
@@ -97,13 +98,14 @@ def main() -> None:
         f"{'code':>6} {'turns an episode':>17} {'turns a second':>15} {'a turn of 8 rows, s':>20}",
     ]
     pool = SandboxPool(LIMITS, spare=ROWS, parallel=4)
-    for name, code in (("PIL", ZOOM), ("numpy", ZOOM_NUMPY)):
-        for turns in TURNS:
-            play(pool, media, turns, code)
-            rounds = [play(pool, media, turns, code) for _ in range(ROUNDS)]
-            rate = median(rate for rate, _ in rounds)
-            turn = median(second for _, seconds in rounds for second in seconds)
-            lines.append(f"{name:>6} {turns:>17} {rate:>15.1f} {turn:>20.3f}")
+    programs = {"PIL": ZOOM, "numpy": ZOOM_NUMPY}
+    for name, turns in counted("cells", [(name, turns) for name in programs for turns in TURNS]):
+        code = programs[name]
+        play(pool, media, turns, code)
+        rounds = [play(pool, media, turns, code) for _ in range(ROUNDS)]
+        rate = median(rate for rate, _ in rounds)
+        turn = median(second for _, seconds in rounds for second in seconds)
+        lines.append(f"{name:>6} {turns:>17} {rate:>15.1f} {turn:>20.3f}")
     pool.close()
     lines.append(f"load average at the end: {os.getloadavg()[0]:.1f}")
     text = "\n".join(lines) + "\n"

@@ -381,6 +381,8 @@ def main() -> None:
     if args.worker:
         worker(args.worker, args.quick)
         return
+    from paravt_env.common.progress import counted  # not in the earlier builds of the workers
+
     lines: list[str] = []
 
     def say(text: str) -> None:
@@ -405,7 +407,7 @@ def main() -> None:
         archive = ["git", "-C", str(ROOT), "archive", args.earlier]
         packed = subprocess.run(archive, capture_output=True, check=True).stdout
         subprocess.run(["tar", "x", "-C", str(earlier)], input=packed, check=True)
-        for row in args.rows:
+        for row in counted("rows", args.rows):
             sides = [(sys.executable, earlier, row), (sys.executable, ROOT, row)]
             if row == "grpo" and not args.trl:
                 say("grpo     not measured: --trl names no Python")

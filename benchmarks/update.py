@@ -39,6 +39,7 @@ from agents.algorithm.config import PARAGRPOConfig
 from agents.base import Trajectory
 from agents.model.mini import build_mini
 from agents.model.vlm import VisionLanguageModel
+from paravt_env.common.progress import counted
 from train.config.learner import LearnerConfig, OptimizerConfig, PackingConfig
 from train.learner.learner import Learner
 from train.learner.meter import Meter
@@ -298,11 +299,11 @@ def main() -> None:
         HEADER,
     ]
     print("\n".join(lines), flush=True)
-    for prompt in args.prompts:
-        for group in args.groups:
-            cell = measure(vlm, prompt, group, args.repeats, memory=sys.platform == "linux")
-            lines.append(line(prompt, group, cell))
-            print(lines[-1], flush=True)
+    todo = [(prompt, group) for prompt in args.prompts for group in args.groups]
+    for prompt, group in counted("cells", todo):
+        cell = measure(vlm, prompt, group, args.repeats, memory=sys.platform == "linux")
+        lines.append(line(prompt, group, cell))
+        print(lines[-1], flush=True)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")

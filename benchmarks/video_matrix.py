@@ -38,6 +38,7 @@ from support.kinds import (
 )
 from support.videos import burn, rotate, write_cut, write_hidden_start, write_video
 
+from paravt_env.common.progress import counted
 from paravt_env.video import FrameStore, VideoError, overview_times, window_times
 
 TESTS = Path(__file__).parent.parent / "tests"
@@ -349,7 +350,7 @@ def table(workers: Sequence[int], chosen: Sequence[Row]) -> list[str]:
     lines = ["| container | encoder | file | compared | wrong | slow |", f"|{'---|' * 6}"]
     counts = {"read": 0, "refused": 0, "compared": 0, "wrong": 0}
     with tempfile.TemporaryDirectory() as folder:
-        for number, row in enumerate(chosen):
+        for number, row in counted("files", enumerate(chosen)):
             path = Path(folder) / f"{number}.{row.container}"
             with contextlib.redirect_stdout(io.StringIO()):
                 written = row.write(path)
@@ -363,7 +364,6 @@ def table(workers: Sequence[int], chosen: Sequence[Row]) -> list[str]:
                 lines.append(f"{head} {result.compared:,} | {result.wrong} | {result.slow} |")
             counts["compared"] += result.compared
             counts["wrong"] += result.wrong
-            print(lines[-1], file=sys.stderr)
     total = f"{len(chosen)} files: {counts['read']} read, {counts['refused']} refused; "
     lines += ["", f"{total}{counts['compared']:,} frames compared, {counts['wrong']} wrong."]
     return lines

@@ -1,9 +1,9 @@
 """How long the pages of `paravt view` take for a long run, and what memory they need.
 
 Writes a run of 1,000 steps with 64 kept rollouts each (77 metrics a step; every step has the same
-rollouts, of 400 sampled tokens), then serves it in a process of its own and asks for its pages,
-each for the first time and again. Run it with `python benchmarks/view.py >
-benchmarks/results/view.txt`.
+rollouts, of 400 sampled tokens) and 20 runs of 1,000 steps without rollouts. Then it serves them in
+a process of its own and asks for pages, each for the first time and again. Run it with `python
+benchmarks/view.py > benchmarks/results/view.txt`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import shlex
 import shutil
 import socket
 import subprocess
@@ -23,9 +24,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from train.common.rollout_file import FOLDER, INDEX, LISTED, VERSION, step_path, write_step
+from paravt_env.common.progress import counted
+from train.common.rollout_file import FOLDER, INDEX, index_line, step_path, write_step
 
-TOKENS, METRICS = 400, 77
+TOKENS, METRICS, OTHERS = 400, 77, 20
 OUTCOMES = ("answered", "unanswered")
 
 
@@ -70,9 +72,8 @@ def rollout(number: int, rng: random.Random) -> dict[str, Any]:
     }
 
 
-def write_run(folder: Path, steps: int, rollouts: int) -> None:
-    """The run's folder."""
-    rng = random.Random(0)
+def write_metrics(folder: Path, steps: int, rng: random.Random) -> None:
+    """A run's folder with settings and metrics."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(f"run: {{steps: {steps}}}\n")
     names = ["reward", "accuracy", "compliance", "calls", "entropy", "grad_norm", "frames_seen"]
@@ -82,15 +83,19 @@ def write_run(folder: Path, steps: int, rollouts: int) -> None:
     with (folder / "metrics.jsonl").open("w") as file:
         for step in range(steps):
             file.write(json.dumps({"step": step, **{n: rng.random() for n in names}}) + "\n")
+
+
+def write_run(folder: Path, steps: int, rollouts: int) -> None:
+    """The run's folder."""
+    rng = random.Random(0)
+    write_metrics(folder, steps, rng)
     records = [rollout(number, rng) for number in range(rollouts)]
     size = write_step(folder, 0, records)
     data = step_path(folder, 0).read_bytes()
-    with (folder / FOLDER / INDEX).open("w") as index:
+    with (folder / FOLDER / INDEX).open("wb") as index:
         for step in range(steps):
             step_path(folder, step).write_bytes(data)
-            listed = [[one[name] for name in LISTED] for one in records]
-            line = {"version": VERSION, "step": step, "bytes": size, "rollouts": listed}
-            index.write(json.dumps(line) + "\n")
+            index.write(index_line(step, size, records))
     print(
         f"{steps} steps x {rollouts} rollouts of {TOKENS} tokens: {size * steps / 1e6:.0f} MB on "
         f"disk, {size / rollouts / 1e3:.1f} kB a rollout; index "
@@ -132,8 +137,12 @@ def main() -> None:
         port = free.getsockname()[1]
     served = None
     try:
+        print(f"$ {shlex.join(['python', *sys.argv])}\n")
         write_run(folder / "long", args.steps, args.rollouts)
+        for number in counted("runs", range(OTHERS)):
+            write_metrics(folder / f"other{number:02}", args.steps, random.Random(number))
         command = [sys.executable, "-m", "train", "view", str(folder), "--port", str(port)]
+        began = time.perf_counter()
         served = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         address = f"http://127.0.0.1:{port}"
         while True:
@@ -141,11 +150,13 @@ def main() -> None:
                 ask(f"{address}/assets/view.css")
                 break
             except urllib.error.URLError:
-                time.sleep(0.1)
+                time.sleep(0.02)
+        print(f"{time.perf_counter() - began:.2f} s from the command until it answers")
         print(f"memory before the first page: {memory(served.pid)} MiB")
         last = args.steps - 1
         pages = {
-            "first page (the run, its curves)": "/",
+            "a run, its curves": "/run?run=long",
+            "list of the 21 runs": "/?all=1",
             "the curves alone": "/curves?run=long",
             "rollouts of all steps": "/rollouts?run=long&source=steps",
             "wrong ones at K = 8": "/rollouts?run=long&source=steps&outcome=wrong&k=8",

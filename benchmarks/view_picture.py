@@ -33,7 +33,7 @@ def interesting(runs: Runs, name: str) -> str:
     found: list[tuple[int, int, Listed]] = [
         (one.executed + 10 * (one.correct > 0.5), step, one)
         for step in runs.kept(name)
-        for one in runs.listed(name, step)
+        for _, one in runs.listed(name, [step])
     ]
     if not found:
         raise SystemExit(f"{name} has kept no rollouts (run.keep_rollouts)")

@@ -1,18 +1,23 @@
-"""How long work tells how far it is: an estimate, and a line at least every half minute.
+"""How far long work is: an estimate of the time left, and a line at least every half minute.
 
-Used where videos are made, which needs the core installation alone; `train/common/console.py`
-draws the same on a terminal with rich. Tests: `pytest tests/commands/test_progress.py`.
+Used where videos are made, which needs the core installation alone, and by the benchmarks;
+`train/common/console.py` draws the same on a terminal with rich. Tests: `pytest
+tests/commands/test_progress.py`.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import TextIO, TypeVar
+
+Item = TypeVar("Item")
 
 EVERY = 30.0
 """Seconds between two lines where nothing can be redrawn in place."""
+ENOUGH, SHARE = 16.0, 0.02
+"""An estimate rests on this share of the work, or on this much of it, whichever is less."""
 
 
 class Pace:
@@ -45,8 +50,9 @@ class Pace:
         return due
 
     def left(self, done: float) -> str:
-        """The estimate in words, "" before there is one and at the end."""
-        if done <= self.first or done >= self.total:
+        """The estimate in words; "" at the end, and before enough was done to measure a speed."""
+        enough = min(ENOUGH, SHARE * (self.total - self.first))
+        if done <= self.first or done - self.first < enough or done >= self.total:
             return ""
         speed = (self.clock() - self.began) / (done - self.first)
         return f"about {in_words(speed * (self.total - done))} left"
@@ -93,6 +99,21 @@ class Progress:
         close = "\n" if done >= self.total or not terminal else ""
         self.stream.write(f"{start}{text}{end}{close}")
         self.stream.flush()
+
+
+def counted(what: str, items: Iterable[Item], stream: TextIO | None = None) -> Iterator[Item]:
+    """The items one by one, with a bar on standard error of how many are done.
+
+    >>> import io
+    >>> list(counted("cells", "ab", io.StringIO()))
+    ['a', 'b']
+    """
+    known = list(items)
+    bar = Progress(what, len(known), bool(known), stream)
+    bar.show(0, f"0/{len(known)}")
+    for done, item in enumerate(known, 1):
+        yield item
+        bar.show(done, f"{done}/{len(known)}")
 
 
 def in_words(seconds: float) -> str:

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from paravt_env.common.progress import Pace, Progress, in_words
+from paravt_env.common.progress import Pace, Progress, counted, in_words
 from train.common.console import Plain, Work
 
 
@@ -81,6 +81,24 @@ def test_what_was_there_before_says_nothing_about_the_speed(clock):
     clock.now += 20
     assert pace.left(9) == "about 20 s left"
     assert pace.left(10) == ""
+
+
+def test_an_estimate_rests_on_enough_of_the_work(clock):
+    pace = Pace(576, clock=clock)
+    clock.now += 3
+    assert [bool(pace.left(done)) for done in (0, 1, 11, 12)] == [False, False, False, True]
+    assert pace.left(12) == "about 2 min left"
+    long = Pace(10_000, done=100, clock=clock)
+    clock.now += 1
+    assert [bool(long.left(done)) for done in (115, 116)] == [False, True]
+
+
+def test_what_is_counted_comes_through_and_is_told():
+    stream = io.StringIO()
+    assert list(counted("cells", iter("abc"), stream)) == ["a", "b", "c"]
+    first, *_, last = stream.getvalue().splitlines()
+    assert first.endswith("] 0/3") and last.endswith("] 3/3")
+    assert list(counted("cells", [], stream)) == []
 
 
 def test_a_terminal_shows_a_bar_with_its_note():

@@ -427,15 +427,17 @@ def test_any_callable_makes_the_agent(recipe, tmp_path):
     assert len(plan(tasks.ids, config.evaluation)) == 4
 
 
-def test_progress_without_a_terminal_is_the_first_sample_and_the_last(capsys):
+def test_progress_without_a_terminal_is_the_start_and_the_last_sample(capsys):
     bar = EvalBar()
-    for done in range(1, 2001):
+    for done in range(2001):
         bar(done, 2000, 0.25, done // 1000)
-    bar(1, 3, 1.0, 0)  # the next set of a suite
-    first, *_, last, other = capsys.readouterr().out.splitlines()
-    assert first.startswith("  evaluated 1/2000, accuracy 0.250")
+    bar(0, 3, 0.0, 0)  # the next set of a suite
+    bar(2, 2, 1.0, 0)  # a set that was played before
+    first, *_, last, other, played = capsys.readouterr().out.splitlines()
+    assert first == "  evaluated 0/2000"
     assert last == "  evaluated 2000/2000, accuracy 0.250, 2 errors"
-    assert other.startswith("  evaluated 1/3, accuracy 1.000")
+    assert other == "  evaluated 0/3"
+    assert played == "  evaluated 2/2, accuracy 1.000"
 
 
 def test_the_table_says_what_was_used_and_what_is_missing():

@@ -18,6 +18,7 @@ from train.common.rollout_file import (
     LISTED,
     RolloutFileError,
     drop_steps,
+    index_line,
     index_lines,
     read_step,
     step_path,
@@ -45,6 +46,7 @@ class Tokenizer:
 
 def listed(step, member=0):
     values = dict.fromkeys(LISTED, 0) | {"member": member, "task_id": f"t{step}"}
+    values |= {"family": "order", "frame_budget": 4 + member}
     return values | {"anything": "else"}
 
 
@@ -55,9 +57,28 @@ def index_of(folder):
 def test_a_step_comes_back_and_the_index_lists_it(tmp_path):
     size = write_step(tmp_path, 3, [listed(3), listed(3, 1)])
     assert read_step(tmp_path, 3)[1] == listed(3, 1)
-    ((step, told, rows),) = index_of(tmp_path)
-    assert (step, told) == (3, size) == (3, step_path(tmp_path, 3).stat().st_size)
-    assert [row[:3] for row in rows] == [[0, 0, "t3"], [0, 1, "t3"]]
+    (line,) = index_of(tmp_path)
+    assert (line.step, line.size) == (3, size) == (3, step_path(tmp_path, 3).stat().st_size)
+    assert (line.rollouts, line.families, line.frame_budgets) == (2, {"order"}, {4, 5})
+    assert [row[:3] for row in line.rows()] == [[0, 0, "t3"], [0, 1, "t3"]]
+
+
+def test_the_head_of_a_line_is_enough_for_a_list_of_steps_and_is_not_believed(tmp_path):
+    whole = index_line(3, 9, [listed(3), listed(3, 1)])
+    cut = whole.replace(b'"count": 2', b'"count": 5')
+    torn = whole.partition(b'"rollouts": ')[0] + b'"rollouts": [[nonsense\n'
+    for text, count in ((whole, 2), (cut, 5), (torn, 2)):
+        (line,) = index_lines(text)
+        assert (line.step, line.rollouts, len(line.rows())) == (3, count, 2 if text == whole else 0)
+    for old, new in (
+        (b'"version": 2', b'"version": 1'),
+        (b'"step": 3', b'"step": -1'),
+        (b'"count": 2', b'"count": "x"'),
+        (b'"families": ["order"]', b'"families": 7'),
+        (b'"frame_budgets": [4, 5]', b'"frame_budgets": [NaN]'),
+        (b'{"version"', b'{"deep": ' + b"[" * 100_000 + b', "version"'),
+    ):
+        assert old in whole and list(index_lines(whole.replace(old, new))) == []
 
 
 def test_steps_that_are_played_again_are_forgotten(tmp_path):
@@ -66,10 +87,10 @@ def test_steps_that_are_played_again_are_forgotten(tmp_path):
     with (tmp_path / FOLDER / INDEX).open("ab") as index:
         index.write(b'{"version": 1, "step": 1')  # torn by a crash
     drop_steps(tmp_path, 2)
-    assert [step for step, _, _ in index_of(tmp_path)] == [0, 1]
+    assert [line.step for line in index_of(tmp_path)] == [0, 1]
     assert not step_path(tmp_path, 2).exists() and step_path(tmp_path, 1).exists()
     write_step(tmp_path, 2, [listed(2)])
-    assert [step for step, _, _ in index_of(tmp_path)] == [0, 1, 2]
+    assert [line.step for line in index_of(tmp_path)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("damage", [b"", b"no gzip", None])
@@ -133,7 +154,7 @@ def test_a_run_keeps_rollouts_and_a_resumed_one_goes_on(tmp_path, clip, other_cl
     config = replace(config, algorithm=replace(config.algorithm, groups=2, group_size=2))
     train(with_run(config, "a", steps=2, keep_rollouts=2, checkpoint_every=1))
     folder = tmp_path / "runs" / "a"
-    assert [(step, len(rows)) for step, _, rows in index_of(folder)] == [(0, 2), (1, 2)]
+    assert [(line.step, len(line.rows())) for line in index_of(folder)] == [(0, 2), (1, 2)]
     first, second = read_step(folder, 1)
     assert first["question"].startswith(("Which", "What")) and first["task_id"] == second["task_id"]
     assert math.isclose(sum(first["terms"].values()), first["reward"], abs_tol=1e-3)
@@ -145,7 +166,7 @@ def test_a_run_keeps_rollouts_and_a_resumed_one_goes_on(tmp_path, clip, other_cl
     assert read_metrics(folder)[1]["rollouts_kept/bytes"] == step_path(folder, 1).stat().st_size
     again = with_run(config, "a", steps=3, keep_rollouts=2, resume=True)
     train(again)
-    assert [step for step, _, _ in index_of(folder)] == [0, 1, 2]
+    assert [line.step for line in index_of(folder)] == [0, 1, 2]
     json.dumps(read_step(folder, 2), allow_nan=False)
     train(with_run(config, "b", steps=1, keep_rollouts=0))
     assert not (tmp_path / "runs" / "b" / FOLDER).exists()

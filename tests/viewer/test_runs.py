@@ -8,11 +8,13 @@ from support.evaluations import HEADER, row
 from support.viewed_runs import record, write_run
 
 from train.common.errors import ConfigError
-from train.common.rollout_file import FOLDER, INDEX, write_step
+from train.common.rollout_file import FOLDER, INDEX, VERSION, IndexLine, write_step
 from train.evaluation.row_file import RowFile
+from train.viewer import rollout_list, run_data
 from train.viewer import runs as module
 from train.viewer.errors import CannotShow
 from train.viewer.listing import OUTCOMES, Filter, Source
+from train.viewer.rollout_list import part_of
 from train.viewer.runs import Runs
 from train.viewer.tail import Tail
 
@@ -56,17 +58,21 @@ def test_steps_and_lists_grow_and_start_again_with_a_resumed_run(tmp_path):
     folder = write_run(tmp_path / "r", "/v.mp4", 2)
     runs = Runs([folder])
     assert [step["step"] for step in runs.steps("r")] == [0, 1]
-    assert sorted(runs.kept("r")) == [0, 1] and runs.kept_bytes("r") > 0
+    assert sorted(runs.kept("r")) == [0, 1] and runs.kept("r")[0].size > 0
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "reward": 1}\nnonsense\n{"step": 3')
     write_step(folder, 2, [record("/v.mp4")])
     with (folder / FOLDER / INDEX).open("a") as file:
-        file.write(json.dumps({"version": 1, "step": 9, "bytes": 1, "rollouts": [["x"] * 14]}))
-        file.write("\n")
+        head = {"version": VERSION, "step": 9, "bytes": 1, "count": 1}
+        head |= {"families": [], "frame_budgets": []}
+        file.write(json.dumps(head | {"rollouts": [["x"] * 14]}) + "\n")
     assert [step["step"] for step in runs.steps("r")] == [0, 1, 2]
-    assert runs.kept("r") == {0: 4, 1: 4, 2: 1, 9: 1}
-    assert runs.listed("r", 9) == () == runs.listed("r", 7), "damaged, and absent"
-    assert [one.member for one in runs.listed("r", 0)] == [0, 1, 2, 3]
+    kept = {step: line.rollouts for step, line in runs.kept("r").items()}
+    assert kept == {0: 4, 1: 4, 2: 1, 9: 1}
+    assert runs.listed("r", [9]) == [] == runs.listed("r", [7]), "damaged, and absent"
+    assert [one.member for _, one in runs.listed("r", [0])] == [0, 1, 2, 3]
+    write_step(folder, 0, [record("/v.mp4", 7)])
+    assert [one.member for _, one in runs.listed("r", [0])] == [7], "played again"
     (folder / "new").write_text('{"step": 0, "reward": 1}\n')
     os.replace(folder / "new", folder / "metrics.jsonl")
     assert [step["step"] for step in runs.steps("r")] == [0]
@@ -102,14 +108,65 @@ def test_only_some_runs_steps_and_reports_stay_in_memory(tmp_path, monkeypatch):
 )
 def test_lists_are_filtered_by_outcome(tmp_path, outcome, members):
     runs = Runs([write_run(tmp_path / "r", "/v.mp4", 1)])
-    rows = runs.listed("r", 0)
+    rows = [one for _, one in runs.listed("r", [0])]
     assert [one.member for one in rows if Filter(outcome).keeps(one)] == members
     assert set(OUTCOMES) >= {outcome} - {""}
 
 
+def test_a_page_of_all_steps_reads_the_steps_that_it_shows_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(rollout_list, "PAGE", 6)
+    folder = tmp_path / "r"
+    (folder / "rollouts").mkdir(parents=True)
+    (folder / "config.yaml").write_text("")
+    for step in range(5):
+        changes = {"family": "order" if step else "count", "frame_budget": 4 * (step + 1)}
+        write_step(folder, step, [record("/v.mp4", member, **changes) for member in range(4)])
+    read = []
+    rows_of = IndexLine.rows
+    monkeypatch.setattr(IndexLine, "rows", lambda line: [read.append(line.step), rows_of(line)][1])
+
+    def shown(page, *wanted):
+        part = part_of(Runs([folder]), "r", Source(), Filter(*wanted), page)
+        places = [(where.step, one.member) for where, one in part.rows]
+        return part.found, part.of, part.page, places
+
+    assert shown(1) == (20, 20, 1, [(3, 2), (3, 3), *((2, member) for member in range(4))])
+    assert read == [3, 2]
+    assert shown(9)[2:] == (3, [(0, 2), (0, 3)])
+    read.clear()
+    assert shown(0, "wrong", 12) == (2, 20, 0, [(2, 0), (2, 2)]) and read == [2]
+    assert shown(0, "", None, "count")[:2] == (4, 20)
+    assert shown(1, "right")[3] == [(1, 1), (1, 3), (0, 1), (0, 3)]
+    part = part_of(Runs([folder]), "r", Source(), Filter(), 0)
+    assert (part.families, part.frame_budgets) == ({"order", "count"}, {4, 8, 12, 16, 20})
+
+
+def test_the_list_of_runs_reads_the_end_of_the_metrics(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_data, "RECENT_BYTES", 100)
+    folder = write_run(tmp_path / "r", "/v.mp4", 30)
+    runs = Runs([folder])
+    assert [step["step"] for step in runs.recent("r", 9)] == [29], "of the last 100 bytes"
+    monkeypatch.setattr(run_data, "RECENT_BYTES", 10_000)
+    assert [step["step"] for step in runs.recent("r", 2)] == [28, 29]
+    assert len(runs.steps("r")) == 30
+    monkeypatch.setattr(run_data, "RECENT_BYTES", 0)
+    assert [step["step"] for step in runs.recent("r", 2)] == [28, 29], "in memory"
+
+
+def test_settings_are_parsed_again_only_when_they_change(tmp_path):
+    folder = write_run(tmp_path / "r", "/v.mp4", 1)
+    runs = Runs([folder])
+    assert runs.setting("r", "env", "max_turns", default=3) == 2
+    assert runs._parsed("r") is runs._parsed("r")
+    (folder / "config.yaml").write_text("env: {max_turns: 5}\n")
+    assert runs.setting("r", "env", "max_turns", default=3) == 5
+    (folder / "config.yaml").write_text("env: [: broken\n")
+    assert runs.setting("r", "env", "max_turns", default=3) == 3
+
+
 def test_lists_are_filtered_by_frames_and_family(tmp_path):
     runs = Runs([write_run(tmp_path / "r", "/v.mp4", 1)])
-    (one, *_) = runs.listed("r", 0)
+    ((_, one), *_) = runs.listed("r", [0])
     for wanted, kept in (
         (Filter(frame_budget=4), True),
         (Filter(frame_budget=8), False),
@@ -179,7 +236,12 @@ def test_a_damaged_rollout_is_not_shown(tmp_path, damage):
 
 def test_curves_are_drawn_again_only_for_new_steps(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(module, "curves", lambda steps: drawn.append(len(steps)) or f"{len(steps)}")
+
+    def draw(steps):
+        drawn.append(len(steps))
+        return str(len(steps))
+
+    monkeypatch.setattr(run_data, "curves", draw)
     folder = write_run(tmp_path / "r", "/v.mp4", 2)
     runs = Runs([folder])
     assert runs.charts("r") == runs.charts("r") == "2"

@@ -1,10 +1,10 @@
 """The rollouts that a run keeps of its steps: their files, and how they are read.
 
 Written by `train/loop/rollout_log.py` while a run trains, read by `paravt view`. Each step has one
-compressed file of its rollouts, whole or absent; `index.jsonl` holds one line a step with the few
-values by which rollouts are listed and filtered, so that nothing else is opened for a list. Where
-a resumed run plays a step again, the later line counts. Tests: `pytest
-tests/loop/test_rollout_log.py`.
+compressed file of its rollouts, whole or absent. `index.jsonl` has one line a step. A line begins
+with the step's counts, families and frame budgets, so a list of steps reads these alone; then come
+the few values by which rollouts are listed and filtered. Where a resumed run plays a step again,
+the later line counts. Tests: `pytest tests/loop/test_rollout_log.py`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from paravt_env.common.files import write_whole
 from paravt_env.common.infos import plain
 
 FOLDER = "rollouts"
 INDEX = "index.jsonl"
-VERSION = 1
+VERSION = 2
 LARGEST = 256 * 2**20
 """Bytes of a step's rollouts, unpacked, that are read at most: a file may claim to be anything."""
 
@@ -30,6 +30,8 @@ LISTED = (
     *("calls", "executed", "forced", "stop_reason", "error", "answer"),
 )
 """What the index holds of a rollout, in this order."""
+REST = "rollouts"
+"""The last key of a line of the index."""
 
 
 class RolloutFileError(ValueError):
@@ -54,11 +56,23 @@ def write_step(folder: Path, step: int, rollouts: Sequence[Mapping[str, Any]]) -
     lines = "".join(json.dumps(plain(one), allow_nan=False) + "\n" for one in rollouts)
     packed = gzip.compress(lines.encode("utf-8", "replace"), 6, mtime=0)
     write_whole(path, packed)
-    listed = [[one[name] for name in LISTED] for one in rollouts]
-    line = {"version": VERSION, "step": step, "bytes": len(packed), "rollouts": plain(listed)}
     with (path.parent / INDEX).open("ab") as index:
-        index.write((json.dumps(line, allow_nan=False) + "\n").encode("utf-8", "replace"))
+        index.write(index_line(step, len(packed), rollouts))
     return len(packed)
+
+
+def index_line(step: int, size: int, rollouts: Sequence[Mapping[str, Any]]) -> bytes:
+    """A step's line of the index: the head, then the values of `LISTED` of every rollout."""
+    line = {
+        "version": VERSION,
+        "step": step,
+        "bytes": size,
+        "count": len(rollouts),
+        "families": sorted({str(one["family"]) for one in rollouts}),
+        "frame_budgets": sorted({int(one["frame_budget"]) for one in rollouts}),
+        REST: plain([[one[name] for name in LISTED] for one in rollouts]),
+    }
+    return (json.dumps(line, allow_nan=False) + "\n").encode("utf-8", "replace")
 
 
 def read_step(folder: Path, step: int) -> list[dict[str, Any]]:
@@ -86,22 +100,50 @@ def read_step(folder: Path, step: int) -> list[dict[str, Any]]:
     return rollouts
 
 
-def index_lines(lines: bytes) -> Iterator[tuple[int, int, list[list[Any]]]]:
-    r"""Step, bytes on disk and listed values of each whole line; others are passed over.
+class IndexLine(NamedTuple):
+    """The head of a step's line in the index; `text` is the whole line, which `rows` reads.
 
-    >>> line = b'{"version": 1, "step": 3, "bytes": 9, "rollouts": []}'
-    >>> list(index_lines(line + b"\nnonsense\n"))
-    [(3, 9, [])]
+    `size` is in bytes on disk, `rollouts` how many there are; `families` and `frame_budgets` are
+    theirs.
+    """
+
+    step: int
+    size: int
+    rollouts: int
+    families: frozenset[str]
+    frame_budgets: frozenset[int]
+    text: bytes
+
+    def rows(self) -> list[list[Any]]:
+        """The values of `LISTED` of every rollout; none where the rest of the line is damaged."""
+        try:
+            rows = json.loads(self.text)[REST]
+            whole = len(rows) == self.rollouts and all(len(row) == len(LISTED) for row in rows)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return []
+        return rows if whole else []
+
+
+def index_lines(lines: bytes) -> Iterator[IndexLine]:
+    r"""The head of each whole line, without reading the rest of it; other lines are passed over.
+
+    >>> line = b'{"version": 2, "step": 3, "bytes": 9, "count": 1, "families": ["order"], '
+    >>> (found,) = index_lines(line + b'"frame_budgets": [4], "rollouts": [[]]}\nnonsense\n')
+    >>> found.step, found.rollouts, sorted(found.frame_budgets), found.rows()
+    (3, 1, [4], [])
     """
     for line in lines.splitlines():
         try:
-            entry = json.loads(line)
-            step, size, rows = int(entry["step"]), int(entry["bytes"]), entry["rollouts"]
-            if entry["version"] != VERSION or not all(len(row) == len(LISTED) for row in rows):
+            head = json.loads(line.partition(f', "{REST}": '.encode())[0] + b"}")
+            if head["version"] != VERSION:
                 continue
-        except (ValueError, TypeError, KeyError, RecursionError):
+            step, size, count = int(head["step"]), int(head["bytes"]), int(head["count"])
+            families = frozenset(map(str, head["families"]))
+            budgets = frozenset(map(int, head["frame_budgets"]))
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
             continue
-        yield step, size, rows
+        if min(step, size, count) >= 0:
+            yield IndexLine(step, size, count, families, budgets, line)
 
 
 def drop_steps(folder: Path, first: int) -> None:
@@ -112,8 +154,8 @@ def drop_steps(folder: Path, first: int) -> None:
     kept = []
     for line in index.read_bytes().splitlines(keepends=True):
         known = next(index_lines(line), None)
-        if known is None or known[0] < first:
+        if known is None or known.step < first:
             kept.append(line if line.endswith(b"\n") else b"")
         else:
-            step_path(folder, known[0]).unlink(missing_ok=True)
+            step_path(folder, known.step).unlink(missing_ok=True)
     write_whole(index, b"".join(kept))

@@ -29,7 +29,7 @@ from train.rollout.play import Rollout, play
 from train.rollout.starts import Start
 
 EvalProgress = Callable[[int, int, float, int], None]
-"""Called with (rows done, rows in all, accuracy so far, errors so far)."""
+"""Called with (rows done, rows in all, accuracy so far, errors so far), first at the start."""
 
 
 class Rows(Protocol):
@@ -101,7 +101,7 @@ def evaluate(
         env: Vector environment over `tasks`; its rows are filled batch by batch.
         tasks: The split under evaluation.
         settings: Tasks, budgets, seed and interval.
-        progress: Called after each sample.
+        progress: Called at the start, and after each sample.
         rows: Where the rows are kept; samples that are there are not played again.
 
     Raises:
@@ -148,6 +148,8 @@ class _Tally:
         self.done, self.score = len(rows.done), sum(row.score for row in there)
         # rows with an error that will be played again are there, but not done
         self.errors = self.done - sum(not row.error for row in there)
+        if progress is not None and self.done < total:
+            progress(self.done, total, self.score / max(self.done, 1), self.errors)
 
     def add(self, row: EvalRow) -> None:
         """Count one more row."""

@@ -23,12 +23,15 @@ class EvalBar:
         self._last = 0
 
     def __call__(self, done: int, total: int, accuracy: float, errors: int) -> None:
-        """Tell of one more sample; a count that goes back is another evaluation."""
+        """Show the samples that are done: at the start, and after each of them.
+
+        A count that does not grow is the start of another evaluation.
+        """
         if self._work is None or total != self._work.total or done <= self._last:
-            self._work = Work("evaluated", total, done - 1)
+            self._work = Work("evaluated", total, done)
         self._last = done
         failed = f", {errors} errors" if errors else ""
-        self._work.show(done, f"accuracy {accuracy:.3f}{failed}")
+        self._work.show(done, f"accuracy {accuracy:.3f}{failed}" if done else "")
 
 
 def table(report: EvalReport) -> str:

@@ -6,6 +6,7 @@ In the report of a run (`train.report.page`) and in `paravt view`. Numbers in, m
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,14 +27,18 @@ CURVES = (
 
 def curves(steps: Sequence[Mapping[str, Any]]) -> str:
     """The charts of a run's steps, as `train.common.metrics_file.read_metrics` gives them."""
+    logged: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for step in steps:
+        place = step["step"] + 1
+        for key, value in step.items():
+            if value is not None:
+                logged[key].append((place, value))
 
     def points(key: str) -> list[tuple[float, float]]:
-        return [(s["step"] + 1, s[key]) for s in steps if s.get(key) is not None]
-
-    keys = list(dict.fromkeys(key for step in steps for key in step))
+        return logged.get(key, [])
 
     def family(prefix: str) -> dict[str, list[tuple[float, float]]]:
-        return {k.removeprefix(prefix): points(k) for k in keys if k.startswith(prefix)}
+        return {k.removeprefix(prefix): v for k, v in logged.items() if k.startswith(prefix)}
 
     charts = [
         line_chart("Reward", {"reward": points("reward")}),

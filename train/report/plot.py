@@ -90,6 +90,16 @@ class Plot:
         part = (value - low) / (high - low)
         return round(HEIGHT - BOTTOM - part * (HEIGHT - BOTTOM - self.top), 1)
 
+    def path(self, points: Sequence[tuple[float, float]]) -> str:
+        """A line's points in pixels, as the attribute of a polyline."""
+        (left, right), (low, high) = self.x_range, self.y_range
+        wide = (WIDTH - LEFT - RIGHT) / (right - left) if right > left else 0.0
+        start = LEFT if wide else LEFT + 0.5 * (WIDTH - LEFT - RIGHT)
+        tall, floor = (HEIGHT - BOTTOM - self.top) / (high - low), HEIGHT - BOTTOM
+        return " ".join(
+            f"{start + wide * (x - left):.1f},{floor - tall * (y - low):.1f}" for x, y in points
+        )
+
     def x_tick(self, position: float, label: str) -> None:
         """A label below the plot, at pixels from the left."""
         self.parts.append(text(position, HEIGHT - 8, label))

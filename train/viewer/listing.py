@@ -6,7 +6,7 @@ Between the index of kept rollouts, or the rows of an evaluation, and the pages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from sys import intern
 from typing import Any, NamedTuple
@@ -101,12 +101,23 @@ class Filter:
     frame_budget: int | None = None
     family: str | None = None
 
+    @property
+    def shows_all(self) -> bool:
+        """Whether nothing is filtered out."""
+        return not self.outcome and self.frame_budget is None and self.family is None
+
+    def may_keep(self, families: Container[str], frame_budgets: Container[int]) -> bool:
+        """Whether rollouts of these families and frame budgets can be shown."""
+        return (self.frame_budget is None or self.frame_budget in frame_budgets) and (
+            self.family is None or self.family in families
+        )
+
     def keeps(self, one: Listed) -> bool:
         """Whether a rollout is shown."""
         return (
-            (not self.outcome or OUTCOMES[self.outcome](one))
-            and self.frame_budget in (None, one.frame_budget)
-            and self.family in (None, one.family)
+            (self.frame_budget is None or self.frame_budget == one.frame_budget)
+            and (self.family is None or self.family == one.family)
+            and (not self.outcome or OUTCOMES[self.outcome](one))
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 from train.viewer.errors import CannotShow
 from train.viewer.listing import ALL_STEPS, OUTCOMES, Filter, Listed, Source
@@ -18,30 +19,95 @@ PAGE = 64
 """Rollouts of one page of a list."""
 
 
+class Part(NamedTuple):
+    """What one page of a list shows.
+
+    Attributes:
+        found: Rollouts that the filter keeps, on all pages.
+        of: Rollouts of the source.
+        page: Number of the page, from 0.
+        rows: Those of the page.
+        families: Families of the source's rollouts.
+        frame_budgets: Their numbers of overview frames.
+    """
+
+    found: int
+    of: int
+    page: int
+    rows: list[tuple[Source, Listed]]
+    families: set[str]
+    frame_budgets: set[int]
+
+    @property
+    def last(self) -> int:
+        """Number of the last page."""
+        return last_page(self.found)
+
+
 def listed(runs: Runs, name: str, source: Source) -> list[tuple[Source, Listed]]:
-    """The rollouts of a source, the latest step first.
+    """The rollouts of a step or of an evaluation.
 
     Raises:
         CannotShow: There is no such step or evaluation.
     """
-    if source.evaluation:
-        return [(source, one) for one in runs.rows(name, source.evaluation)]
-    kept = runs.kept(name)
     if source.step is None:
-        steps = sorted(kept, reverse=True)
-        return [(Source(step), one) for step in steps for one in runs.listed(name, step)]
-    if source.step not in kept:
+        return [(source, one) for one in runs.rows(name, source.evaluation)]
+    if source.step not in runs.kept(name):
         raise CannotShow(f"step {source.step + 1} of {name} kept no rollouts")
-    return [(source, one) for one in runs.listed(name, source.step)]
+    return runs.listed(name, [source.step])
+
+
+def part_of(runs: Runs, name: str, source: Source, wanted: Filter, page: int) -> Part:
+    """One page of the rollouts that a filter keeps, the latest step first.
+
+    Of all steps, only those are read that the page shows, or that the filter has to look into.
+
+    Raises:
+        CannotShow: There is no such step or evaluation.
+    """
+    if source.step is not None or source.evaluation:
+        everything = listed(runs, name, source)
+        families = {one.family for _, one in everything}
+        budgets = {one.frame_budget for _, one in everything}
+        found = [pair for pair in everything if wanted.keeps(pair[1])]
+        page = min(max(page, 0), last_page(len(found)))
+        rows = found[page * PAGE : (page + 1) * PAGE]
+        return Part(len(found), len(everything), page, rows, families, budgets)
+    kept = runs.kept(name)
+    of = sum(head.rollouts for head in kept.values())
+    families = {family for head in kept.values() for family in head.families}
+    budgets = {budget for head in kept.values() for budget in head.frame_budgets}
+    heads = [kept[step] for step in sorted(kept, reverse=True)]
+    if not wanted.shows_all:
+        heads = [one for one in heads if wanted.may_keep(one.families, one.frame_budgets)]
+        rows = runs.listed(name, [head.step for head in heads])
+        found = [pair for pair in rows if wanted.keeps(pair[1])]
+        page = min(max(page, 0), last_page(len(found)))
+        rows = found[page * PAGE : (page + 1) * PAGE]
+        return Part(len(found), of, page, rows, families, budgets)
+    page = min(max(page, 0), last_page(of))
+    first, before, rows = page * PAGE, 0, []
+    for head in heads:
+        if before < first + PAGE and before + head.rollouts > first:
+            inside = runs.listed(name, [head.step])
+            rows += inside[max(0, first - before) : first + PAGE - before]
+        before += head.rollouts
+    return Part(of, of, page, rows, families, budgets)
+
+
+def last_page(count: int) -> int:
+    """The number of the last page of a list, from 0.
+
+    >>> [last_page(count) for count in (0, 64, 65)]
+    [0, 0, 1]
+    """
+    return max(0, (count - 1) // PAGE)
 
 
 def rollouts_page(runs: Runs, name: str, source: Source, wanted: Filter, page: int) -> str:
     """A list of rollouts."""
-    everything = listed(runs, name, source)
-    found = [(where, one) for where, one in everything if wanted.keeps(one)]
-    last = max(0, (len(found) - 1) // PAGE)
-    page = min(max(page, 0), last)
-    part = found[page * PAGE : (page + 1) * PAGE]
+    part = part_of(runs, name, source, wanted, page)
+    page, last = part.page, part.last
     asked = {
         "outcome": wanted.outcome or None,
         "k": wanted.frame_budget,
@@ -52,7 +118,7 @@ def rollouts_page(runs: Runs, name: str, source: Source, wanted: Filter, page: i
         for text, to, there in (("newer", page - 1, page > 0), ("older", page + 1, page < last))
         if there
     ]
-    said = f"{len(found)} of {len(everything)} rollouts"
+    said = f"{part.found} of {part.of} rollouts"
     if last:
         said += f", page {page + 1} of {last + 1}"
     return document(
@@ -60,24 +126,21 @@ def rollouts_page(runs: Runs, name: str, source: Source, wanted: Filter, page: i
         [
             crumbs(TO_RUNS, anchor(name, "/run", run=name), f"rollouts of {source.title}"),
             f"<h1>Rollouts of {escape(source.title)}</h1>",
-            _filters(runs, name, source, wanted, [one for _, one in everything]),
+            _filters(runs, name, source, wanted, part),
             f'<p class="soft" role="status">{said} {" · ".join(turn)}</p>',
-            _table(name, part),
+            _table(name, part.rows),
         ],
         ["view.js"],
         HOME,
     )
 
 
-def _filters(
-    runs: Runs, name: str, source: Source, wanted: Filter, everything: Sequence[Listed]
-) -> str:
+def _filters(runs: Runs, name: str, source: Source, wanted: Filter, part: Part) -> str:
     steps = sorted(runs.kept(name), reverse=True)
     sources = {ALL_STEPS: "all steps"} if steps else {}
     sources |= {f"step:{step}": f"step {step + 1}" for step in steps[:2000]}
     sources |= {f"eval:{one}": f"evaluation {one}" for one in runs.evaluations(name)}
-    budgets = sorted({one.frame_budget for one in everything})
-    families = sorted({one.family for one in everything} - {""})
+    budgets, families = sorted(part.frame_budgets), sorted(part.families - {""})
     budget = "" if wanted.frame_budget is None else str(wanted.frame_budget)
     return (
         '<form class="filters" action="/rollouts" data-auto>'

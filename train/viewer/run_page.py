@@ -26,7 +26,7 @@ def list_page(runs: Runs) -> str:
     """All runs, a line each."""
     rows = []
     for name in runs.folders():
-        steps = runs.steps(name)
+        steps = runs.recent(name, SMOOTHING)
         numbers = "".join(f"<td>{_recent(steps, key)}</td>" for key in HEADLINE)
         found = [anchor(one, "/evaluation", run=name, name=one) for one in runs.evaluations(name)]
         rows.append(
@@ -54,7 +54,8 @@ def run_page(runs: Runs, name: str) -> str:
     )
     shown = "<p class=soft>no rollouts were kept (run.keep_rollouts)</p>"
     if kept:
-        count, size = sum(kept.values()), runs.kept_bytes(name)
+        count = sum(head.rollouts for head in kept.values())
+        size = sum(head.size for head in kept.values())
         last = max(kept)
         shown = (
             f"<p>{count} rollouts of {len(kept)} steps, {in_bytes(size)} on disk: "

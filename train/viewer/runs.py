@@ -1,4 +1,4 @@
-"""The runs that are served: where they lie, their curves, lists and evaluations, read as they grow.
+"""The runs that are served: their folders, curves, lists and evaluations, read as they grow.
 
 Everything that a page shows comes through here, by the name of a run that was found under the given
 folders: no path is ever made of what a browser sends. Nothing is read before it is asked for, and
@@ -7,10 +7,8 @@ of what is kept in memory the oldest goes first. Tests: `pytest tests/viewer/tes
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -20,89 +18,22 @@ import yaml
 from train.common.errors import ConfigError
 from train.common.lock import FILE as LOCK
 from train.common.metrics_file import FILE as METRICS
-from train.common.rollout_file import (
-    FOLDER,
-    INDEX,
-    RolloutFileError,
-    index_lines,
-    read_step,
-    step_path,
-)
+from train.common.rollout_file import IndexLine, RolloutFileError, read_step, step_path
 from train.evaluation.row_file import ROWS, read_rows
 from train.evaluation.scores import EvalReport
-from train.report.curves import curves
 from train.viewer.errors import CannotShow
-from train.viewer.listing import Listed, Source, from_index, from_rows
+from train.viewer.listing import Listed, Source, from_rows
 from train.viewer.record import Shown
-from train.viewer.tail import Tail
+from train.viewer.run_data import Run, recent_steps
 
 KEPT_RUNS, KEPT_REPORTS, KEPT_STEPS = 8, 4, 4
 """Runs whose steps and lists, evaluations whose rows, and steps whose rollouts are in memory."""
 LARGEST_SETTINGS = 2**20
 SETTINGS = "config.yaml"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's, ten times as fast, where it is there; both make plain values alone."""
 MARKS = (METRICS, "after.json", SETTINGS)
 """A folder that holds one of these is a run's."""
-
-
-@dataclass
-class Run:
-    """What is known of a run so far."""
-
-    folder: Path
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    kept: dict[int, list[Any] | tuple[Listed, ...]] = field(default_factory=dict)
-    """Kept rollouts by step: as the index has them, or as lists show them once one is shown."""
-    bytes_of: dict[int, int] = field(default_factory=dict)
-    """Bytes on disk of the kept rollouts of each step."""
-
-    charts: tuple[int, str] = (-1, "")
-    """The curves as they were last drawn, and of how many steps."""
-
-    def __post_init__(self) -> None:
-        """Begin at the start of both files."""
-        self._metrics = Tail(self.folder / METRICS)
-        self._index = Tail(self.folder / FOLDER / INDEX)
-
-    def read_steps(self) -> list[dict[str, Any]]:
-        """The logged steps, with those that came since."""
-        again, lines = self._metrics.read()
-        if again:
-            self.steps.clear()
-            self.charts = (-1, "")
-        for line in lines.splitlines():
-            try:
-                step = json.loads(line)
-                step["step"] = int(step["step"])
-                self.steps.append(step)
-            except (ValueError, TypeError, KeyError, RecursionError):
-                continue  # cut short by a crash
-        return self.steps
-
-    def read_index(self) -> None:
-        """Read what came since of the kept rollouts."""
-        again, lines = self._index.read()
-        if again:
-            self.kept.clear()
-            self.bytes_of.clear()
-        for step, size, rows in index_lines(lines):
-            self.kept[step], self.bytes_of[step] = rows, size
-
-    def listed(self, step: int) -> tuple[Listed, ...]:
-        """The rollouts of a step; none where its line of the index is damaged."""
-        rows = self.kept.get(step, ())
-        if isinstance(rows, list):
-            try:
-                rows = from_index(rows)
-            except (TypeError, ValueError):
-                rows = ()
-            self.kept[step] = rows
-        return rows
-
-    def draw(self) -> str:
-        """The curves of all steps; drawn again only when there are more."""
-        if self.charts[0] != len(self.read_steps()):
-            self.charts = (len(self.steps), curves(self.steps))
-        return self.charts[1]
 
 
 class Runs:
@@ -120,6 +51,8 @@ class Runs:
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._reports: OrderedDict[tuple[str, str, int, int], EvalReport] = OrderedDict()
         self._rollouts: OrderedDict[tuple[Path, int], list[dict[str, Any]]] = OrderedDict()
+        self._settings: dict[str, tuple[object, list[Any]]] = {}
+        self._found: dict[str, Path] = {}
         self._lock = RLock()
         for place in self.places:
             if not place.is_dir():
@@ -141,7 +74,8 @@ class Runs:
                 while name in found and found[name].resolve() != folder.resolve():
                     name, number = f"{folder.resolve().name} ({number})", number + 1
                 found[name] = folder
-        return found
+        self._found = found
+        return dict(found)
 
     def folder(self, name: str) -> Path:
         """The folder of a run.
@@ -149,10 +83,11 @@ class Runs:
         Raises:
             CannotShow: There is none of that name.
         """
-        known = self.folders()
-        if name not in known:
+        if name not in self._found or not _is_run(self._found[name]):
+            self.folders()
+        if name not in self._found:
             raise CannotShow(f"no run {name!r} here")
-        return known[name]
+        return self._found[name]
 
     def steps(self, name: str) -> list[dict[str, Any]]:
         """The logged steps of a run so far."""
@@ -164,26 +99,26 @@ class Runs:
         with self._lock:
             return self._run(name).draw()
 
-    def kept(self, name: str) -> dict[int, int]:
-        """How many rollouts each step of a run has kept so far."""
+    def recent(self, name: str, count: int) -> list[dict[str, Any]]:
+        """The last logged steps of a run; of one that is not in memory, only the file's end."""
         with self._lock:
-            run = self._run(name)
-            run.read_index()
-            return {step: len(rows) for step, rows in run.kept.items()}
+            if name in self._runs:
+                return self._run(name).read_steps()[-count:]
+        return recent_steps(self.folder(name), count)
 
-    def listed(self, name: str, step: int) -> tuple[Listed, ...]:
-        """The kept rollouts of a step; none where it kept none."""
+    def kept(self, name: str) -> dict[int, IndexLine]:
+        """What the index says of each step that kept rollouts, so far."""
         with self._lock:
             run = self._run(name)
             run.read_index()
-            return run.listed(step)
+            return dict(run.kept)
 
-    def kept_bytes(self, name: str) -> int:
-        """Bytes on disk of all kept rollouts."""
+    def listed(self, name: str, steps: Sequence[int]) -> list[tuple[Source, Listed]]:
+        """The kept rollouts of some steps, in their order; none of a step that kept none."""
         with self._lock:
             run = self._run(name)
             run.read_index()
-            return sum(run.bytes_of.values())
+            return [(Source(step), one) for step in steps for one in run.listed(step)]
 
     def going_on(self, name: str) -> bool:
         """Whether a process has the run's folder."""
@@ -273,17 +208,25 @@ class Runs:
 
     def setting(self, name: str, *keys: str, default: Any) -> Any:
         """One setting of a run, by the names of its groups and its own."""
-        texts = self.settings(name)
-        for file in (SETTINGS, "after.yaml"):
-            try:
-                value: Any = yaml.safe_load(texts.get(file, "")) or {}
-            except yaml.YAMLError:
-                continue
+        for value in self._parsed(name):
             for key in keys:
                 value = value.get(key) if isinstance(value, Mapping) else None
             if isinstance(value, type(default)):
                 return value
         return default
+
+    def _parsed(self, name: str) -> list[Any]:
+        """The settings of training, then of the evaluation; parsed when the files have changed."""
+        folder = self.folder(name)
+        paths = [folder / SETTINGS, folder / "after.yaml"]
+        stats = [path.stat() if path.is_file() else None for path in paths]
+        state = folder, [stat and (stat.st_mtime_ns, stat.st_size) for stat in stats]
+        with self._lock:
+            known = self._settings.get(name)
+            if known is None or known[0] != state:
+                known = state, [_as_yaml(text) for _, text in _texts(paths)]
+                self._settings[name] = known
+            return known[1]
 
     def _run(self, name: str) -> Run:
         folder = self.folder(name)
@@ -313,6 +256,13 @@ def _read_report(path: Path) -> EvalReport:
     if not rows:
         raise ConfigError(f"{path.name} holds no row yet")
     return EvalReport(tuple(rows), header["settings"], seconds)
+
+
+def _as_yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=LOADER)
+    except yaml.YAMLError:
+        return None
 
 
 def _is_run(folder: Path) -> bool:

@@ -41,3 +41,17 @@ class Tail:
         whole = data[: data.rfind(b"\n") + 1]
         self._at += len(whole)
         return again, whole
+
+
+def last_lines(path: Path, most: int) -> bytes:
+    """The whole lines in the last `most` bytes of a file; none where it is not there."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - most))
+            data = file.read(most)
+    except FileNotFoundError:
+        return b""
+    if size > most:
+        data = data.partition(b"\n")[2]
+    return data[: data.rfind(b"\n") + 1]
