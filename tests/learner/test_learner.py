@@ -90,7 +90,8 @@ CASES = {
 
 @pytest.mark.parametrize("attention", ["split", "dense"])
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_equal_the_plain_computation(vlm, case, attention):
+def test_gradients_equal_the_plain_computation(vlm, case, attention, monkeypatch):
+    monkeypatch.setattr("train.learner.attention.SHORT", 0)
     batch = make_batch(vlm, **CASES[case])
     learner = Learner(vlm, config(attention=attention))
     packed, metrics = packed_gradients(learner, batch)
@@ -111,7 +112,9 @@ def test_sizes_that_bound_memory_change_no_gradient(vlm, settings):
     assert metrics["micro_batches"] > 1
 
 
-def test_grouped_query_attention_has_the_same_gradients(tmp_path):
+@pytest.mark.parametrize("short", [0, 10_000])
+def test_grouped_query_attention_has_the_same_gradients(tmp_path, short, monkeypatch):
+    monkeypatch.setattr("train.learner.attention.SHORT", short)
     build_mini(tmp_path, shape=SHAPE)
     vlm = VisionLanguageModel.load(tmp_path)
     text = copy.deepcopy(vlm.model.config)

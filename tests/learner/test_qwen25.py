@@ -38,7 +38,8 @@ def gradients(vlm):
 
 @pytest.mark.parametrize("attention", ["split", "dense"])
 @pytest.mark.parametrize("turns", [ONE_TURN, MANY_TURNS], ids=["one turn", "many turns"])
-def test_packed_gradients_are_those_of_each_rollout_by_itself(vlm, turns, attention):
+def test_packed_gradients_are_those_of_each_rollout_by_itself(vlm, turns, attention, monkeypatch):
+    monkeypatch.setattr("train.learner.attention.SHORT", 0)
     batch = make_batch(vlm, turns, frames=True, subagents=True)
     method = {"loss": "likelihood", "aggregation": "token_mean"}
     learner = Learner(vlm, config(attention=attention, **method))

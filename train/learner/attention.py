@@ -4,9 +4,10 @@ Used by the learner around the forward pass. Three ways to the same numbers, cho
 `attention` setting:
 
 - `split` (the default on a CPU): the prompt attends to itself, all branches together to the prompt,
-  each branch to itself; three flash calls, merged by their log-sum-exp. No mask is made, nothing is
-  copied per branch and nothing masked is computed, so the cost is P^2 / 2 + G C P + G C^2 / 2 for G
-  branches of C tokens.
+  each branch to itself; flash calls on views of the row, merged by their log-sum-exp. No mask is
+  made, nothing is copied or padded per branch and nothing masked is computed, so the cost is P^2 /
+  2 + G C P + G C^2 / 2 for G branches of C tokens. Rows of up to `SHORT` tokens are `dense`: there
+  the calls themselves cost more.
 - `dense`: one call with a boolean (B, 1, S, S) mask; any device, the reference for the tests.
 - `flex` (the default on CUDA): FlexAttention with a block mask, compiled or an error; flash
   attention for trees of one branch, which are plain causal sequences.
@@ -19,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +37,8 @@ Mode = Literal["split", "dense", "flex"]
 SPLIT, FLEX = "paravt_split", "paravt_flex"
 BLOCK = 128
 """Side of FlexAttention's blocks, in tokens."""
+SHORT = 384
+"""Tokens of the longest row up to which one call with a mask takes less time than three parts."""
 SHAPES = 64
 """Kinds of shapes for which FlexAttention is compiled; torch's own bound of 8 is soon reached."""
 
@@ -49,27 +53,23 @@ class Branches:
     prompt: int
     lengths: tuple[int, ...]
 
-    def index(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Places of the branch tokens in the row (G, C) and which are real.
+    @property
+    def stop(self) -> int:
+        """Where padding begins."""
+        return self.prompt + sum(self.lengths)
 
-        Short branches repeat their last token, whose keys its own softmax already holds: never an
-        overflow.
-        """
-        lengths = torch.tensor(self.lengths, device=device)
-        starts = self.prompt + lengths.cumsum(0) - lengths
-        steps = torch.arange(max(self.lengths), device=device)
-        return (
-            starts[:, None] + torch.minimum(steps, lengths[:, None] - 1),
-            steps < lengths[:, None],
-        )
+    def spans(self) -> list[slice]:
+        """The places of each branch in the row."""
+        stops = np.cumsum((self.prompt, *self.lengths)).tolist()
+        return [slice(*pair) for pair in pairwise(stops)]
 
 
 class _SplitAttention(torch.autograd.Function):
-    """Attention of one row, (1, H, S, D) each; padding behind the branches stays 0.
+    """Attention of rows (B, H, S, D) that are laid out as trees; padding behind them stays 0.
 
     Two softmaxes over disjoint keys merge by their log-sum-exp; the flash backward needs only the
     merged output and log-sum-exp to give each part's exact gradient (as in ring attention, arXiv
-    2310.01889).
+    2310.01889). Prompt and branches are views of the row: nothing is gathered or padded.
     """
 
     @staticmethod
@@ -78,67 +78,59 @@ class _SplitAttention(torch.autograd.Function):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        layout: Branches,
+        layout: tuple[Branches, ...],
         scale: float,
     ) -> torch.Tensor:
-        end, stop = layout.prompt, layout.prompt + sum(layout.lengths)
-        index, real = layout.index(query.device)
-        prompt, branch = (
-            (slice(None), slice(None), slice(end)),
-            (slice(None), slice(None), slice(end, stop)),
-        )
-        output = torch.zeros_like(query)
-        output[prompt], prompt_lse = _flash(
-            query[prompt], key[prompt], value[prompt], is_causal=True, scale=scale
-        )
-        far, far_lse = _flash(query[branch], key[prompt], value[prompt], scale=scale)
-        near, near_lse = _flash(
-            *(_by_branch(x, index) for x in (query, key, value)), is_causal=True, scale=scale
-        )
-        near, near_lse = near.transpose(0, 1)[:, real], near_lse.transpose(0, 1)[:, real]
-        lse = torch.logaddexp(far_lse[0], near_lse)
-        merged = far[0] * (far_lse[0] - lse).exp().unsqueeze(-1).to(far.dtype)
-        output[0, :, end:stop] = merged + near * (near_lse - lse).exp().unsqueeze(-1).to(far.dtype)
-        all_lse = torch.cat([prompt_lse[0], lse], dim=-1)
-        ctx.save_for_backward(query, key, value, output, all_lse, index, real)
+        output, sums = torch.zeros_like(query), []
+        for b, row in enumerate(layout):
+            q, k, v, out = (x[b : b + 1] for x in (query, key, value, output))
+            end, stop = row.prompt, row.stop
+            prompt, branches = slice(end), slice(end, stop)
+            out[:, :, prompt], prompt_lse = _flash(
+                *(x[:, :, prompt] for x in (q, k, v)), is_causal=True, scale=scale
+            )
+            far, far_lse = _flash(q[:, :, branches], k[:, :, prompt], v[:, :, prompt], scale=scale)
+            each = [
+                _flash(*(x[:, :, one] for x in (q, k, v)), is_causal=True, scale=scale)
+                for one in row.spans()
+            ]
+            near, near_lse = (torch.cat(parts, dim=2) for parts in zip(*each, strict=True))
+            share = (far_lse - near_lse).sigmoid_().unsqueeze(-1).to(far.dtype)
+            torch.lerp(near, far, share, out=out[:, :, branches])
+            sums.append((prompt_lse, torch.logaddexp(far_lse, near_lse)))
+        ctx.save_for_backward(query, key, value, output, *(lse for pair in sums for lse in pair))
         ctx.layout, ctx.scale = layout, scale
         return output
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, output, lse, index, real = ctx.saved_tensors
-        end = ctx.layout.prompt
-        stop, scale = end + sum(ctx.layout.lengths), ctx.scale
-        prompt, branch = (
-            (slice(None), slice(None), slice(end)),
-            (slice(None), slice(None), slice(end, stop)),
-        )
-        grad = grads[0].contiguous()
-        d_query, d_key, d_value = (torch.zeros_like(x) for x in (query, key, value))
-
-        own = _flash_backward(
-            *(x[prompt] for x in (grad, query, key, value, output)),
-            lse[None, :, :end], 0.0, True, scale=scale,
-        )  # fmt: skip
-        far = _flash_backward(
-            grad[branch], query[branch], key[prompt], value[prompt], output[branch],
-            lse[None, :, end:stop], 0.0, False, scale=scale,
-        )  # fmt: skip
-        near = _flash_backward(
-            _by_branch(grad, index) * real[:, None, :, None],
-            *(_by_branch(x, index) for x in (query, key, value, output)),
-            lse[:, index].transpose(0, 1), 0.0, True, scale=scale,
-        )  # fmt: skip
-        d_query[prompt], d_query[branch] = own[0], far[0]
-        d_key[prompt], d_value[prompt] = own[1] + far[1], own[2] + far[2]
-        for total, part in zip((d_query, d_key, d_value), near, strict=True):
-            total[0].index_add_(1, index[real], part.transpose(0, 1)[:, real])
-        return d_query, d_key, d_value, None, None
-
-
-def _by_branch(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Gather a row (1, H, S, D) into branches (G, H, C, D)."""
-    return x[0][:, index].transpose(0, 1)
+        query, key, value, output, *sums = ctx.saved_tensors
+        totals = [torch.zeros_like(x) for x in (query, key, value)]
+        for b, row in enumerate(ctx.layout):
+            grad, q, k, v, out = (x[b : b + 1] for x in (grads[0], query, key, value, output))
+            prompt_lse, lse = sums[2 * b : 2 * b + 2]
+            d_q, d_k, d_v = (x[b : b + 1] for x in totals)
+            end, stop = row.prompt, row.stop
+            prompt, branches = slice(end), slice(end, stop)
+            own = _flash_backward(
+                *(x[:, :, prompt] for x in (grad, q, k, v, out)),
+                prompt_lse, 0.0, True, scale=ctx.scale,
+            )  # fmt: skip
+            far = _flash_backward(
+                grad[:, :, branches], q[:, :, branches], k[:, :, prompt], v[:, :, prompt],
+                out[:, :, branches], lse, 0.0, False, scale=ctx.scale,
+            )  # fmt: skip
+            d_q[:, :, prompt], d_q[:, :, branches] = own[0], far[0]
+            torch.add(own[1], far[1], out=d_k[:, :, prompt])
+            torch.add(own[2], far[2], out=d_v[:, :, prompt])
+            for one in row.spans():
+                near = _flash_backward(
+                    *(x[:, :, one] for x in (grad, q, k, v, out)),
+                    lse[:, :, one.start - end : one.stop - end], 0.0, True, scale=ctx.scale,
+                )  # fmt: skip
+                d_q[:, :, one] += near[0]
+                d_k[:, :, one], d_v[:, :, one] = near[1], near[2]
+        return *totals, None, None
 
 
 def split_attention(
@@ -172,11 +164,7 @@ def split_attention(
     if all(len(row.lengths) == 1 for row in layout):
         output = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
     else:
-        rows = [
-            _SplitAttention.apply(*(x[b : b + 1] for x in (query, key, value)), row, scale)
-            for b, row in enumerate(layout)
-        ]
-        output = torch.cat(rows) if len(rows) > 1 else rows[0]
+        output = _SplitAttention.apply(query, key, value, layout, scale)
     return output.transpose(1, 2).contiguous(), None
 
 
@@ -273,13 +261,16 @@ def tree_attention(
     config = model.config
     before = config._attn_implementation
     arguments: dict[str, Any] = {"mask": None}
+    several = any(len(lengths) > 1 for lengths in batch.branches)
+    if mode == "split" and several and batch.segments.shape[1] <= SHORT:
+        mode = "dense"
     if mode == "split":
         implementation = SPLIT
         arguments["layout"] = tuple(
             Branches(prompt, lengths)
             for prompt, lengths in zip(batch.prompts, batch.branches, strict=True)
         )
-    elif mode == "flex" and all(len(lengths) == 1 for lengths in batch.branches):
+    elif mode == "flex" and not several:
         implementation = "sdpa"  # plain causal rows: the flash kernel, without a mask
     elif mode == "flex":
         implementation = FLEX

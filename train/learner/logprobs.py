@@ -135,12 +135,8 @@ class TokenLogprobs(torch.nn.Module):
         forbidden = torch.tensor(self.vlm.forbidden_ids, device=hidden_T.device)
 
         def score(hidden_T: torch.Tensor, target_T: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            logits = self.vlm.logits(hidden_T)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.temperature
-            logits = logits.index_fill(-1, forbidden, torch.finfo(torch.float32).min)
-            logprobs = logits.log_softmax(-1)
-            entropy = -(logprobs.detach().exp() * logprobs.detach()).sum(-1)
-            return logprobs.gather(-1, target_T[:, None]).squeeze(-1), entropy
+            logits_TV = self.vlm.logits(hidden_T)
+            return _Picked.apply(logits_TV, target_T, forbidden, self.temperature)
 
         chunks = list(
             zip(hidden_T.split(self.logit_chunk), target_T.split(self.logit_chunk), strict=True)
@@ -150,3 +146,41 @@ class TokenLogprobs(torch.nn.Module):
         else:
             parts = [checkpoint(score, *chunk, use_reentrant=False) for chunk in chunks]
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+class _Picked(torch.autograd.Function):
+    """log softmax(logits / temperature) at the targets, and the entropy, which has no gradient.
+
+    The same as torch's functions one after the other, with two arrays of (T, V) instead of eight.
+    Probabilities p are kept: the gradient of log p[target] is (onehot - p) / temperature.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits_TV: torch.Tensor,
+        target_T: torch.Tensor,
+        forbidden: torch.Tensor,
+        temperature: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        scaled = logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32)) / temperature
+        scaled.index_fill_(-1, forbidden, -torch.inf)
+        scaled -= scaled.amax(-1, keepdim=True)
+        probabilities = scaled.exp()
+        total = probabilities.sum(-1, keepdim=True)
+        probabilities /= total
+        logprobs_T = (scaled.gather(-1, target_T[:, None]) - total.log()).squeeze(-1)
+        scaled.index_fill_(-1, forbidden, 0.0)  # 0 * -inf is not a number
+        entropy_T = total.log().squeeze(-1) - scaled.mul_(probabilities).sum(-1)
+        ctx.save_for_backward(probabilities, target_T)
+        ctx.temperature, ctx.dtype = temperature, logits_TV.dtype
+        ctx.mark_non_differentiable(entropy_T)
+        return logprobs_T, entropy_T
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        probabilities, target_T = ctx.saved_tensors
+        each = (grads[0] / ctx.temperature)[:, None]
+        grad_TV = probabilities * -each
+        grad_TV.scatter_add_(-1, target_T[:, None], each)
+        return grad_TV.to(ctx.dtype), None, None, None
