@@ -27,9 +27,11 @@ from paravt_env.tasksets.published.hrbench import HRBenchTasks
 from paravt_env.tasksets.published.longvideo_reason import LongVideoReasonTasks
 from paravt_env.tasksets.published.longvideobench import LongVideoBenchTasks
 from paravt_env.tasksets.published.lvbench import LVBenchTasks
+from paravt_env.tasksets.published.mathvision import MathVisionTasks
 from paravt_env.tasksets.published.mlvu import MLVUTasks
 from paravt_env.tasksets.published.mmvu import MMVUTasks
 from paravt_env.tasksets.published.paravt_parquet import ParaVTRLTasks, ParaVTSFTTasks
+from paravt_env.tasksets.published.pyvision_rl import PyVisionRLTasks
 from paravt_env.tasksets.published.qwen_vl import QwenVLTasks
 from paravt_env.tasksets.published.video_mme import VideoMMETasks
 from paravt_env.tasksets.published.vstar import VStarTasks
@@ -58,6 +60,8 @@ TASKSETS: dict[str, Callable[..., TaskSet]] = {
     "charades_sta": CharadesSTATasks,
     "vstar": VStarTasks,
     "hrbench": HRBenchTasks,
+    "mathvision": MathVisionTasks,
+    "pyvision_rl": PyVisionRLTasks,
     "qwen_vl": QwenVLTasks,
 }
 

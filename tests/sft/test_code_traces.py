@@ -9,10 +9,11 @@ from support.sandboxes import needs_sandbox
 from agents.config import AgentConfig, Limits
 from agents.model.mini import MiniConfig, build_mini
 from agents.model.vlm import VisionLanguageModel
+from paravt_env.sandbox.guest import Host
 from paravt_env.task import Task
 from paravt_env.tasksets import load_tasks
 from paravt_env.vector import LongVideoVectorEnv
-from paravt_env.video.pictures import Pictures, fitted
+from paravt_env.video.pictures import Pictures
 from train.config.sft import TraceConfig
 from train.rollout.play import play
 from train.rollout.starts import Start
@@ -20,9 +21,8 @@ from train.sft.code_traces import (
     CodeTraceAgent,
     answered,
     code_corpus,
-    described_pictures,
+    described_crops,
     look_at,
-    survey,
 )
 
 SETTINGS = {
@@ -42,18 +42,14 @@ def a_task(family, question, options, answer, asked):
     )  # fmt: skip
 
 
-def test_a_look_says_where_and_writes_the_code():
-    assert look_at(CELLS[0]) == (
-        "<think>\nlook red at 240 48\n</think>\n<code>\n"
-        "show(images[0].crop((240, 48, 336, 144)))\n</code>"
-    )
-
-
-def test_a_survey_names_every_frame_and_its_place_before_the_look():
-    task = a_task("inside", "Which symbol is in the red frame?", ("bar", "star"), "B", ["red"])
-    assert survey(task) == "red at 240 48; blue at 48 48"
-    assert look_at(CELLS[0], survey(task)).startswith(
-        "<think>\nred at 240 48; blue at 48 48\nlook red at 240 48\n</think>"
+def test_a_look_finds_the_frame_by_its_colour_and_the_symbol_by_its_darkness():
+    assert look_at("red") == (
+        "<think>\nlook red\n</think>\n<code>\n"
+        "a = np.asarray(images[0])\n"
+        "y, x = np.nonzero((a == (205, 25, 30)).all(2))\n"
+        "a = a[y.min():y.max(), x.min():x.max()]\n"
+        "y, x = np.nonzero(a.max(2) < 90)\n"
+        "show(a[y.min():y.max() + 1, x.min():x.max() + 1])\n</code>"
     )
 
 
@@ -71,15 +67,28 @@ def tasks(tmp_path_factory):
     return load_tasks("zoom", split="train", videos=4, root=root, progress=False)
 
 
-def test_pictures_are_described_whole_and_by_their_crops(tasks):
+def test_symbols_are_described_as_the_code_of_a_look_shows_them(tasks):
     pytest.importorskip("PIL")
-    told = list(described_pictures(tasks, Pictures(10**6), (64, 64), 6, np.random.default_rng(0)))
-    assert len(told) == 4 * 6 and all(pixels.shape == (64, 64, 3) for _, pixels in told)
-    cells = {cell["symbol"] for cell in tasks[0].metadata["cells"]}
-    assert [said for said, _ in told[:6:2]] == [survey(tasks[0])] * 3
-    assert {said for said, _ in told[1:6:2]} <= cells
-    assert (told[0][1] == fitted(Pictures(10**6).read(tasks[0].images[0]), (64, 64))).all()
-    assert (told[1][1] != told[0][1]).any()
+    from PIL import Image
+
+    pictures, rng = Pictures(10**6), np.random.default_rng(0)
+    told = list(described_crops(tasks, pictures, (64, 64), 6, rng))
+    assert len(told) == 4 * 6
+    whole = Image.fromarray(pictures.read(tasks[0].images[0]))
+    shown = {}
+    for cell in tasks[0].metadata["cells"]:
+        names = {
+            "np": np,
+            "images": [whole],
+            "show": lambda a, c=cell: shown.update({c["colour"]: a}),
+        }
+        exec(look_at(cell["colour"]).split("<code>")[1].split("</code>")[0], names)
+    fitted = Host(None, {"size": (64, 64)}).fitted
+    known = {
+        (cell["symbol"], fitted(Image.fromarray(shown[cell["colour"]])).tobytes())
+        for cell in tasks[0].metadata["cells"]
+    }
+    assert {(said, pixels.tobytes()) for said, pixels in told[:6]} <= known
 
 
 @needs_sandbox
@@ -88,15 +97,10 @@ def test_traces_look_once_a_frame_and_answer_right(tasks, tmp_path):
     env = LongVideoVectorEnv(6, tasks, **SETTINGS)
     config = AgentConfig(prompt_style="compact_code")
     limits = Limits.of(env.simulation.settings)
-    agent = CodeTraceAgent(
-        vlm, config, limits, env.task_of, TraceConfig(call=1.0, survey=1.0), seed=0
-    )
+    agent = CodeTraceAgent(vlm, config, limits, env.task_of, TraceConfig(call=1.0), seed=0)
     assert agent.evidence == "frames"
     rollouts = play(env, agent, [Start(seed=seed) for seed in range(6)])
     env.close()
-    said = [rollout.trajectories[0] for rollout in rollouts]
-    texts = [vlm.tokenizer.decode(one.branch_ids[one.loss_mask]) for one in said]
-    assert all(text.count("; ") == 5 for text in texts)  # six frames, named once
     assert {rollout.family for rollout in rollouts} == {"inside", "holds"}
     for rollout in rollouts:
         assert rollout.correct == 1.0 and rollout.compliant

@@ -91,6 +91,74 @@ def test_hr_bench_with_no_picture_is_a_problem(tmp_path, image):
     assert len(tasks) == 1 and "field 'image'" in str(tasks.problems[0])
 
 
+VISION = {
+    "id": "7",
+    "question": "Which kite has the longest string?\n<image1>",
+    "options": ["A", "B", "C"],
+    "image": "images/7.jpg",
+    "answer": "C",
+    "solution": None,
+    "level": 1,
+    "subject": "metric geometry - length",
+}
+
+
+def test_math_vision(tmp_path):
+    open_row = {**VISION, "id": "8", "options": [], "answer": "24", "question": "<image1> Area?"}
+    pq.write_table(
+        pa.Table.from_pylist([VISION, open_row]), tmp_path / "testmini-00000-of-00001-a1.parquet"
+    )
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/7.jpg").write_bytes(PICTURE)
+    first, second = load_tasks("mathvision", root=tmp_path, split="testmini")
+    assert (first.id, first.kind, first.options, first.answer) == ("7", "mcq", ("A", "B", "C"), "C")
+    assert first.question == "Which kite has the longest string?"
+    assert first.images == (str(tmp_path.resolve() / "images/7.jpg"),)
+    assert (first.family, first.metadata) == ("metric geometry - length", {"level": "1"})
+    assert (second.kind, second.answer, second.question) == ("open", "24", "Area?")
+
+
+def test_math_vision_whose_answer_is_no_option_is_a_problem(tmp_path):
+    lines(tmp_path / "test.jsonl", VISION, {**VISION, "id": "9", "answer": "D"})
+    tasks = load_tasks("mathvision", root=tmp_path, split="test", strict=False)
+    assert len(tasks) == 1 and "'D' is not a letter of ABC" in str(tasks.problems[0])
+
+
+SEARCH = {
+    "id": "0",
+    "question": "What is the material of the glove?\n(A) rubber\n(B) cotton\n(C) kevlar\n"
+    "(D) leather\nAnswer with the option's letter from the given choices directly.",
+    "answer": "A",
+    "ability": "visual_search",
+    "data_source": "vstar",
+    "image_path": "/path/to/vstar_bench/direct_attributes/sa_4690.jpg",
+}
+
+
+def test_pyvision_rl(tmp_path):
+    sum_of = {**SEARCH, "id": "1", "question": "What is x?", "answer": "3/4", "ability": "math"}
+    rows = [SEARCH, {**sum_of, "data_source": "mmk12", "image_path": "/elsewhere/mmk12/1.png"}]
+    (tmp_path / "pyvision_image_rl_data.json").write_text(json.dumps(rows))
+    (tmp_path / "vstar_bench/direct_attributes").mkdir(parents=True)
+    (tmp_path / "vstar_bench/direct_attributes/sa_4690.jpg").write_bytes(PICTURE)
+    (tmp_path / "sa_4690.jpg").write_bytes(PICTURE)  # another one of that name
+    first, second = load_tasks("pyvision_rl", root=tmp_path, split="train")
+    assert (first.id, first.answer, first.source, first.family) == (
+        "vstar-0", "A", "vstar", "visual_search",
+    )  # fmt: skip
+    assert first.question == "What is the material of the glove?" and len(first.options) == 4
+    assert first.images[0].endswith("/vstar_bench/direct_attributes/sa_4690.jpg")
+    assert (second.kind, second.answer, second.family) == ("open", "3/4", "math")
+    assert second.images[0].startswith(str(tmp_path.resolve()))  # missing, and still below root
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/"])
+def test_pyvision_rl_leaves_its_root_nowhere(tmp_path, path):
+    (tmp_path / "train.json").write_text(json.dumps([SEARCH, {**SEARCH, "image_path": path}]))
+    tasks = load_tasks("pyvision_rl", root=tmp_path, split="train", strict=False)
+    assert len(tasks) == 1 and tasks.problems[0].field == "image_path"
+
+
 def test_qwen_vl(tmp_path):
     said = [
         {"from": "human", "value": "<image>\n<image>\nWhich is red?\nA. left\nB. right"},

@@ -74,7 +74,13 @@ def one(name: str, root: Path, **changes: Any) -> Any:
 
 def test_every_published_set_is_registered_and_tried():
     made, general = {"synthetic", "synthetic_brief", "atari", "zoom"}, {"jsonl", "mix"}
-    images = {"vstar", "hrbench", "qwen_vl"}  # tests/tasksets/test_published_images.py
+    images = {
+        "vstar",
+        "hrbench",
+        "mathvision",
+        "pyvision_rl",
+        "qwen_vl",
+    }  # tests/tasksets/test_published_images.py
     assert set(SETS) == set(TASKSETS) - made - general - images
 
 

@@ -18,7 +18,7 @@ from train.config.learner import LoraConfig
 from train.config.parallel import ParallelConfig
 from train.config.run import RunConfig
 
-TRACE_DIALS = ("call", "weigh", "native", "native_call", "survey")
+TRACE_DIALS = ("call", "weigh", "native", "native_call")
 """Fields of `TraceConfig` that a stage may replace."""
 
 
@@ -45,8 +45,6 @@ class TraceConfig:
     tag, a bare answer; otherwise in the structure that is rewarded."""
     native_call: float | None = None
     """Replaces `call` in native traces: form and calling may go together."""
-    survey: float = 0.0
-    """Where the tool is code: first name every coloured frame of the picture and its place."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -73,14 +71,12 @@ class StageConfig:
     """Replaces `traces.native` in this stage."""
     native_call: float | None = None
     """Replaces `traces.native_call` in this stage."""
-    survey: float | None = None
-    """Replaces `traces.survey` in this stage."""
     conversations: int = 0
     """Main conversations of one step."""
     readings: int = 0
     """Sub-agent readings of one step."""
     frames: int = 0
-    """Descriptions of single frames, or of pictures and of crops of them, in one step."""
+    """Descriptions of single frames, or of what code shows of pictures, in one step."""
     published: int = 0
     """Conversations of one step that the task set publishes (`train/sft/conversations.py`)."""
     learning_rate: float | None = None
@@ -144,8 +140,8 @@ class SFTConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Adapters instead of full training."""
     frames_per_video: int = 120
-    """Single frames that are described of each video; where the tool is code, of each picture half
-    as many crops, and itself as often."""
+    """Single frames that are described of each video; where the tool is code, symbols of each
+    picture."""
     stages: tuple[StageConfig, ...] = (StageConfig(rollouts=6400, conversations=16, readings=16),)
     """What is taught, in this order."""
     learning_rate: float = 1e-3

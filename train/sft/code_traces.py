@@ -1,9 +1,9 @@
 """Traces that look by code: conversations of the zoom world for a cold start to imitate.
 
-A :class:`CodeTraceAgent` plays through the real environment, sandbox included: it names the frame
-that the question asks for and where it is, writes the code that crops it, reads the symbol and
-answers. Beside `traces.py`, which crops videos; `demonstrations.py` takes this one where the
-environment's tool is code. Tests: `pytest tests/sft/test_code_traces.py`.
+A :class:`CodeTraceAgent` plays through the real environment, sandbox included: it writes code that
+finds the coloured frame which is asked for and cuts out the symbol in it, reads that and answers.
+Beside `traces.py`, which crops videos; `demonstrations.py` takes this one where the environment's
+tool is code. Tests: `pytest tests/sft/test_code_traces.py`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from agents.text.conversation import ConversationAgent, Reading, Sampled, Turn
 from paravt_env.protocol import render_completion
 from paravt_env.sandbox.guest import Host
 from paravt_env.task import OPTION_LETTERS, Task, TaskSet
+from paravt_env.tasksets.made.synthetic.render import RGB
 from paravt_env.tasksets.made.synthetic.world import COLOURS, SYMBOLS
 from paravt_env.tasksets.made.zoom.world import FAMILIES
-from paravt_env.video.pictures import Pictures, fitted
+from paravt_env.video.pictures import Pictures
 from paravt_env.video.types import Size
 from train.common.errors import ConfigError
 from train.config.sft import TraceConfig
@@ -30,6 +31,17 @@ from train.sft.wording import in_words
 
 NOTHING = "none of them"
 """What a trace says that has looked everywhere, or may look no more."""
+
+DARK = 90
+"""Brightness below which a pixel is a symbol's; the background and all frames are far above."""
+
+LOOK = """\
+a = np.asarray(images[0])
+y, x = np.nonzero((a == {rgb}).all(2))
+a = a[y.min():y.max(), x.min():x.max()]
+y, x = np.nonzero(a.max(2) < {dark})
+show(a[y.min():y.max() + 1, x.min():x.max() + 1])"""
+"""The code of a look: the frame by its colour, then the dark pixels within it."""
 
 
 @dataclass
@@ -50,8 +62,7 @@ class CodeTraceAgent(ConversationAgent):
         config: How the policy will play.
         limits: What the environment allows.
         task_of: The task of a row (privileged).
-        trace: Dials; `call` is the share that looks, the others guess; `survey` that of those that
-            name every frame and its place before their first look.
+        trace: Dials; `call` is the share that looks, the others guess.
         seed: Seed of the choices.
 
     Raises:
@@ -108,26 +119,22 @@ class CodeTraceAgent(ConversationAgent):
             return render_completion(f"seen {looks.seen[looks.last]}", answer=said)
         if turn.view["must_answer"] or not looks.left:
             return self._guess(looks, NOTHING)
-        first, looks.last = not looks.last, looks.left.pop(0)
-        told = survey(looks.task) if first and self.rng.random() < self.trace.survey else ""
-        return look_at(_cell(looks.task, looks.last), told)
+        looks.last = looks.left.pop(0)
+        return look_at(looks.last)
 
     def _guess(self, looks: Looks, thought: str) -> str:
         return render_completion(thought, answer=str(self.rng.choice(list(looks.task.options))))
 
 
-def survey(task: Task) -> str:
-    """Every coloured frame of a picture and its place, row by row: what the overview tells."""
-    return "; ".join(_placed(cell) for cell in task.metadata["cells"])
+def look_at(colour: str) -> str:
+    """The turn that finds the frame of a colour and shows the symbol in it, as large as it can."""
+    return render_completion(f"look {colour}", code=LOOK.format(rgb=RGB[colour], dark=DARK))
 
 
-def described_pictures(
+def described_crops(
     tasks: TaskSet, pictures: Pictures, size: Size, count: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """What single pictures show, and their pixels, uint8 (H, W, 3).
-
-    Of each picture the overview with its frames and their places, and a crop with its symbol, in
-    turns: `count` in all, in the pixels that the environment and the sandbox would show.
+    """Symbols, each with what the code of a trace shows of it, uint8 (H, W, 3): `count` a picture.
 
     Raises:
         VideoError: A picture cannot be read.
@@ -137,26 +144,14 @@ def described_pictures(
     guest = Host(None, {"size": size})
     first = {tasks[i].images[0]: tasks[i] for i in range(len(tasks))}
     for path, task in first.items():
-        pixels = pictures.read(path)
-        overview, whole = fitted(pixels, size), Image.fromarray(pixels)
-        for number in range(count):
-            if number % 2:
-                cell = task.metadata["cells"][int(rng.integers(len(task.metadata["cells"])))]
-                yield cell["symbol"], np.asarray(guest.fitted(whole.crop(cell["box"])))
-            else:
-                yield survey(task), overview
-
-
-def look_at(cell: Mapping[str, Any], told: str = "") -> str:
-    """The turn that crops a framed cell: what was told, its colour and place, then the code."""
-    code = f"show(images[0].crop(({', '.join(map(str, cell['box']))})))"
-    look = f"look {_placed(cell)}"
-    return render_completion(f"{told}\n{look}" if told else look, code=code)
-
-
-def _placed(cell: Mapping[str, Any]) -> str:
-    left, top, *_ = cell["box"]
-    return f"{cell['colour']} at {left} {top}"
+        picture, cells = pictures.read(path), task.metadata["cells"]
+        for number in rng.integers(len(cells), size=count):
+            left, top, right, bottom = cells[number]["box"]
+            inside = picture[top:bottom, left:right]
+            rows, columns = np.nonzero(inside.max(2) < DARK)
+            symbol = inside[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            shown = guest.fitted(Image.fromarray(symbol))
+            yield cells[number]["symbol"], np.asarray(shown)
 
 
 def answered(task: Task, seen: Mapping[str, str]) -> str:
@@ -176,6 +171,6 @@ def _cell(task: Task, colour: str) -> Mapping[str, Any]:
 def code_corpus(tasks: TaskSet) -> list[str]:
     """Texts for a tokenizer: what a policy of the zoom world reads and writes."""
     prompts = [tasks[i].prompt for i in range(len(tasks))]
-    looks = [look_at({"colour": colour, "box": [48, 240, 144, 336]}) for colour in COLOURS]
+    looks = [look_at(colour) for colour in COLOURS]
     answers = [render_completion(f"seen {symbol}", answer=symbol) for symbol in SYMBOLS]
     return [*prompts, *looks * 40, *answers * 40]

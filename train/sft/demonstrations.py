@@ -25,7 +25,7 @@ from paravt_env.video.store.store import FrameStore
 from train.config.sft import TRACE_DIALS, SFTConfig, StageConfig
 from train.rollout.play import play
 from train.rollout.starts import Start
-from train.sft.code_traces import CodeTraceAgent, described_pictures
+from train.sft.code_traces import CodeTraceAgent, described_crops
 from train.sft.traces import TraceAgent
 from train.sft.wording import describe_frame
 
@@ -37,13 +37,13 @@ def single_frames(
 ) -> list[Trajectory]:
     """A description of each of `frames_per_video` frames: half of events, half of any moment.
 
-    Where the tool is code, of pictures and of crops of them (`code_traces.described_pictures`).
+    Where the tool is code, of what its code shows of pictures (`code_traces.described_crops`).
     """
     style = prompt_style(config.agent.prompt_style)
     tasks = env.simulation.tasks
     if config.env.tool == "code":
         size, pictures = config.env.frame_size, env.simulation.pictures
-        told = described_pictures(tasks, pictures, size, config.frames_per_video, rng)
+        told = described_crops(tasks, pictures, size, config.frames_per_video, rng)
         frames_as = config.agent.frames_as
         return [reading(vlm, style, said, one[None], frames_as=frames_as) for said, one in told]
     first = {tasks[i].video: tasks[i] for i in range(len(tasks))}
