@@ -115,6 +115,16 @@ def _head(path: str, count: int = HEAD_BYTES) -> bytes:
         )
 
 
+def is_picture(path: str) -> bool:
+    """Whether a file begins as a PNG or JPEG picture does.
+
+    Raises:
+        VideoError: There is no such file.
+    """
+    identify(path)
+    return picture_size(_head(path)) is not None
+
+
 def fitted(picture: np.ndarray, size: Size) -> np.ndarray:
     """A picture as large as it fits into a frame, in its own proportions, the rest black.
 

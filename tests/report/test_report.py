@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import av
@@ -10,7 +11,7 @@ import pytest
 from support.builders import make_task
 from support.evaluations import report, row
 
-from paravt_env.common.images import data_uri
+from paravt_env.common.images import data_uri, encode_png
 from paravt_env.video import VideoError
 from train.evaluation.bootstrap import Interval
 from train.evaluation.row import EvalRow
@@ -174,6 +175,28 @@ def test_the_overview_is_decoded_at_its_instants(clip):
     assert pixels.shape[:2] == (3, 72)
     assert times.tolist() == [5.0, 15.0, 25.0]
     assert len(read_overview(clip, 64)[1]) == 12
+
+
+def test_a_task_about_a_picture_shows_it_and_no_time_line(tmp_path):
+    path = tmp_path / "large.png"
+    path.write_bytes(encode_png(np.full((300, 480, 3), 90, np.uint8)))
+    pixels, times, duration = read_overview(str(path), 1)
+    assert pixels.shape == (1, 150, 240, 3) and times.tolist() == [0.0] and duration == 0.0
+    assert (pixels == 90).all()
+    text = page(
+        after=report(replace(row(), rollout=replace(row().rollout, video=str(path)))),
+        read=read_overview,
+    )
+    assert "the task&#x27;s first picture, scaled down" in text
+    assert text.count("data:image/jpeg") == 1 and "gold evidence</title>" not in text
+
+
+def test_a_small_picture_keeps_its_size_and_none_is_said_to_be_missing(tmp_path):
+    path = tmp_path / "small.png"
+    path.write_bytes(encode_png(np.zeros((4, 6, 3), np.uint8)))
+    assert read_overview(str(path), 1)[0].shape == (1, 4, 6, 3)
+    with pytest.raises(VideoError):
+        read_overview(str(tmp_path / "gone.png"), 1)
 
 
 def test_jpeg_data_uris_hold_the_image():

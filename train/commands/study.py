@@ -17,7 +17,8 @@ from train.lab.study.settings import load
 def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     """Run what is missing of a study, write its table and figure, print the table."""
     parser.add_argument(
-        "name", help="packaged study (paradox, prior, regimes, strong) or path of a YAML file"
+        "name",
+        help="packaged study (collapse, paradox, prior, regimes, strong) or path of a YAML file",
     )
     parser.add_argument("--arms", nargs="+", default=[], help="default: the study's main arms")
     parser.add_argument("--seeds", type=whole(0), nargs="+", help="default: the study's")

@@ -12,8 +12,10 @@ from html import escape
 import numpy as np
 
 from paravt_env.common.images import data_uri
+from paravt_env.settings import EnvSettings
 from paravt_env.span import Span
 from paravt_env.video import FrameStore, VideoError, overview_times
+from paravt_env.video.pictures import Pictures, fitted, is_picture
 from train.evaluation.row import EvalRow
 from train.evaluation.scores import EvalReport
 from train.report.timeline import Stretch, timeline
@@ -21,9 +23,12 @@ from train.report.timeline import Stretch, timeline
 SHOWN_FRAMES = 12
 FRAME_HEIGHT = 72
 """Pixels of a frame in the report."""
+PICTURE_SIDE = 240
+"""Pixels of the longer side of a picture in the report."""
 
 Overview = tuple[np.ndarray, np.ndarray, float]
-"""Pixels uint8 (N, H, W, 3), timestamps (N,) in seconds, duration of the video in seconds."""
+"""Pixels uint8 (N, H, W, 3), timestamps (N,) in seconds, duration of the video in seconds; of a
+picture itself, and 0 seconds."""
 
 
 def choose(
@@ -57,7 +62,15 @@ def choose(
 
 
 def read_overview(video: str, budget: int) -> Overview:
-    """Decode the overview of K frames again, small, and at most `SHOWN_FRAMES` of them."""
+    """Decode the overview of K frames again, small, and at most `SHOWN_FRAMES` of them.
+
+    Where the path is that of a picture, it is what is shown, scaled down.
+    """
+    if is_picture(video):
+        picture = Pictures(EnvSettings().picture_pixels).read(video)
+        scale = min(1.0, PICTURE_SIDE / max(picture.shape[:2]))
+        height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
+        return fitted(picture, (height, width))[None], np.zeros(1), 0.0
     store = FrameStore()
     try:
         info = store.info(video)
@@ -107,6 +120,9 @@ def seen(
         pixels, times, duration = overview(video, budget)
     except VideoError as error:
         return "", f"frames not available: {error}"
+    if not duration:
+        shown = "".join(f'<img alt="" src="{data_uri(image)}">' for image in pixels)
+        return f"<div class=frames>{shown}</div>", "the task's first picture, scaled down"
     strip = "".join(
         f'<figure><img alt="" src="{data_uri(image)}"><figcaption>{t:.1f} s</figcaption></figure>'
         for image, t in zip(pixels, times, strict=True)
