@@ -296,6 +296,11 @@ def played(env):
     return given
 
 
+def test_a_farm_refuses_code(tasks):
+    with pytest.raises(ValueError, match="a decode farm plays crops; code runs where the episode"):
+        RemoteVectorEnv(1, ["http://127.0.0.1:9"], tasks=tasks, tool="code", max_crops=1)
+
+
 def test_a_farm_of_two_servers_is_the_local_environment_bit_by_bit(serving, tasks):
     servers = [serving(), serving()]
     local = LongVideoVectorEnv(5, tasks, **SMALL)

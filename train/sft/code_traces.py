@@ -168,6 +168,11 @@ def _cell(task: Task, colour: str) -> Mapping[str, Any]:
     return next(cell for cell in task.metadata["cells"] if cell["colour"] == colour)
 
 
+def about_pictures(tasks: TaskSet) -> bool:
+    """Whether a set is about pictures; one of both kinds counts as what its first task is about."""
+    return bool(len(tasks) and tasks[0].images)
+
+
 def code_corpus(tasks: TaskSet) -> list[str]:
     """Texts for a tokenizer: what a policy of the zoom world reads and writes."""
     prompts = [tasks[i].prompt for i in range(len(tasks))]

@@ -25,8 +25,9 @@ from paravt_env.video.store.store import FrameStore
 from train.config.sft import TRACE_DIALS, SFTConfig, StageConfig
 from train.rollout.play import play
 from train.rollout.starts import Start
-from train.sft.code_traces import CodeTraceAgent, described_crops
+from train.sft.code_traces import CodeTraceAgent, about_pictures, described_crops
 from train.sft.traces import TraceAgent
+from train.sft.video_code_traces import VideoCodeTraceAgent
 from train.sft.wording import describe_frame
 
 FRAME_QUESTION = "?"
@@ -37,11 +38,11 @@ def single_frames(
 ) -> list[Trajectory]:
     """A description of each of `frames_per_video` frames: half of events, half of any moment.
 
-    Where the tool is code, of what its code shows of pictures (`code_traces.described_crops`).
+    Of pictures, what the code of a trace shows of them (`code_traces.described_crops`).
     """
     style = prompt_style(config.agent.prompt_style)
     tasks = env.simulation.tasks
-    if config.env.tool == "code":
+    if about_pictures(tasks):
         size, pictures = config.env.frame_size, env.simulation.pictures
         told = described_crops(tasks, pictures, size, config.frames_per_video, rng)
         frames_as = config.agent.frames_as
@@ -110,7 +111,10 @@ def trace_trajectories(
     dials = replace(config.traces, **{k: share for k, share in own.items() if share is not None})
     limits = Limits.of(config.env)
     agent: TraceAgent | CodeTraceAgent
-    if limits.code:
+    if limits.code and not about_pictures(env.simulation.tasks):
+        frames = config.env.frames_per_crop
+        agent = VideoCodeTraceAgent(vlm, config.agent, limits, env.task_of, dials, frames, seed)
+    elif limits.code:
         agent = CodeTraceAgent(vlm, config.agent, limits, env.task_of, dials, seed)
     else:
         agent = TraceAgent(vlm, config.agent, limits, env.task_of, dials, stage.words, seed)

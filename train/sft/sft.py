@@ -32,7 +32,7 @@ from train.distributed.exclusive import exclusive
 from train.distributed.processes import Processes, join, leave
 from train.distributed.watchdog import Watchdog
 from train.learner import lora
-from train.sft.code_traces import code_corpus
+from train.sft.code_traces import about_pictures, code_corpus
 from train.sft.conversations import RECORD, PublishedConversations, make_env
 from train.sft.demonstrations import single_frames, trace_trajectories
 from train.sft.progress import Progress, admitted
@@ -165,7 +165,8 @@ def _policy(
         source = str(saved)
     elif not source:
         if processes.leads:
-            texts = (code_corpus if config.env.tool == "code" else corpus)(env.simulation.tasks)
+            tasks = env.simulation.tasks
+            texts = (code_corpus if about_pictures(tasks) else corpus)(tasks)
             build_mini(folder, texts, config.mini, config.run.seed)
         processes.barrier()
         source = str(folder)
