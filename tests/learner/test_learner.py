@@ -140,6 +140,45 @@ def test_k3_divergence_from_the_reference_has_the_plain_gradient(vlm, checkpoint
     assert all(p.grad is None for p in reference.model.parameters())
 
 
+@pytest.mark.parametrize(("epochs", "passes"), [(1, 1), (3, 1)])
+def test_the_reference_is_computed_once_for_all_epochs(
+    vlm, checkpoint, epochs, passes, monkeypatch
+):
+    reference = VisionLanguageModel.load(checkpoint)
+    with torch.no_grad():
+        for weight in vlm.model.parameters():
+            weight.mul_(1.05)
+    learner = Learner(vlm, config(kl_coefficient=0.3, epochs=epochs, learning_rate=1e-3), reference)
+    counted, forward = [], learner.reference.forward
+    monkeypatch.setattr(
+        learner.reference, "forward", lambda *given: (counted.append(1), forward(*given))[1]
+    )
+    metrics = learner.update(make_batch(vlm, ONE_TURN))
+    assert len(counted) == passes and metrics["optimizer_steps"] == epochs
+    assert metrics["kl"] > 0
+
+
+def test_a_known_reference_has_the_gradient_of_a_computed_one(vlm, checkpoint):
+    reference = VisionLanguageModel.load(checkpoint)
+    with torch.no_grad():
+        for weight in vlm.model.parameters():
+            weight.mul_(1.05)
+    learner = Learner(vlm, config(kl_coefficient=0.3), reference)
+    batch = make_batch(vlm, MANY_TURNS)
+    samples = [Sample(*pair) for pair in zip(batch.trajectories, batch.advantages, strict=True)]
+
+    def gradient(given):
+        vlm.model.zero_grad(set_to_none=True)
+        learner.accumulate(given, Meter())
+        named = vlm.model.named_parameters()
+        return {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+    known = learner._with_reference(samples)
+    assert relative_difference(gradient(known), gradient(samples)) < 1e-6
+    shifted = [replace(one, reference=one.reference + 0.5) for one in known]
+    assert relative_difference(gradient(shifted), gradient(samples)) > 1e-2
+
+
 def test_metrics_are_those_of_the_plain_computation(vlm):
     batch = make_batch(vlm, ONE_TURN)
     _, metrics = packed_gradients(Learner(vlm, config()), batch)

@@ -16,7 +16,7 @@ Shapes: `_T` trained tokens of a micro-batch. Command: `pytest tests/learner/tes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -139,6 +139,8 @@ class Learner:
         steps, skipped = 0, self.guard.skipped
         if self.processes.trains:
             parts = self._parts(groups, trained)
+            if self._kl_in_loss and self.method.epochs > 1:  # it is the same in every epoch
+                samples = self._with_reference(samples)
             with meter.timed("proximal") if len(parts) > 1 else nullcontext():
                 known = self._known(samples, parts)
             for members in parts:
@@ -197,7 +199,6 @@ class Learner:
         needs them); they count in the averages all the same.
         """
         config = self.method
-        kl_in_loss = config.kl_coefficient > 0 and config.kl_in == "loss"
         lengths = np.array([int(s.trajectory.loss_mask.sum()) for s in samples], dtype=np.int64)
         weights = self.aggregation(lengths, config.length_limit)
         weighted = [replace(s, weight=float(w)) for s, w in zip(samples, weights, strict=True)]
@@ -206,8 +207,14 @@ class Learner:
             meter.totals["samples"] += len(samples)
             meter.totals["samples_without_advantage"] += len(samples) - len(live)
         total = 0.0
+        # asked of all samples, so that every process runs the reference or none does
+        known = self._kl_in_loss and all(s.reference is not None for s in live)
         for packed, vision in self._packed(live):
-            reference_T = self._reference(packed, vision) if kl_in_loss else None
+            reference_T = None
+            if known:
+                reference_T = torch.from_numpy(packed.reference).to(self.vlm.device)
+            elif self._kl_in_loss:
+                reference_T = self._reference(packed, vision)
             with self.logprobs.attending(packed, self.vlm.device) as attention:
                 with meter.timed("forward"):
                     logprobs_T, entropy_T = self.logprobs(packed, attention, vision, meter)
@@ -312,8 +319,11 @@ class Learner:
 
     def _computed(self, sample: Sample) -> bool:
         """Whether the loss of a sample has a gradient."""
-        kl_in_loss = self.method.kl_coefficient > 0 and self.method.kl_in == "loss"
-        return kl_in_loss or bool(sample.advantages.any())
+        return self._kl_in_loss or bool(sample.advantages.any())
+
+    @property
+    def _kl_in_loss(self) -> bool:
+        return self.method.kl_coefficient > 0 and self.method.kl_in == "loss"
 
     def _recorded(self, one: Trajectory, age: int) -> np.ndarray | None:
         """The recorded log-probabilities, where they are pi_prox: of what older weights drew.
@@ -339,19 +349,34 @@ class Learner:
 
     def _with_proximal(self, samples: Sequence[Sample]) -> list[Sample]:
         """Samples with the policy's log-probabilities, by a forward pass."""
+
+        def policy(packed: PackedBatch, vision: bool) -> torch.Tensor:
+            return self._scores(self.logprobs, packed, vision)
+
+        scored = self._scored(samples, policy)
+        return [replace(s, proximal=p) for s, p in zip(samples, scored, strict=True)]
+
+    def _with_reference(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Samples with the reference's log-probabilities, by a forward pass."""
+        scored = self._scored(samples, self._reference)
+        return [replace(s, reference=r) for s, r in zip(samples, scored, strict=True)]
+
+    def _scored(
+        self, samples: Sequence[Sample], score: Callable[[PackedBatch, bool], torch.Tensor]
+    ) -> list[np.ndarray]:
+        """Log-probabilities (C,) of each sample's trained tokens, 0 elsewhere, of all processes."""
         if not samples:
             return []
         lengths = [len(s.trajectory.branch_ids) for s in samples]
         flat = np.zeros(sum(lengths), dtype=np.float32)
-        proximal = np.split(flat, np.cumsum(lengths)[:-1])
+        of_sample = np.split(flat, np.cumsum(lengths)[:-1])
         for packed, vision in self._packed(samples):
-            values_T = self._scores(self.logprobs, packed, vision).float().cpu().numpy()
+            values_T = score(packed, vision).float().cpu().numpy()
             if self.processes.sequence.rank == 0:
                 for i in np.unique(packed.sample):
                     trained = np.flatnonzero(samples[i].trajectory.loss_mask)
-                    proximal[i][trained] = values_T[packed.sample == i]
-        proximal = np.split(self.processes.sum(flat), np.cumsum(lengths)[:-1])
-        return [replace(s, proximal=p) for s, p in zip(samples, proximal, strict=True)]
+                    of_sample[i][trained] = values_T[packed.sample == i]
+        return np.split(self.processes.sum(flat), np.cumsum(lengths)[:-1])
 
     def _packed(self, samples: Sequence[Sample]) -> Iterator[tuple[PackedBatch, bool]]:
         """The micro-batches of this process, and whether the vision tower runs for each.

@@ -90,6 +90,8 @@ class PackedBatch:
     """(T,) float32 log-probabilities recorded at sampling."""
     proximal: np.ndarray
     """(T,) float32 log-probabilities of pi_prox; NaN where it is the policy itself."""
+    reference: np.ndarray
+    """(T,) float32 log-probabilities of the reference policy; NaN where they are not known yet."""
     weights: np.ndarray
     """(T,) float32 weight of each token in the loss."""
     sample: np.ndarray
@@ -199,7 +201,7 @@ def pack(trees: Sequence[Tree], geometry: Geometry, multiple: int = 1) -> Packed
             )
             at += sample.length
 
-    source, target, advantages, behaviour, proximal, weights, owner = (
+    source, target, advantages, behaviour, proximal, reference, weights, owner = (
         np.concatenate(parts) for parts in zip(*columns, strict=True)
     )
     return PackedBatch(
@@ -215,20 +217,20 @@ def pack(trees: Sequence[Tree], geometry: Geometry, multiple: int = 1) -> Packed
         advantages=advantages,
         behaviour=behaviour,
         proximal=proximal,
+        reference=reference,
         weights=weights,
         sample=owner,
     )
 
 
 def _per_token(sample: Sample, trained: np.ndarray) -> list[np.ndarray]:
-    """Advantage, behaviour and proximal log-probability, and weight of the trained tokens."""
-    proximal = (
-        np.full(len(trained), np.nan) if sample.proximal is None else sample.proximal[trained]
-    )
+    """Advantage, three log-probabilities (behaviour, proximal, reference), weight."""
+    unknown = np.full(len(trained), np.nan)
     columns = [
         sample.advantages[trained],
         sample.trajectory.logprobs[trained],
-        proximal,
+        unknown if sample.proximal is None else sample.proximal[trained],
+        unknown if sample.reference is None else sample.reference[trained],
         np.full(len(trained), sample.weight),
     ]
     return [column.astype(np.float32) for column in columns]

@@ -29,12 +29,15 @@ class Sample:
         advantages: (C,) float32.
         weight: What each trained token counts in the loss of its optimizer step.
         proximal: (C,) float32 log-probabilities of pi_prox; None where it is the policy itself.
+        reference: (C,) float32 log-probabilities of the reference policy; None where they are not
+            known yet.
     """
 
     trajectory: Trajectory
     advantages: np.ndarray
     weight: float = 1.0
     proximal: np.ndarray | None = None
+    reference: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not belong together."""

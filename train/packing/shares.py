@@ -83,6 +83,7 @@ def idle(geometry: Geometry, multiple: int = 1) -> PackedBatch:
         advantages=none,
         behaviour=none,
         proximal=none,
+        reference=none,
         weights=none,
         sample=where,
     )
