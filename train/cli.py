@@ -57,6 +57,10 @@ COMMANDS = {
         "Evaluate a checkpoint (or another agent) on a split or a suite and print the table.",
         at("train.commands.evaluation:run_evaluation"),
     ),
+    "answer": Command(
+        "Let an agent answer questions without known answers, about your own videos.",
+        at("train.commands.answer:run"),
+    ),
     "merge": Command(
         "Join the shards of evaluations under a folder into their reports.",
         at("train.commands.evaluation:run_merge"),

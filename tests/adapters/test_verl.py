@@ -7,12 +7,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from support.builders import SIZE, make_task, write_manifest
-from support.learning import SHAPE
 
 pytest.importorskip("verl")
 pytest.importorskip("ray")
 
 from omegaconf import OmegaConf
+from support.learning import SHAPE
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, DictConfigWrap
 from verl.workers.rollout.replica import TokenOutput
 

@@ -42,6 +42,8 @@ SILENCE = " "
 
 UNREADABLE = "The video cannot be read."
 """What a model is told whose video could not be opened: its episode is over, and never scored."""
+OVER = "The episode is over: no more calls are allowed."
+"""What a call is told that comes after the episode has ended."""
 
 
 class Played(NamedTuple):

@@ -29,10 +29,7 @@ from paravt_env.episode.episode import Episode
 from paravt_env.episode.simulation import Failure, Start
 from paravt_env.protocol.parts import FrameRef, Part
 from paravt_env.task import TaskSet
-from train.adapters.tool_calling import UNREADABLE, Message, Played, ToolCallingGame
-
-OVER = "The episode is over: no more calls are allowed."
-"""What a call is told that comes after the episode has ended."""
+from train.adapters.tool_calling import OVER, UNREADABLE, Message, Played, ToolCallingGame
 
 Block = dict[str, Any]
 """One block of a message's content: text, or a picture."""

@@ -16,6 +16,7 @@ from typing import Any
 from paravt_env.common.files import write_whole
 from train.commands.options import recipe_settings, whole
 from train.common.console import printable
+from train.common.errors import ConfigError
 from train.config.evaluation import Shard
 from train.config.recipe import load
 from train.config.run import TrainConfig
@@ -23,6 +24,7 @@ from train.config.suites import SUITES
 from train.evaluation.agents import evaluated_agent
 from train.evaluation.compare import compare, find_report, shared
 from train.evaluation.conditions import conditions
+from train.evaluation.elsewhere import scored_by_lmms_eval
 from train.evaluation.measure import measure, measure_suite, save_settings
 from train.evaluation.scores import EvalReport
 from train.evaluation.shards import merge
@@ -158,12 +160,28 @@ def run_compare(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     parser.add_argument(
         "--common", action="store_true", help="the samples of both alone, as those a person played"
     )
+    parser.add_argument(
+        "--lmms-eval",
+        metavar="PYTHON",
+        default="",
+        help="have both scored by lmms-eval, which this other Python has (docs/adapters.md)",
+    )
+    parser.add_argument("--lmms-task", default="", help="its task, such as videomme")
+    parser.add_argument("--lmms-metric", default="", help="where that task has several")
+    parser.add_argument("--lmms-tasks", default="", help="folder with task files of your own")
     parser.add_argument("--json", help="write the comparison to this file")
     parser.add_argument("--html", help="write a page with both to this file")
     parser.add_argument("--examples", type=whole(0), default=6, help="rollouts of the page")
     args = parser.parse_args(words)
     paths = [find_report(Path(place)) for place in (args.first, args.second)]
-    first, second = (EvalReport.load(path) for path in paths)
+    if bool(args.lmms_eval) != bool(args.lmms_task):
+        raise ConfigError("give --lmms-eval PYTHON and --lmms-task NAME together")
+    if args.lmms_eval:
+        of_task = (args.lmms_eval, args.lmms_task, args.lmms_metric, args.lmms_tasks)
+        first, second = (scored_by_lmms_eval(path, *of_task) for path in paths)
+        print(f"scored by {second.settings['scorer']}")
+    else:
+        first, second = (EvalReport.load(path) for path in paths)
     if args.common:
         first, second, left_out = shared(first, second)
         print(f"{len(first.rows)} samples of both, {left_out} rows of one of them left out")

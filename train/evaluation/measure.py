@@ -56,12 +56,12 @@ def measure(
         ConfigError: The rows beside `path` are of another evaluation, or in use.
     """
     settings = config.evaluation
-    report = _measure(config.env, settings, agent_for, path, progress)
+    report = play_split(config.env, settings, agent_for, path, progress)
     whole = Shard.parse(settings.shard).count == 1
     if settings.blind and settings.mode != "blind":
         beside = path.with_name(f"{path.stem}{BLIND}.json")
         blind = replace(settings, mode="blind", frame_budgets=(0,), sweep="")
-        baseline = _measure(config.env, blind, agent_for, beside, progress)
+        baseline = play_split(config.env, blind, agent_for, beside, progress)
         if whole:
             baseline.save(beside)
             report = with_blind(report, baseline)
@@ -81,13 +81,25 @@ def save_settings(config: TrainConfig | SFTConfig, report: Path) -> None:
     write_whole(report.with_suffix(".yaml"), as_yaml(config))
 
 
-def _measure(
+def play_split(
     env_config: EnvConfig,
     settings: EvalConfig,
     agent_for: Callable[[LongVideoVectorEnv], Agent],
     path: Path,
     progress: EvalProgress | None,
 ) -> EvalReport:
+    """Play a split, or a shard of it, in the mode of the settings; nothing but rows is kept.
+
+    Args:
+        env_config: The environment.
+        settings: Tasks, budgets, mode.
+        agent_for: Makes the agent; it is closed when it has played.
+        path: The rows are kept beside it (`rows_path`).
+        progress: Called after each sample.
+
+    Raises:
+        ConfigError: The environment cannot be made, or the rows there are of another evaluation.
+    """
     env_config, settings = in_mode(env_config, settings)
     try:
         env = env_config.make(settings.num_envs, settings.split, settings.frame_budgets)
