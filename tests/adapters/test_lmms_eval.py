@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -132,24 +133,129 @@ def test_the_entry_point_is_there():
 
 
 @pytest.fixture(scope="module")
-def played(home):
-    """All seven tasks in one run of lmms-eval, whose hub folder is `home`."""
+def manager(home):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HOME", str(home))
-        manager = TaskManager(include_path=str(home / "tasks"))
-        yield simple_evaluate(
-            model="paravt",
-            model_args=f"paravt={PARAVT},recipe={home}/says.yaml,output={home}/out",
-            tasks=[f"local_{name}" for name in TASKS],
-            task_manager=manager,
-            bootstrap_iters=0,
-        )
+        patch.setenv("HF_HOME", str(home))  # the tasks' own files read it when they are imported
+        yield TaskManager(include_path=str(home / "tasks"))
 
 
-def test_the_seven_tasks_score_our_rollouts(played):
-    found = {}
-    for name in TASKS:
-        results = played["results"][f"local_{name}"]
-        found[name] = {k: v for k, v in results.items() if k.endswith(",none") and "stderr" not in k}
-    print(found)
-    assert 0
+@pytest.fixture(scope="module")
+def played(home, manager):
+    """All seven tasks in one run of lmms-eval."""
+    return simple_evaluate(
+        model="paravt",
+        model_args=f"paravt={PARAVT},recipe={home}/says.yaml,output={home}/out",
+        tasks=[f"local_{name}" for name in TASKS],
+        task_manager=manager,
+        bootstrap_iters=0,
+    )
+
+
+def test_the_seven_tasks_score_our_rollouts(played, home):
+    whole = {
+        "videomme": ("videomme_perception_score", 100.0),
+        "videomme_w_subtitle": ("videomme_perception_score", 100.0),
+        "longvideobench_val_v": ("lvb_acc", 1.0),
+        "lvbench": ("lvbench_score", 1.0),
+        "mlvu_test": ("mlvu_percetion_score", 100 / 9),  # the mean over nine kinds; one was asked
+        "mmvu_val": ("accuracy", 100.0),
+        "temporal_grounding_charades": ("charades_sta_mIOU", 100.0),
+    }
+    for name, (metric, value) in whole.items():
+        assert played["results"][f"local_{name}"][f"{metric},none"] == pytest.approx(value), name
+    (answers,) = home.glob("out/*.answers.jsonl")
+    lines = {line["id"]: line for line in map(json.loads, answers.read_text().splitlines())}
+    assert len(lines) == 7 and lines["local_videomme/test/0"]["answer"] == "B"
+    assert {line["frame_budget"] for line in lines.values()} == {4}
+
+
+def row(answer, question="Which colour?\nA. red\nB. blue\nC. green", **changes):
+    """A row of a report, as far as it is read."""
+    fields = {"task_id": "t", "video": "/data/clip.mp4", "question": question, "gold": "B"}
+    return {**fields, "answer": answer, "error": "", "score": 0.25, **changes}
+
+
+CAPTION = 'When does this happen: "a person opens a door"? Answer with the start and the end.'
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_its_scorers_read_our_rows(manager, name):
+    task = lmms_eval.get_task_dict([f"local_{name}"], manager, "chat")[f"local_{name}"]
+    if name == "temporal_grounding_charades":
+        rows = [row(text, CAPTION, gold="10.0-20.0") for text in ("10-20", "12-22", "never", "")]
+        scored = lmms_eval.score(rows, task, "charades_sta_mIOU")
+        assert [one["score"] for one in scored] == pytest.approx([1.0, 8 / 12, 0.0, 0.0])
+        with pytest.raises(ValueError, match=r"--metric '': the task has charades_sta_IOU@3"):
+            lmms_eval.score(rows, task)
+        return
+    metric = "lvb_acc" if name == "longvideobench_val_v" else ""
+    rows = [row("B"), row("C"), row(""), row("B", error="no reply"), row("the blue one is (B)")]
+    scored = lmms_eval.score(rows, task, metric)
+    assert [one["score"] for one in scored] == [1.0, 0.0, 0.0, 0.0, 1.0]
+    assert scored[0] == {**rows[0], "score": 1.0} and rows[0]["score"] == 0.25
+    with pytest.raises(ValueError, match="belongs to 0 of the task's documents"):
+        lmms_eval.score([row("B", video="/data/other.mp4")], task, metric)
+    with pytest.raises(ValueError, match="belongs to 0 of the task's documents"):
+        lmms_eval.score([row("B", question="How many?\nA. 1\nB. 2")], task, metric)
+
+
+def test_documents_that_are_alike_are_told_apart_by_options_and_answer():
+    def doc(answer, *options):
+        return {"video": "a/clip.mkv", "question": "Who?", "options": options, "answer": answer}
+
+    docs = [doc("A", "Ann", "Bob"), doc("B", "Cid", "Dan")]
+    asked = row("A", "Who?\nA. Cid\nB. Dan")
+    assert lmms_eval.document_of(asked, docs) is docs[1]
+    assert lmms_eval.document_of(asked, [docs[1], dict(docs[1])]) is docs[1]
+    with pytest.raises(ValueError, match="belongs to 2"):
+        lmms_eval.document_of(asked, [docs[1], {**docs[1], "answer": "A"}])
+    spans = [{"video": "clip.mp4", "caption": "a", "timestamp": [n, n + 2.0]} for n in (1, 5)]
+    assert lmms_eval.document_of(row("", "When: a", gold="5.0-7.0"), spans) is spans[1]
+
+
+@pytest.mark.parametrize("value", [None, "B", 1.5, -0.1, float("nan"), {"lost": 1}])
+def test_a_result_that_is_no_score_is_refused(value):
+    with pytest.raises(ValueError, match="is no score between 0 and 1"):
+        lmms_eval.number(value)
+
+
+def test_a_report_is_scored_into_another_one(manager, home, tmp_path, capsys):
+    report = tmp_path / "after.json"
+    report.write_text(json.dumps({"rows": [row("B")], "settings": {"seed": 0}, "seconds": 1.0}))
+    words = [str(report), "--output", str(tmp_path / "scored.json")]
+    words += ["--include-path", str(home / "tasks")]
+    assert lmms_eval.main([*words, "--task", "local_lvbench"]) == 0
+    scored = json.loads((tmp_path / "scored.json").read_text())
+    assert scored["rows"][0]["score"] == 1.0
+    assert scored["settings"] == {"seed": 0, "scorer": "lmms-eval 0.7.3 local_lvbench"}
+    assert lmms_eval.main([*words, "--task", "local_mlvu_test", "--metric", "f1"]) == 2
+    assert "the task has mlvu_percetion_score" in capsys.readouterr().err
+
+
+def test_what_cannot_be_played_is_refused(tmp_path, monkeypatch):
+    model = lmms_eval.ParaVT(paravt="/nowhere/paravt", output=str(tmp_path))
+    with pytest.raises(ValueError, match="no output"):
+        lmms_eval.ParaVT(paravt="paravt")
+    model.task_dict = {"t": {"test": [{"id": 0}]}}
+
+    def asked(*content):
+        turn = [{"role": "user", "content": [*content, {"type": "text", "text": "Who?"}]}]
+        return SimpleNamespace(args=("", lambda doc: turn, {}, 0, "t", "test"))
+
+    picture, video = {"type": "image", "url": object()}, {"type": "video", "url": "v.mp4"}
+    with pytest.raises(ValueError, match="t/test/0: the agent takes one video by its path, not:"):
+        model.generate_until([asked(video, video)])
+    with pytest.raises(ValueError, match="not: image"):
+        model.generate_until([asked(picture)])
+    with pytest.raises(ValueError, match="not: none"):
+        model.generate_until([asked()])
+    with pytest.raises(ValueError, match="paravt=/nowhere/paravt cannot be run"):
+        model.generate_until([asked(video)])
+    silent = lmms_eval.ParaVT(paravt="false", output=str(tmp_path))
+    silent.task_dict = model.task_dict
+    with pytest.raises(RuntimeError, match="ended with 1"):
+        silent.generate_until([asked(video)])
+    assert silent.generate_until([]) == []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="start lmms-eval as one process"):
+        lmms_eval.ParaVT(paravt="paravt", output=str(tmp_path))

@@ -63,13 +63,14 @@ def test_the_calls_of_a_turn_are_one_step_and_the_episode_hangs_on_the_rollout(t
     assert isinstance(tool, BaseTool) and tool.name == "crop_video"
     data = rollout()
     one, two = turn(tool, data, window(1, 2), window(30, 10))
-    assert len(one.image) == 2 and one.image[0].size == (SIZE[1], SIZE[0])
-    assert "<picture 1>" in one.text and "<picture 2>" in one.text and one.video is None
-    assert two.image is None and "empty_window" in two.text
+    assert [picture.size for picture in one.image] == [(SIZE[1], SIZE[0])] and one.video is None
+    assert one.text == "Crop 1, 1.0-2.0 s: <1.5 seconds><picture 1>"
+    assert two.image is None and "reversed" in two.text
     episode = data.paravt._row
     assert episode.turn == 1 and data.extra_fields == {}
     (third,) = turn(tool, data, window(4, 6))
-    assert len(third.image) == 2 and data.paravt._row is episode and episode.turn == 2
+    assert len(third.image) == 2 and "<picture 2>" in third.text
+    assert data.paravt._row is episode and episode.turn == 2
     assert tool._starts == {}
 
 
