@@ -53,10 +53,10 @@ test-mutation: $(STAMP)
 test-engines: $(ENGINES_STAMP)
 	for file in tests/engines/test_*.py; do $(ENGINES_VENV)/bin/python -m pytest $$file || exit 1; done
 
-# Other people's trainers and servers, in two environments: OpenEnv and verifiers cannot share one. A test whose package is not in an
-# environment is skipped there and run in the other one.
+# Other people's trainers, servers and evaluators, in three environments: OpenEnv and verifiers cannot share one, and lmms-eval wants an
+# older PyAV, so it asks the command of the project's own. A test whose package is not in an environment is skipped there.
 test-adapters: $(ADAPTERS)
-	for stamp in $(ADAPTERS); do $${stamp%/.installed}/bin/python -m pytest tests/adapters || exit 1; done
+	for stamp in $(ADAPTERS); do PARAVT_COMMAND=$(abspath $(BIN))/paravt $${stamp%/.installed}/bin/python -m pytest tests/adapters || exit 1; done
 
 # The docs site in build/site: a page out of the navigation, a link or an anchor that leads nowhere, and a docstring that does not fit its
 # function are errors. `make docs MKDOCS=serve` shows it while you write.
@@ -120,6 +120,15 @@ $(ENGINES_STAMP): pyproject.toml constraints.txt
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
 	$(if $(shell grep '^torch==' $<),$(@D)/bin/python -m agents.vllm.cpu_torchvision)
+	touch $@
+
+# lmms-eval beside the project's packages; what it wants in another version lies before them.
+.venv-adapters-lmms_eval/.installed: tests/adapters/lmms_eval.txt pyproject.toml $(STAMP)
+	test -x $(@D)/bin/python || $(BIN)/python -m venv $(@D)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -U setuptools
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
+	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
 	touch $@
 
 clean:

@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
 RECIPE_COMMANDS = ("train", "eval", "sft", "demo")
-ELSEWHERE = ("eval", "sbatch", "vllm", "apt", "dnf")
-"""Programs of other environments: that of verifiers, Slurm, a model server, the system's."""
+ELSEWHERE = ("eval", "lmms-eval", "sbatch", "vllm", "apt", "dnf")
+"""Programs of other environments: verifiers', lmms-eval's, Slurm, a model server, the system's."""
 NEEDS_MORE = (
     "_8b",
     "sb3_count",
