@@ -256,7 +256,7 @@ def _texts(doc: Any) -> Iterable[str]:
         doc = list(doc.values())
     if isinstance(doc, str):
         yield doc
-    elif isinstance(doc, list):
+    elif isinstance(doc, list | tuple):
         for one in doc:
             yield from _texts(one)
 
@@ -269,7 +269,7 @@ def _asked(doc: Mapping[str, Any]) -> list[str]:
 def _span(doc: Mapping[str, Any]) -> str:
     """The right span as a row has it; "" where there is none."""
     span = doc.get("timestamp")
-    return f"{float(span[0])}-{float(span[1])}" if isinstance(span, list) else ""
+    return f"{float(span[0])}-{float(span[1])}" if isinstance(span, list | tuple) else ""
 
 
 def _folded(text: str) -> str:

@@ -43,7 +43,7 @@ PICTURE = "<picture {number}>"
 """Where a picture stands in the text: verl puts all pictures of an answer before its text."""
 
 
-class Rollout:
+class CropEpisode:
     """The episode of one rollout, and the calls of its turn that have not been played."""
 
     def __init__(self, game: ToolCallingGame, start: Mapping[str, Any]) -> None:
@@ -70,8 +70,8 @@ class Rollout:
             self._row = self._game.begin(self._start)
         row = self._row
         if isinstance(row, Failure) or row.stop_reason is not None:
-            said = UNREADABLE if isinstance(row, Failure) else OVER
-            return [ToolResponse(text=said) for _ in calls]
+            why = UNREADABLE if isinstance(row, Failure) else OVER
+            return [ToolResponse(text=why) for _ in calls]
         view, answers = self._game.crop(row, calls)
         said = []
         for parts in answers:
@@ -140,7 +140,7 @@ class CropTool(BaseTool):
             raise ValueError("the episode is kept on agent_data: verl's tool_agent loop gives it")
         rollout = getattr(agent_data, STATE, None)
         if rollout is None:
-            rollout = Rollout(self._game, self._starts[instance_id])
+            rollout = CropEpisode(self._game, self._starts[instance_id])
             setattr(agent_data, STATE, rollout)
         return await rollout.crop(parameters), 0.0, {}
 
