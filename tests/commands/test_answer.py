@@ -106,7 +106,7 @@ def test_wrong_words_are_refused(tmp_path, capsys):
     asked = {"id": "a", "video": "clip.mp4", "question": "?"}
     assert ask(tmp_path, asked, output="answers.json") == 2
     assert "name it .jsonl" in capsys.readouterr().err
-    assert ask(tmp_path, asked, more=("--evaluation.polcy", "oracle")) == 2
-    assert "polcy" in capsys.readouterr().err
+    assert ask(tmp_path, asked, more=("--evaluation.wrong_name", "oracle")) == 2
+    assert "wrong_name" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["answer", "--questions", "q.jsonl"])
