@@ -159,7 +159,7 @@ class Limits:
     crop_frames: CropFrames | None = None
     """What is told of the frames of crops: where calls choose their density, or have a quota."""
     code: bool = False
-    """Whether the tool is code: what it shows goes into the context, as nobody reads it for it."""
+    """Whether the tool is code: what it shows goes into the context unread by a sub-agent."""
 
     @property
     def density(self) -> bool:

@@ -1,8 +1,8 @@
 """Observation and action spaces, and the move between one row and a batch of rows.
 
 `env.py` and `vector.py` declare these spaces, `episode/episode.py` fills observations, agents build
-actions with `empty_action` and `batch_actions`, and whoever has a batch takes a row of it with
-`unbatch`. Run the tests with `pytest tests/env/test_spaces.py`.
+actions with `empty_action` and `batch_actions`, and `unbatch` takes a row of a batch;
+run the tests with `pytest tests/env/test_spaces.py`.
 
 Action (`Dict`): `crops` float64 (P, 2), start and end in seconds; `crop_mask` int8 (P,); `answer`
 and `completion` text; where calls choose their density, `crop_fps` float64 (P,), frames a second,

@@ -3,7 +3,7 @@
 Stands between the rewards of a group and the loss. Every estimator is a pure function of `Scores`:
 N rollouts with the group of each go in, N advantages come out. A group whose (reshaped) rewards are
 all equal teaches nothing: its advantages are exactly 0, also after the normalisation over the
-batch, and whoever calls counts it. Adding an estimator is one function, and one entry in
+batch, and the caller counts it. Adding an estimator is one function, and one entry in
 `ADVANTAGES` or a door (`algorithm.advantage: "mine.py:advantage"`).
 
 Shapes: `_N` rollouts, `_C` tokens of one branch. Command: `pytest

@@ -146,7 +146,7 @@ def tis(inputs: LossInputs) -> LossOutputs:
 
 
 K3_LINEAR_FROM = 10.0
-"""Log of the ratio pi_ref / pi from which `k3` goes on along its tangent: exp would overflow."""
+"""Log of the ratio pi_ref / pi from which `k3` follows its tangent: exp would overflow."""
 
 
 def k1(logprobs_T: torch.Tensor, reference_T: torch.Tensor) -> torch.Tensor:
@@ -161,7 +161,7 @@ def k1(logprobs_T: torch.Tensor, reference_T: torch.Tensor) -> torch.Tensor:
 def k3(logprobs_T: torch.Tensor, reference_T: torch.Tensor) -> torch.Tensor:
     """exp(d) - d - 1 with d = log pi_ref - log pi, (T,): estimates KL(pi || pi_ref), never < 0.
 
-    Past d = `K3_LINEAR_FROM` the exponential goes on along its tangent, so that a token that the
+    Past d = `K3_LINEAR_FROM` the exponential is replaced by its tangent, so that a token that the
     policy has all but given up pulls with a finite gradient, still towards the reference.
     Source: J. Schulman, "Approximating KL divergence" (2020); the KL term of GRPO.
     """

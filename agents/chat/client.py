@@ -54,7 +54,7 @@ class ChatConfig(ClientSettings):
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One question: its messages, its limit in tokens, whose bill it goes on."""
+    """One question: its messages, its limit in tokens, who is charged."""
 
     messages: Sequence[Mapping[str, Any]]
     max_tokens: int

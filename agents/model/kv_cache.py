@@ -139,7 +139,7 @@ class GroupCache:
         return order
 
     def forget_rest(self) -> None:
-        """Let the rows go that are not active, and prompts that nobody has any more."""
+        """Free the rows that are not active, and prompts that no row uses any more."""
         if self.active < len(self):
             self.lengths, self.prompt_of = (
                 self.lengths[: self.active],

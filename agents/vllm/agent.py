@@ -111,7 +111,7 @@ class VLLMAgent(DrawsWithTorch, ConversationAgent):
     def load(cls, config: AgentConfig, limits: Limits | None = None, seed: int = 0) -> VLLMAgent:
         """Start the engine that `config.engine` names and make an agent of it.
 
-        Nobody will push weights: a server that runs already must hold those of the checkpoint.
+        No weights will be pushed: a running server must hold those of the checkpoint.
         """
         vlm = VisionLanguageModel.load(config.checkpoint, config.dtype, "meta")
         return cls(vlm, config, start_engine(config, vlm, as_loaded=True), limits, seed)

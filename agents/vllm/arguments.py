@@ -43,7 +43,7 @@ def check_card(device: str) -> None:
 
 
 def check_shared_memory(needed: int, folder: str = "/dev/shm") -> None:
-    """Refuse a segment that would not fit: the system ends whoever writes past the end.
+    """Refuse a segment that would not fit: the system kills a process that writes past the end.
 
     Args:
         needed: Bytes of the segment.

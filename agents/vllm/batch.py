@@ -1,9 +1,9 @@
 """An engine whose callers, on several threads, share one batch.
 
-Under `agents/vllm/local.py`. Lanes of rollouts draw from several threads: whoever comes first
+Under `agents/vllm/local.py`. Lanes of rollouts draw from several threads: the first one
 drives the engine, takes in the requests of those who come later between two steps, and hands
 everybody's results out. The engine holds `agent.vllm.max_requests` requests at most; the others
-wait here and their lanes with them, so nobody decodes frames for an engine that is full. Tests:
+wait here and their lanes with them, so no frames are decoded for an engine that is full. Tests:
 `pytest tests/workers/test_backpressure.py tests/workers/test_colocated.py`.
 """
 

@@ -86,14 +86,14 @@ class ServerProcess:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
+    """A free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def tied(command: list[str]) -> list[str]:
-    """The command, ended with whoever starts it, even by `kill -9` (Linux; else as it is).
+    """The command, which ends with its parent, even by `kill -9` (Linux; else unchanged).
 
     A server that outlived a process of a job would keep its card when the job starts again. The
     thread that starts it must stay: to Linux its end is the parent's.

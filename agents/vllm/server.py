@@ -34,7 +34,7 @@ from agents.vllm.process import ServerProcess
 from paravt_env.common.http.endpoint import EndpointError, exchange, retried
 
 AS_LOADED = "default"
-"""vLLM's version of the weights that a server started with; whoever pushes others gives another."""
+"""vLLM's version of the weights that a server started with; a push of others names another."""
 PAUSES = (0.5, 2.0, 8.0)
 """Seconds before a request is repeated whose connection broke."""
 MAX_ANSWER_BYTES = 2**30
@@ -49,7 +49,7 @@ class ServerEngine:
     Args:
         config: The policy's checkpoint and the engine's settings.
         vlm: Its tokenizer and image geometry.
-        as_loaded: The server must hold the checkpoint as it is, for nobody will push weights; one
+        as_loaded: The server must hold the checkpoint as it is, as no weights are pushed; one
             that runs already is left as it was found.
 
     Raises:

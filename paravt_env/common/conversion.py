@@ -20,7 +20,7 @@ def keep_text() -> None:
     try:
         from gymnasium.wrappers.array_conversion import array_conversion
     except (ImportError, DependencyNotInstalled):
-        return  # nobody can convert anything
+        return  # no converter is installed
 
     convert = array_conversion.dispatch(np.ndarray)
 

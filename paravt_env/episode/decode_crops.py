@@ -1,6 +1,6 @@
 """Decode the crops of a turn: every row's windows go to one pool, each comes back with its status.
 
-The stretch between the actions that were read (`actions.py`) and the episode that goes on. The
+Between the actions that were read (`actions.py`) and the episode's next state. The
 crops of every row of a turn share one pool; each has its own deadline and its own status, and a bad
 one leaves its neighbours alone. Tests: `pytest tests/env/test_crops.py`.
 """

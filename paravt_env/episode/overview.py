@@ -72,7 +72,7 @@ class _Opening:
             self._settle(Overview(video.square() if square else video, decoded))
         except VideoTimeoutError:
             self.give_up()
-        except Exception as error:  # raised again by whoever waits
+        except Exception as error:  # raised again in the waiting thread
             self._settle(error)
 
     def give_up(self) -> None:

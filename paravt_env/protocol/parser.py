@@ -64,8 +64,8 @@ MAX_CODE_CHARS = 20_000
 KEPT_TEXTS, KEPT_CHARS = 512, 16_384
 """How many parses are kept, more than rows play at once, and the longest text of one of them.
 
-2 MB of usual completions, at worst (nothing but tags) 280 MB. Whoever asks for the structure of a
-longer text has it read again."""
+2 MB of usual completions, at worst (nothing but tags) 280 MB. The structure of a longer text is
+read again."""
 
 _SPACE = re.compile(r"\s*")
 _CUT_TAG = re.compile(r"<(?:/[a-z_]{0,12})?\Z")
@@ -86,7 +86,7 @@ def parse(
         code: Whether the environment's tool is code: `<code>` holds a call.
 
     Returns:
-        The structure; nobody may change it, as all who parse an equal text share it.
+        The structure; do not change it: all callers with an equal text share it.
 
     >>> parsed = parse("<think>look</think><tool_code>crop_video(start=1, end=2)</tool_code>")
     >>> parsed.calls[0].window, parsed.answer, parsed.balanced

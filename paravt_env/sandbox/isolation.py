@@ -79,7 +79,7 @@ def server_command(seccomp: int) -> list[str]:
 
 
 def filter_pipe() -> int:
-    """A file descriptor to read the fork server's filter from; whoever asks closes it."""
+    """A file descriptor to read the fork server's filter from; the caller closes it."""
     read, write = os.pipe()
     with os.fdopen(write, "wb") as file:
         file.write(seccomp_filter(platform.machine(), server=True))

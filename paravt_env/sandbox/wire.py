@@ -1,7 +1,7 @@
 """Messages between us and a worker: lengths, a line of JSON, raw bytes; plain data both ways.
 
-Runs on both sides of the wall, so it imports the standard library alone. Whoever receives says how
-much it takes: what comes out of a sandbox is hostile. Tests: `pytest tests/sandbox/test_wire.py`.
+Runs on both sides of the wall, so it imports the standard library alone. The receiver sets the
+limit: what comes out of a sandbox is hostile. Tests: `pytest tests/sandbox/test_wire.py`.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class RecordEpisodes(gym.Wrapper, gym.utils.RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode; one whose video cannot be read is recorded before the error goes on."""
+        """Start an episode; one whose video cannot be read is recorded before it is raised."""
         try:
             observation, info = self.env.reset(seed=seed, options=options)
         except TaskVideoError as error:

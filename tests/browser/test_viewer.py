@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,83 @@ def test_tokens_change_their_colour_and_say_their_numbers(page):
     token.hover()
     said = page.locator("#token").inner_text()
     assert "log-probability -0.010" in said and "ratio 0.500" in said
+
+
+def test_a_rollout_of_an_evaluation_has_tokens_and_bars(page):
+    page.goto("/rollout?run=demo&source=eval:after&n=0")
+    assert "log-probability" in page.locator('.tokens .t:text-is("look")').get_attribute("title")
+    assert page.get_by_label("advantage").is_disabled() and page.get_by_label("role").is_enabled()
+    page.get_by_label("log-probability").check()
+    assert "+1.500" in page.locator(".bars").text_content()
+    assert "it is blue" in page.locator(".crop").inner_text() and fits(page)
+    page.goto("/rollout?run=demo&source=eval:after&n=1")
+    assert "No tokens were kept of this rollout" in page.locator("main").inner_text()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["/?all=1", "/rollouts?run=demo&source=steps", "/rollout?run=demo&source=step:1&n=0", "/play"],
+)
+def test_every_control_is_reached_by_the_keyboard_and_shows_it(page, place):
+    page.goto(place)
+    wanted = page.evaluate(
+        """() => [...document.querySelectorAll('a[href], button, select, input, video[controls]')]
+        .filter(e => e.offsetParent !== null || e.closest('svg'))
+        .filter(e => !e.disabled && e.type !== 'hidden' && (e.type !== 'radio' || e.checked))
+        .map((e, i) => (e.dataset.walk = i, i)).length"""
+    )
+    reached, unmarked = set(), []
+    for _ in range(3 * wanted + 40):
+        page.keyboard.press("Tab")
+        walk, tag, ring = page.evaluate(
+            """() => { const e = document.activeElement, s = getComputedStyle(e);
+            return [e.dataset.walk, e.tagName, s.outlineStyle + ' ' + s.outlineWidth] }"""
+        )
+        if walk is not None:
+            reached.add(walk)
+            if tag != "VIDEO" and (ring.startswith("none") or ring.endswith(" 0px")):
+                unmarked.append((walk, tag))
+        if len(reached) == wanted:
+            break
+    assert len(reached) == wanted and unmarked == []
+
+
+def test_a_page_of_another_origin_can_start_no_episode(chromium, served):
+    address, folder = served
+    before = sorted(folder.rglob("human"))
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<title>elsewhere</title>")
+
+        def log_message(self, *said):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Page) as elsewhere:
+        threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+        context = chromium.new_context()
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{elsewhere.server_port}/")
+        asked = """async (address) => { const out = []; for (const kind of ['application/json',
+            'text/plain']) for (const mode of ['cors', 'no-cors']) { try { const answer = await
+            fetch(address + '/play/start', {method: 'POST', mode, headers: {'content-type': kind},
+            body: JSON.stringify({run: 'demo', task: 'colour', k: 4})}); out.push(answer.type) }
+            catch (error) { out.push('refused') } } return out }"""
+        found = page.evaluate(asked, address)
+        framed = page.evaluate(
+            """(address) => new Promise(done => { const f = document.createElement('iframe');
+            f.src = address; f.onload = () => done(f.contentDocument === null ? 'closed' : 'open');
+            document.body.append(f) })""",
+            address,
+        )
+        context.close()
+        elsewhere.shutdown()
+    assert set(found) <= {"refused", "opaque"} and found[0] == "refused"
+    assert framed == "closed"
+    assert sorted(folder.rglob("human")) == before
 
 
 def test_hostile_text_is_shown_as_text(page):

@@ -17,6 +17,12 @@ from train.evaluation.scores import EvalReport, paired_difference
 from train.rollout.starts import Start
 
 
+def one_of(rows):
+    """The part of an environment that `evaluate` reads."""
+    weighed = SimpleNamespace(preset=SimpleNamespace(weights={"answer": 1.0}))
+    return SimpleNamespace(num_envs=rows, simulation=weighed)
+
+
 def run(monkeypatch, tasks, settings, outcome=rollout, num_envs=2):
     batches = []
 
@@ -26,7 +32,7 @@ def run(monkeypatch, tasks, settings, outcome=rollout, num_envs=2):
             finished(place, outcome(start))
 
     monkeypatch.setattr(evaluation, "play", play)
-    result = evaluate(None, SimpleNamespace(num_envs=num_envs), tasks, settings)
+    result = evaluate(None, one_of(num_envs), tasks, settings)
     return result, batches
 
 
@@ -76,7 +82,7 @@ def test_defect_21_rows_that_vanish_are_an_error(monkeypatch):
 
     monkeypatch.setattr(evaluation, "play", first_only)
     with pytest.raises(RuntimeError, match="3 rows of 6 samples; lost"):
-        evaluate(None, SimpleNamespace(num_envs=2), TASKS, SETTINGS)
+        evaluate(None, one_of(2), TASKS, SETTINGS)
 
 
 def test_a_rollout_of_another_task_is_a_bug_of_ours(monkeypatch):
@@ -86,7 +92,7 @@ def test_a_rollout_of_another_task_is_a_bug_of_ours(monkeypatch):
     monkeypatch.setattr(evaluation, "play", swapped)
     settings = replace(SETTINGS, frame_budgets=(4,))
     with pytest.raises(RuntimeError, match="asked for 'a', played 'b'"):
-        evaluate(None, SimpleNamespace(num_envs=2), TASKS, settings)
+        evaluate(None, one_of(2), TASKS, settings)
 
 
 def test_the_plan_depends_on_ids_and_settings_alone():

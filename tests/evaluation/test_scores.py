@@ -23,7 +23,8 @@ def grounding(task_id, iou, **changes):
 
 def made(task, **changes):
     start = Start(task.id, 4)
-    return make_row(rollout(start, **changes), task, {task.family: task.answer}, start)
+    best, weights = {task.family: task.answer}, {"answer": 2.0, "form": 0.5}
+    return make_row(rollout(start, **changes), task, best, start, weights)
 
 
 WHEN = Task("when", "/v.mp4", "When?", "grounding", answer="10.0-20.0", family="when")
@@ -192,7 +193,7 @@ WRITTEN = """{"task_id": "t", "video": "/w.mp4", "family": "count", "category": 
 "stop_reason": "answered", "answer": "C", "error": "", "turns": [{"completion": "", "crops": [
 {"window": [null, 103.9], "status": "ok", "message": "", "frames": 8}]}], "error_kind": "",
 "duration": 814.0, "duration_group": "2-15 min", "usage": {"cost": 0.5}, "span_iou": null,
-"blind": 1.0, "untagged": true, "lapses": {"quotes": 1}}"""
+"blind": 1.0, "untagged": true, "lapses": {"quotes": 1}, "terms": {"answer": 0.5, "form": 2.3}}"""
 """A row as reports and row files hold it."""
 
 
@@ -226,16 +227,20 @@ def test_a_failed_row_says_why_by_its_stop_reason():
     assert EvalRow.from_json(lost).error_kind == "agent_error"
 
 
-def test_a_row_keeps_no_trajectories_and_no_terms():
+def test_a_row_keeps_weighted_terms_that_add_up_and_no_trajectories():
     tokens = np.zeros(2, np.int64)
     one = Trajectory(tokens, tokens, tokens, tokens, tokens)
-    kept = made(make_task("/v.mp4"), trajectories=(one,)).rollout
-    assert (kept.trajectories, kept.terms) == ((), {})
+    terms = {"answer": 1.0, "form": 1.0, "total": 2.5}
+    kept = made(make_task("/v.mp4"), trajectories=(one,), terms=terms, reward=2.25)
+    assert (kept.rollout.trajectories, kept.rollout.terms) == ((), {})
+    assert kept.terms == {"answer": 2.0, "form": 0.5, "other": -0.25}
+    lost = made(make_task("/v.mp4"), terms=terms, error="gone", stop_reason="agent_error")
+    assert (lost.terms, lost.reward) == ({}, 0.0)
 
 
 def test_a_row_of_an_old_report_can_be_read():
     fields = {**row().as_json(), "evidence": [[1.0, 2.0]], "turns": []}
-    for name in ("error_kind", "duration", "duration_group", "usage", "span_iou", "blind"):
+    for name in ("error_kind", "duration", "duration_group", "usage", "span_iou", "blind", "terms"):
         del fields[name]
     assert EvalReport((replace(row()),)).rows[0] == row().from_json(fields)
     del fields["error"]
@@ -246,7 +251,7 @@ def test_a_row_of_an_old_report_can_be_read():
 def test_a_rollout_without_a_sampled_budget_keeps_the_asked_one():
     task = make_task("/v.mp4")
     best = {task.family: "B"}
-    sampled = make_row(rollout(Start(task.id, 8)), task, best, Start(task.id, None))
+    sampled = make_row(rollout(Start(task.id, 8)), task, best, Start(task.id, None), {})
     assert sampled.frame_budget == 8
-    asked = make_row(rollout(Start(task.id, 8)), task, best, Start("x", 4))
+    asked = make_row(rollout(Start(task.id, 8)), task, best, Start("x", 4), {})
     assert asked.frame_budget == 4

@@ -142,7 +142,7 @@ def test_a_run_predicts_in_the_steps_that_are_asked_for():
 def test_failed_rollouts_and_silent_agents_have_no_behaviour():
     failed = Played("native_calls", 0.0, error="no video")
     assert drift_table([failed], 2, WEIGHTS) == []
-    assert describe_drift([]) == ["no drift: nobody wrote a turn that could be scored"]
+    assert describe_drift([]) == ["no drift: no turn that could be scored was written"]
 
 
 def test_the_report_names_ways_and_rare_behaviours():

@@ -25,7 +25,8 @@ from train.common.rollout_file import (
     write_step,
 )
 from train.loop.launch import train
-from train.loop.rollout_log import rollout_record, token_record, with_readings
+from train.loop.rollout_log import rollout_record
+from train.rollout.record import token_record, with_readings
 from train.workers import lanes, rollout_workers
 
 WORDS = ["look", "<tag>", "é", " here", "<|image_pad|>"]
@@ -123,6 +124,8 @@ def test_tokens_that_were_not_sampled_join_and_the_others_keep_their_numbers():
     assert told["ratios"] == [2.0, 1.0, None, None, round(math.exp(-1), 4)]
     untrained = token_record(one, Tokenizer(), (4,), None, updated)
     assert untrained["advantages"] == [None] * 5 and untrained["ratios"][0] == 2.0
+    measured = token_record(one, Tokenizer(), (4,), None, None)
+    assert measured["ratios"] == [None] * 5 and measured["logprobs"] == told["logprobs"]
 
 
 def test_weighted_terms_add_up_to_the_reward():

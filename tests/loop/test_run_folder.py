@@ -326,7 +326,7 @@ def test_a_run_whose_settings_are_gone_is_told(resumed):
     with pytest.raises(ConfigError, match=r"cannot be read \(unknown key 'run\.stepz'.*allow_ch"):
         train(resumed)
     (resumed.run.path / "config.yaml").unlink()
-    with pytest.raises(ConfigError, match="nobody knows the settings of the run"):
+    with pytest.raises(ConfigError, match="the settings of the run are unknown"):
         train(resumed)
 
 

@@ -1,10 +1,12 @@
 """A run's folder as training and evaluation leave it, made in no time; with any text in it."""
 
+import gzip
 import json
 
 from support.evaluations import report, row
 
 from train.common.rollout_file import write_step
+from train.evaluation.token_files import file_name
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 SETTINGS = "env:\n  max_turns: 2\nrun:\n  steps: 10\n"
@@ -75,6 +77,12 @@ def write_run(folder, video, steps=3, **changes):
     crop = {"window": [5.0, 9.0], "status": "ok", "message": "", "frames": 2}
     turns = ({"completion": "look", "crops": [crop]},)
     played = {"video": video, "turns": turns, "duration": 30.0}
-    rows = [row("a", 1.0, **played), row("b", 0.0, **played)]
+    kept = {"terms": {"answer": 1.5, "form": -0.5}, "reward": 1.0}
+    rows = [row("a", 1.0, **played, **kept), row("b", 0.0, **played)]
     report(*rows).save(folder / "after.json")
+    unmoved = {"advantages": [None] * 3, "ratios": [None] * 3}
+    talks = [tokens("look", "B") | unmoved, tokens("it is", " blue", kind="subagent") | unmoved]
+    path = folder / "after.tokens" / file_name(rows[0])
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(json.dumps(talks).encode()))
     return folder

@@ -46,7 +46,7 @@ NOT_COMPARED = {
     *("video_isolation", "disk_cache_bytes", "crop_timeout", "reset_timeout", "evidence"),
     "on_video_error",
 }
-"""Settings in which a server may differ from whoever plays on it."""
+"""Settings in which a server may differ from its clients."""
 
 
 class CropAction(types.Action):
@@ -148,7 +148,7 @@ class CropEnvironment(Environment[CropAction, CropObservation, CropState]):
         """Start an episode.
 
         Args:
-            seed: Of the draws of task and K; None goes on with the session's own.
+            seed: Of the draws of task and K; None continues the session's own.
             episode_id: Its name, which every step must give; None makes one.
             split: One of `list_splits`; None is the first.
             index: Place of the task in the split; None draws it, or takes `task_id`.
@@ -246,7 +246,7 @@ class CropEnvironment(Environment[CropAction, CropObservation, CropState]):
         }
 
     def close(self) -> None:
-        """Forget the episode; what all sessions share goes on."""
+        """Forget the episode; what all sessions share stays."""
         self._row = None
 
     def _task_at(self, index: int) -> str:
@@ -284,7 +284,7 @@ class CropEnvironment(Environment[CropAction, CropObservation, CropState]):
         pictures = [base64.b64encode(encode(frame)).decode("ascii") for frame in frames]
         size = sum(map(len, pictures))
         if size > self._served.max_bytes:
-            self._row = None  # its next step would answer an observation that nobody has seen
+            self._row = None  # its next step would answer an observation that no client has seen
             raise ValueError(
                 f"the {len(pictures)} pictures of the observation have {size} bytes, more than "
                 f"{self._served.max_bytes}: serve jpeg, a smaller frame_size, or raise --max-mb; "

@@ -148,7 +148,7 @@ class ToolCallingGame:
         Args:
             starts: Where the rollouts began.
             chats: The messages of each; those of the assistant are its turns. A rollout that stops
-                before its episode is over goes on in silence, so it ends unanswered.
+                before its episode is over ends unanswered.
 
         Returns:
             One result each, in order. A video that cannot be read and a judge that fails are

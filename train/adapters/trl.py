@@ -123,7 +123,7 @@ class TRLGame(ToolCallingGame):
         played: Sequence[Played],
         log_metric: Callable[[str, float], None] | None,
     ) -> None:
-        """Say what TRL does not: results that it took back, rollouts that nobody could score."""
+        """Say what TRL does not: results that it took back, rollouts that could not be scored."""
         lost = [
             environment.played > sum(_answered(messages))
             for messages, environment in zip(completions, environments, strict=True)
@@ -139,7 +139,7 @@ class TRLGame(ToolCallingGame):
                 "gone past max_completion_length, in which TRL counts them, and TRL took the "
                 "result back. Raise max_completion_length, or lower frames_per_crop "
                 f"({limits.frames_per_crop}), frame_size {limits.frame_size} or max_crops "
-                f"({limits.max_crops}). The metric paravt/crops_taken_back goes on counting",
+                f"({limits.max_crops}). The metric paravt/crops_taken_back keeps counting",
                 stacklevel=2,
             )
 
@@ -232,7 +232,7 @@ def blocks(parts: Sequence[Part], frames: np.ndarray) -> list[Block]:
 def filled(values: Sequence[float | None], groups: Sequence[Any]) -> list[float]:
     """Values with the mean of their group where there is none, 0 where the group has none at all.
 
-    So a rollout that nobody could score moves no advantage: its own is 0, and the others' mean is
+    So a rollout that could not be scored moves no advantage: its own is 0, and the others' mean is
     what it was.
 
     >>> filled([1.0, None, 0.0, None], ["a", "a", "a", "b"])

@@ -93,7 +93,7 @@ class LongVideoTask(vf.Task[LongVideoData, CropState, LongVideoTaskConfig]):
 
         Raises:
             TaskError: The video could not be read, or a judge gave no verdict: nothing is recorded,
-                so that nobody takes the missing reward for 0.
+                so that the missing reward is not taken for 0.
         """
         await super().score(trace, runtime)
         if self.scoring_deferred:

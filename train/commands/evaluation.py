@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from paravt_env.common.files import write_whole
 from train.commands.options import recipe_settings, whole
-from train.common.console import printable
+from train.common.console import in_bytes, printable
 from train.common.errors import ConfigError
 from train.config.evaluation import Shard
 from train.config.recipe import load
@@ -30,6 +31,7 @@ from train.evaluation.scores import EvalReport
 from train.evaluation.shards import merge
 from train.evaluation.suite import SetOutcome, SuiteReport, differences
 from train.evaluation.tables import EvalBar, comparison_table, table
+from train.evaluation.token_files import kept_tokens
 from train.report.charts import frames_chart, grid
 from train.report.page import render, write_html, write_report
 from train.report.rollouts import read_overview
@@ -87,11 +89,38 @@ def evaluate(config: TrainConfig) -> int:
     report = measure(config, evaluated_agent(config), folder / "after.json", EvalBar())
     print(printable(f"{table(report)}\n{conditions(config)}"))
     if Shard.parse(config.evaluation.shard).count > 1:
-        print(f"\nshard {config.evaluation.shard} done; with all of them: paravt merge {folder}")
+        print(_shard_done(config.evaluation.shard, folder))
         return _status(report)
-    print(f"\n{folder / 'after.json'}")
-    _write_pages(report, folder)
+    pages = _write_pages(report, folder)
+    print(f"\n{finished(folder / 'after.json', pages)}")
     return _status(report)
+
+
+def finished(report: Path, pages: Sequence[Path]) -> str:
+    """Where an evaluation is, and what to type next.
+
+    Args:
+        report: Its rows and settings.
+        pages: What was drawn of it.
+    """
+    lines = [f"rows: {report}", *(f"page: {page}" for page in pages)]
+    count, size = kept_tokens(report)
+    if count:
+        lines.append(f"tokens of {count} rollouts: {in_bytes(size)} (evaluation.keep_tokens)")
+    folder = shlex.quote(str(report.parent))
+    return "\n".join(
+        [
+            *lines,
+            "next:",
+            f"  paravt view {folder}   # its rollouts in the browser",
+            f"  paravt compare OTHER_RUN {folder}   # paired with another evaluation",
+        ]
+    )
+
+
+def _shard_done(shard: str, folder: Path) -> str:
+    joined = f"paravt merge {shlex.quote(str(folder))}"
+    return f"\nshard {shard} is done, its rows are in {folder}\nnext:\n  {joined}   # all shards"
 
 
 def _evaluate_suite(config: TrainConfig) -> int:
@@ -100,33 +129,37 @@ def _evaluate_suite(config: TrainConfig) -> int:
     path = folder / f"{suite.name}.json"
     save_settings(config, path)
     if Shard.parse(config.evaluation.shard).count > 1:
-        print(f"\nshard {config.evaluation.shard} done; with all of them: paravt merge {folder}")
+        print(_shard_done(config.evaluation.shard, folder))
         return FAILED if suite.failed else 0
     for outcome in suite.outcomes:
         if outcome.report is not None:
-            _write_pages(outcome.report, folder / outcome.entry.name)
+            print(*_write_pages(outcome.report, folder / outcome.entry.name), sep="\n")
     return _tell_suite(suite, path)
 
 
 def _tell_suite(suite: SuiteReport, path: Path) -> int:
     print(printable(suite.table()))
     _write_json(path, suite.summary())
-    print(f"\n{path}")
+    folder = shlex.quote(str(path.parent))
+    print(f"\ntable: {path}\nnext:\n  paravt view {folder}   # rollouts in the browser")
     return FAILED if suite.failed else 0
 
 
 def run_merge(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     """`paravt merge`: one report of all shards of each evaluation, and suite, under a folder."""
     parser.add_argument("folder", help="folder of a run, such as runs/paragrpo_mini")
-    status = 0
-    merged = merge(Path(parser.parse_args(words).folder))
+    status, args = 0, parser.parse_args(words)
+    merged = merge(Path(args.folder))
     for path, report in merged:
         print(printable(f"{path}\n{table(report)}\n"))
         if path.name == "after.json":
-            _write_pages(report, path.parent)
+            print(*_write_pages(report, path.parent), "", sep="\n")
         status = status or _status(report)
-    for path, suite in _suites(merged):
+    suites = list(_suites(merged))
+    for path, suite in suites:
         status = _tell_suite(suite, path) or status
+    if not suites:
+        print(f"next:\n  paravt view {shlex.quote(args.folder)}   # rollouts in the browser")
     return status
 
 
@@ -193,7 +226,24 @@ def run_compare(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
         title = f"{args.first} and {args.second}"
         page = render(title, first, second, [], {}, read_overview, args.examples)
         write_html(Path(args.html), page)
+    print(f"\n{compared(paths, [Path(to) for to in (args.json, args.html) if to])}")
     return 0
+
+
+def compared(reports: Sequence[Path], written: Sequence[Path]) -> str:
+    """Where a comparison was written, and how to see the rows that flipped.
+
+    Args:
+        reports: Both evaluations.
+        written: Files of the comparison.
+    """
+    lines = [f"written: {path}" for path in written]
+    folders = dict.fromkeys(shlex.quote(str(path.parent)) for path in reports)
+    lines.append("next:")
+    if not written:
+        lines.append("  again with --html compare.html   # the same as a page, with rollouts")
+    lines.append(f"  paravt view {' '.join(folders)}   # Compare: curves, rows that flipped")
+    return "\n".join(lines)
 
 
 def run_report(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
@@ -201,7 +251,9 @@ def run_report(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     parser.add_argument("folder", help="folder of a run, such as runs/demo")
     parser.add_argument("--examples", type=whole(0), default=6, help="rollouts that are shown")
     args = parser.parse_args(words)
-    print(write_report(args.folder, args.examples))
+    page = write_report(args.folder, args.examples)
+    folder = shlex.quote(str(args.folder))
+    print(f"page: {page}\nnext:\n  paravt view {folder}   # every kept rollout, in the browser")
     return 0
 
 
@@ -209,11 +261,10 @@ def _status(report: EvalReport) -> int:
     return FAILED if report.failed else 0
 
 
-def _write_pages(report: EvalReport, folder: Path) -> None:
-    """Write a folder's page, and of a sweep the curve, and print where they are."""
-    if report.settings.get("sweep"):
-        print(_write_curve(report, folder))
-    print(write_report(folder))
+def _write_pages(report: EvalReport, folder: Path) -> list[Path]:
+    """Write a folder's page, and of a sweep the curve; returns where they are."""
+    curve = [_write_curve(report, folder)] if report.settings.get("sweep") else []
+    return [*curve, write_report(folder)]
 
 
 def _write_curve(report: EvalReport, folder: Path) -> Path:

@@ -54,7 +54,7 @@ def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     print(f"tasks ({tasks}) on http://{args.host}:{args.port}", flush=True)
     if not loopback(args.host):
         print(
-            f"{args.host} can be reached from outside, and nobody is asked for a password",
+            f"{args.host} can be reached from outside, and there is no password",
             file=sys.stderr,
         )
     openenv.serve(app, args.host, args.port, limit)

@@ -46,7 +46,7 @@ def status_of(command: str, run: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        kept = ": what is finished is kept, and the same command goes on from there"
+        kept = ": what is finished is kept, and the same command resumes from there"
         print(f"\nparavt: stopped{kept if command in CONTINUED else ''}", file=sys.stderr)
         return INTERRUPTED
     except ImportError as error:

@@ -48,6 +48,7 @@ def finished(run: Path, model: Path, best: tuple[Path, float] | None) -> str:
             *lines,
             "next:",
             f"  paravt eval {settings} --agent.checkpoint={policy}   # the test split",
-            f"  paravt report {shlex.quote(str(run))}   # the curves; the test once it is there",
+            f"  paravt view {shlex.quote(str(run))}   # curves and rollouts in the browser",
+            f"  paravt report {shlex.quote(str(run))}   # the same as one file",
         ]
     )

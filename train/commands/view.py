@@ -30,7 +30,7 @@ def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     args = parser.parse_args(words)
     if not loopback(args.host):
         raise ConfigError(
-            f"--host {args.host} can be reached from outside, and nobody is asked for a password: "
+            f"--host {args.host} can be reached from outside, and there is no password: "
             f"serve on 127.0.0.1 and forward the port (ssh -L {args.port}:127.0.0.1:{args.port})"
         )
     try:

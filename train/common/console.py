@@ -30,6 +30,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def in_bytes(size: int) -> str:
+    """A size in round numbers.
+
+    >>> in_bytes(900), in_bytes(2_500_000)
+    ('900 bytes', '2.5 MB')
+    """
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"
+
+
 def headline(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
     """Name and printed value of what the console shows of a step."""
     return [(name, f"{metrics[name]:.3f}") for name in HEADLINE if name in metrics]

@@ -96,4 +96,4 @@ def _taken(folder: Path) -> int:
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # whoever had it has removed it meanwhile
+        os.close(handle)  # its owner has removed it meanwhile

@@ -82,15 +82,9 @@ def read_step(folder: Path, step: int) -> list[dict[str, Any]]:
         RolloutFileError: There are none, or the file is damaged or larger than `LARGEST`.
     """
     path = step_path(folder, step)
-    try:
-        with gzip.open(path) as file:
-            data = file.read(LARGEST + 1)
-    except FileNotFoundError as error:
-        raise RolloutFileError(f"step {step} kept no rollouts (run.keep_rollouts)") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise RolloutFileError(f"{path} cannot be read: {error}") from error
-    if not 0 < len(data) <= LARGEST:
-        raise RolloutFileError(f"{path} holds nothing, or more than {LARGEST} bytes")
+    if not path.is_file():
+        raise RolloutFileError(f"step {step} kept no rollouts (run.keep_rollouts)")
+    data = unpacked(path)
     try:
         rollouts = [json.loads(line) for line in data.decode("utf-8").splitlines()]
     except (ValueError, RecursionError) as error:
@@ -98,6 +92,22 @@ def read_step(folder: Path, step: int) -> list[dict[str, Any]]:
     if not all(isinstance(one, dict) and set(LISTED) <= one.keys() for one in rollouts):
         raise RolloutFileError(f"{path} holds something else than rollouts")
     return rollouts
+
+
+def unpacked(path: Path) -> bytes:
+    """The content of a compressed file.
+
+    Raises:
+        RolloutFileError: It is damaged, empty, or larger than `LARGEST`.
+    """
+    try:
+        with gzip.open(path) as file:
+            data = file.read(LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise RolloutFileError(f"{path} cannot be read: {error}") from error
+    if not 0 < len(data) <= LARGEST:
+        raise RolloutFileError(f"{path} holds nothing, or more than {LARGEST} bytes")
+    return data
 
 
 class IndexLine(NamedTuple):

@@ -1,1 +1,1 @@
-"""The settings of every command, a file for each room that reads them."""
+"""The settings of every command, a file for each package that reads them."""

@@ -1,6 +1,6 @@
 """The `evaluation` group of a recipe: which tasks, at which frame budgets, how sure the intervals.
 
-Read by the evaluation room alone.
+Read by `train.evaluation`.
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ class EvalConfig:
     stop_after_errors: int = 10
     """Rows that may fail one after another for want of a server (agent or judge) before the run is
     stopped, to be continued; 0 never stops it."""
+    keep_tokens: int = 128
+    """Rollouts whose tokens are kept for `paravt view`, spread over the samples (about 4 kB each
+    with ParaVT-Mini); 0 keeps none."""
     tasks: int | None = None
     """At most this many tasks, a seeded sample of the split; None takes all."""
     frame_budgets: tuple[int, ...] = (4, 8, 16, 32, 64)
@@ -84,7 +87,7 @@ class EvalConfig:
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"EvalConfig.{name} = {getattr(self, name)}: one is there twice")
         at_least(self, 1, "tasks", "budgets_per_task", "num_envs", "resamples")
-        at_least(self, 0, "temperature", "seed", "stop_after_errors")
+        at_least(self, 0, "temperature", "seed", "stop_after_errors", "keep_tokens")
         for name in ("frame_budgets", "sweep_frames"):
             if any(budget < 0 for budget in getattr(self, name)):
                 raise ValueError(f"EvalConfig.{name} = {getattr(self, name)}: none may be negative")

@@ -1,7 +1,7 @@
 """What the learner is handed: optimizer, packing, adapters, faults, and the method.
 
 The recipe's groups `optimizer`, `packing`, `lora` and `faults`; `LearnerConfig` joins what one
-learner needs of a run. Read by the learner room alone.
+learner needs of a run. Read by `train.learner`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The settings of `paravt data reason`: clips, captions, questions, checks, and what it may cost.
 
-Read by the `datagen` room alone. Tests: `pytest tests/datagen`.
+Read by `train.datagen`. Tests: `pytest tests/datagen`.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class ReasonConfig:
     source: str = ""
     """Folder of the videos, with its folders."""
     output: str = "runs/reason"
-    """Folder of what is made; the same command goes on there."""
+    """Output folder; the same command resumes there."""
     captioner: ChatConfig = field(default_factory=ChatConfig)
     """Server of the vision model that captions clips."""
     writer: ChatConfig = field(default_factory=ChatConfig)

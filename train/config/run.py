@@ -1,7 +1,7 @@
 """The settings of every command, as typed dataclasses: what a recipe may contain, in which range.
 
 Before the journey starts: `train.config.recipe` fills these from YAML and dotted overrides, and the
-rooms behind take them ready-made. `paravt train paragrpo_mini --print-config` prints all of them.
+packages take them ready-made. `paravt train paragrpo_mini --print-config` prints all of them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The settings of `paravt sft`: stages of the cold start, its traces, published conversations.
 
-Read by the `sft` room alone.
+Read by `train.sft`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every request that was ever asked, in one file: asked once, counted, and never beyond the budget.
 
 Under all steps of the data engine. A call is known by what was asked of whom, so that a run that
-was killed goes on with its very next request, and other settings ask only what they change. A line
+was killed resumes with its next request, and other settings ask only what they change. A line
 is written for every call, with its reply as the model wrote it, or with what was wrong, and with
 what it cost; a torn last line, all that a killed process can leave, is cut off. Tests: `pytest
 tests/datagen/test_calls.py`.

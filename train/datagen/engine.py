@@ -3,7 +3,7 @@
 Each video goes its way by itself: opened, divided into clips, every clip captioned, questions asked
 for in every category, checked by themselves, judged by solvers. Many steps run at once
 (`train.datagen.steps`); every request goes through the calls of the set (`train.datagen.calls`), so
-that a run which was stopped anywhere goes on where it was, and ends with the same rows. Command:
+that a stopped run resumes where it was, and ends with the same rows. Command:
 `paravt data reason --source FOLDER ...`. Tests: `pytest tests/datagen/test_data_engine.py`.
 """
 

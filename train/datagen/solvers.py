@@ -51,8 +51,8 @@ FORMAT = format_of("solution", _SCHEMA)
 def shuffled(row: Row, seed: int, attempt: int) -> tuple[str, ...]:
     """The row's options in the order of one try.
 
-    As many tries as there are options show an option once at each place: whoever always takes the
-    same letter is right in one of them.
+    As many tries as there are options show an option once at each place: a solver that always
+    takes the same letter is right in one of them.
     """
     count = len(row.options)
     start = [seed, attempt // count, *row.id.encode("utf-8", "surrogatepass")]

@@ -3,7 +3,7 @@
 After the journey, by the code of training: the same vector environment, agent and `rollout.play`.
 Every row stays in the denominator; a video that cannot be read, an agent that cannot decide and an
 answer that cannot be judged are wrong answers with an error beside them. Each sample is kept as
-soon as its episode is over, so an evaluation goes on where it was killed
+soon as its episode is over, so a killed evaluation resumes from there
 (`train.evaluation.row_file`). Run it with `paravt eval paragrpo_mini --agent.checkpoint=FOLDER`.
 """
 
@@ -25,6 +25,7 @@ from train.config.evaluation import EvalConfig, Shard
 from train.evaluation.outage import Outage
 from train.evaluation.row import EvalRow, RowKey, key_of, make_row
 from train.evaluation.scores import EvalReport
+from train.evaluation.token_files import TokenFiles
 from train.rollout.play import Rollout, play
 from train.rollout.starts import Start
 
@@ -47,7 +48,7 @@ class Rows(Protocol):
 
 
 class MemoryRows:
-    """Rows that nobody needs after this process."""
+    """Rows in memory: they end with the process."""
 
     def __init__(self) -> None:
         self._rows: dict[RowKey, EvalRow] = {}
@@ -93,6 +94,7 @@ def evaluate(
     settings: EvalConfig,
     progress: EvalProgress | None = None,
     rows: Rows | None = None,
+    tokens: TokenFiles | None = None,
 ) -> EvalReport:
     """Play the planned tasks and report every one of them.
 
@@ -103,6 +105,7 @@ def evaluate(
         settings: Tasks, budgets, seed and interval.
         progress: Called at the start, and after each sample.
         rows: Where the rows are kept; samples that are there are not played again.
+        tokens: Where the tokens of some rollouts are kept.
 
     Raises:
         AgentError: `settings.stop_after_errors` rows in a row got no reply from a server; those
@@ -115,6 +118,8 @@ def evaluate(
     best = majority_answers(tasks)
     tally = _Tally(kept, len(starts), progress)
     checked = Outage(kept.add, settings.stop_after_errors)
+    weights = env.simulation.preset.weights
+    shown = set() if tokens is None else tokens.chosen(starts)
     todo = [start for start in starts if key_of(start) not in kept.done]
     for first in range(0, len(todo), env.num_envs):
         batch = todo[first : first + env.num_envs]
@@ -123,7 +128,9 @@ def evaluate(
             start = batch[place]
             if rollout.task_id != start.task_id:
                 raise RuntimeError(f"asked for {start.task_id!r}, played {rollout.task_id!r}")
-            row = make_row(rollout, tasks.by_id(rollout.task_id), best, start)
+            row = make_row(rollout, tasks.by_id(rollout.task_id), best, start, weights)
+            if tokens is not None and start in shown:
+                tokens.add(agent, rollout, row)
             checked.add(key_of(start), row)
             tally.add(row)
 

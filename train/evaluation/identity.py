@@ -50,7 +50,7 @@ FREE = {
     "chat": ("base_url", *_ASKING),
     "evaluation": (
         *("num_envs", "shard", "resume", "retry_errors", "resamples", "confidence"),
-        *("blind", "suite", "suite_root", "stop_after_errors"),
+        *("blind", "suite", "suite_root", "stop_after_errors", "keep_tokens"),
     ),
 }
 """Settings that may differ between the sessions and the shards of one evaluation: where and how it

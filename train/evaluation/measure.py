@@ -1,8 +1,8 @@
 """Measuring a policy: an agent plays in the environment of an evaluation mode, or a whole suite.
 
 Between the commands and `train.evaluation.evaluate`: `paravt eval`, `paravt demo` and the studies
-come through here. Rows go to a file beside the report as they are played, so that a run goes on
-where it was killed. Run it with `paravt eval --evaluation.policy oracle`.
+come through here. Rows go to a file beside the report as they are played, so that a killed
+run can be resumed. Run it with `paravt eval --evaluation.policy oracle`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from train.evaluation.row_file import RowFile, rows_path
 from train.evaluation.scores import EvalReport, with_blind
 from train.evaluation.shards import BLIND
 from train.evaluation.suite import SetOutcome, SuiteReport, differences
+from train.evaluation.token_files import TokenFiles, tokens_path
 
 DIRECT = ("direct", "blind")
 """Modes of one turn without tools."""
@@ -119,12 +120,15 @@ def play_split(
         }
         if missing:
             print(printable(f"  {tasks.name}: {say_left_out(missing)}"))
-        where = rows_path(path, Shard.parse(settings.shard))
+        shard = Shard.parse(settings.shard)
+        where = rows_path(path, shard)
         rows = RowFile(where, header, settings.resume, settings.retry_errors)
+        keep = -(-settings.keep_tokens // shard.count)
+        tokens = TokenFiles(tokens_path(path, shard), keep, again=not rows.done)
         try:
             if rows.done:
                 print(f"  {len(rows.done)} of {header['planned']} samples are in {where}")
-            report = _played(agent_for(env), env, tasks, settings, progress, rows)
+            report = _played(agent_for(env), env, tasks, settings, progress, rows, tokens)
             rows.note_seconds(report.seconds)
             seconds = round(rows.seconds(), 3)
             return replace(report, seconds=seconds, left_out=tuple(missing))
@@ -141,10 +145,11 @@ def _played(
     settings: EvalConfig,
     progress: EvalProgress | None,
     rows: RowFile,
+    tokens: TokenFiles,
 ) -> EvalReport:
     """The evaluation of an agent, which is closed at its end."""
     try:
-        return evaluate(agent, env, tasks, settings, progress, rows)
+        return evaluate(agent, env, tasks, settings, progress, rows, tokens)
     finally:
         if isinstance(agent, ClosableAgent):
             agent.close()

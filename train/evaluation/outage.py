@@ -42,7 +42,7 @@ class Outage:
         if len(self._held) >= self.most:
             raise AgentError(
                 f"{self.most} rows in a row failed, the last with: {row.error}. What was played "
-                "before is kept: the same command goes on from there, and plays these again "
+                "before is kept: the same command resumes from there, and plays these again "
                 "(--evaluation.stop_after_errors=0 counts them as wrong answers instead)"
             )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
@@ -17,6 +17,7 @@ from paravt_env.rewards.terms.answer import score_answer
 from paravt_env.span import parse_span, temporal_iou
 from paravt_env.task import Task
 from train.rollout.play import Rollout
+from train.rollout.record import DIGITS, weighted_terms
 from train.rollout.starts import Start
 
 MAX_COMPLETION = 20_000
@@ -27,7 +28,7 @@ LAYOUT = (
     *("task_id", "video", "family", "category", "kind", "frame_budget", "question", "gold"),
     *("evidence", "score", "majority", "reward", "compliant", "calls", "executed", "parallel"),
     *("frames_seen", "evidence_recall", "stop_reason", "answer", "error", "turns", "error_kind"),
-    *("duration", "duration_group", "usage", "span_iou", "blind", "untagged", "lapses"),
+    *("duration", "duration_group", "usage", "span_iou", "blind", "untagged", "lapses", "terms"),
 )
 """Names of a row's values in reports and row files, in order."""
 PLAYED = (
@@ -48,8 +49,8 @@ class EvalRow:
     What is asked of the rollout is asked of the row by the same name: `row.calls`, `row.turns`.
 
     Attributes:
-        rollout: As it was played, its turns as plain data; without the trajectories and the reward
-            terms, which are not written. `frame_budget` is the one asked for.
+        rollout: As it was played, its turns as plain data; without the trajectories and the
+            unweighted terms, which are not written. `frame_budget` is the one asked for.
         kind: Kind of the question.
         question: The prompt's question with its options.
         gold: The correct answer.
@@ -58,6 +59,8 @@ class EvalRow:
         duration_group: Length of the video as the source names it, or by its seconds.
         span_iou: Temporal IoU of the answer with the gold span; None for other kinds.
         blind: Score of the same task without any frame; None where that was not played.
+        terms: Reward terms with their weights in, which add up to `reward`; empty in rows of older
+            reports, and where nothing was scored.
     """
 
     rollout: Rollout
@@ -69,6 +72,7 @@ class EvalRow:
     duration_group: str = ""
     span_iou: float | None = None
     blind: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
 
     task_id = property(attrgetter("rollout.task_id"))
     video = property(attrgetter("rollout.video"))
@@ -137,7 +141,8 @@ class EvalRow:
             evidence_recall=math.nan if recall is None else recall,
         )
         spans = tuple((start, end) for start, end in own.pop("evidence"))
-        return cls(rollout, evidence=spans, **own)
+        terms = {str(name): float(value) for name, value in dict(own.pop("terms", {})).items()}
+        return cls(rollout, evidence=spans, terms=terms, **own)
 
 
 def key_of(start: Start) -> RowKey:
@@ -147,7 +152,13 @@ def key_of(start: Start) -> RowKey:
     return start.task_id, start.frame_budget
 
 
-def make_row(rollout: Rollout, task: Task, best: Mapping[str, str], start: Start) -> EvalRow:
+def make_row(
+    rollout: Rollout,
+    task: Task,
+    best: Mapping[str, str],
+    start: Start,
+    weights: Mapping[str, float],
+) -> EvalRow:
     """The row of a rollout.
 
     Args:
@@ -155,6 +166,7 @@ def make_row(rollout: Rollout, task: Task, best: Mapping[str, str], start: Start
         task: What was asked.
         best: Most frequent gold answer of each family.
         start: What the rollout was asked to play.
+        weights: Of the reward terms.
     """
     failed = bool(rollout.error)
     iou = None
@@ -163,6 +175,7 @@ def make_row(rollout: Rollout, task: Task, best: Mapping[str, str], start: Start
         iou = 0.0
         if not failed and gold is not None:
             iou = temporal_iou(parse_span(rollout.answer), gold)
+    terms = {} if failed else weighted_terms(rollout.terms, rollout.reward, weights)
     budget = rollout.frame_budget if start.frame_budget is None else start.frame_budget
     kept = replace(
         rollout,
@@ -184,6 +197,7 @@ def make_row(rollout: Rollout, task: Task, best: Mapping[str, str], start: Start
         majority=_majority(task, best[task.family]),
         duration_group=duration_group(task, rollout.duration),
         span_iou=iou,
+        terms={name: round(value, DIGITS) for name, value in terms.items()},
     )
 
 

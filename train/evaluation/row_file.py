@@ -1,4 +1,4 @@
-"""The rows of an evaluation on disk: append-only, so that it can be killed anywhere and goes on.
+"""The rows of an evaluation on disk: append-only, so that a killed evaluation can be resumed.
 
 Between `train.evaluation.evaluate`, which plays, and the report. A file `NAME.rows.jsonl` (a
 shard's is `NAME.rows-1of4.jsonl`) starts with a header that says what is evaluated, and gets one
@@ -159,7 +159,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[RowKey, bool], int]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file; a torn last one, of a run that goes on, is left out.
+    """The lines of a file; a torn last one, of a run in progress, is left out.
 
     Raises:
         ConfigError: A line that is not ours.

@@ -5,7 +5,7 @@ A checkpoint is a folder `checkpoints/step-000010` of a run:
     model/                 the policy in its standard format; `paravt eval` and others load it
     optimizer.safetensors  optimizer moments, generators' states, fp32 weights where there are some
     state.json             step, optimizer settings, schedule, generators and task order
-    checksums.json         of all other files, checked before a run goes on from them
+    checksums.json         of all other files, checked before a run resumes
 
 No file is a pickle. A checkpoint is written into a hidden neighbour, flushed to disk and renamed,
 and renamed before it is deleted: a folder with that name is whole, or the disk has lost something.

@@ -1,4 +1,4 @@
-"""Checksums of a checkpoint's files: what a disk has lost is found before a run goes on from it.
+"""Checksums of a checkpoint's files: what a disk has lost is found before a run resumes.
 
 Written and checked by `train/learner/checkpoint.py`. A file is hashed in pieces, several at a time,
 so that a checkpoint of 100 GB takes as long as reading it. Tests: `pytest

@@ -180,9 +180,7 @@ class Learner:
             try:
                 self.guard.skip(fault, samples)
             finally:
-                self.processes.total(
-                    0.0
-                )  # nobody ends the job while the leader writes what it kept
+                self.processes.total(0.0)  # the job must not end while the leader writes its files
             return
         self.guard.good()
         meter.values["grad_norm"].append(norm)

@@ -39,7 +39,7 @@ def changes(folder: Path, config: TrainConfig) -> list[str]:
     """
     path = folder / SETTINGS
     if not path.is_file():
-        return [f"{path} is missing, so nobody knows the settings of the run"]
+        return [f"{path} is missing, so the settings of the run are unknown"]
     try:
         there = recipe.load(TrainConfig, path)
     except ConfigError as error:
@@ -68,7 +68,7 @@ def save_settings(folder: Path, config: TrainConfig, step: int | None) -> None:
     Args:
         folder: Of the run.
         config: Its settings from now on.
-        step: Of the checkpoint that it goes on from; None for a new run.
+        step: Of the checkpoint that it resumes from; None for a new run.
     """
     path = folder / SETTINGS
     if step is not None and (found := changes(folder, config)):

@@ -82,7 +82,7 @@ def train(config: TrainConfig, observers: Sequence[Observer] = ()) -> Path:
 def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observer]) -> Path:
     if config.diagnostics.every and not observers:
         raise ConfigError(
-            "diagnostics.every: nobody measures the terms; `paravt train` does, and a script hands "
+            "diagnostics.every: not measured here: `paravt train` does it, and a script hands "
             "train(config, observers=train.lab.diagnose.observer.observers_of(config))"
         )
     with ExitStack() as resources:
@@ -132,7 +132,7 @@ def _train(config: TrainConfig, processes: Processes, observers: Sequence[Observ
 def _admitted(
     config: TrainConfig, processes: Processes, resources: ExitStack
 ) -> tuple[Path | None, bool]:
-    """The checkpoint to go on from, if any, and whether the run goes on; else it is refused.
+    """The checkpoint to resume from, if any, and whether the run is resumed; else it is refused.
 
     From here on the folder is locked for this run.
     """

@@ -2,7 +2,7 @@
 
 Between `train.loop.metrics`, which writes every step to disk first, and W&B
 (`train/loop/tracking.py`) or TensorBoard (`train/loop/tensorboard.py`). A logger that fails is told
-once and gets nothing more; the run goes on. Tests: `pytest tests/loop/test_trackers.py`.
+once and gets nothing more; the run continues. Tests: `pytest tests/loop/test_trackers.py`.
 """
 
 from __future__ import annotations

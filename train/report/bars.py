@@ -6,33 +6,14 @@ tests/report`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from html import escape
 
 from train.report.plot import text
 
 GAIN, LOSS, TOTAL = "#448361", "#c4554d", "#0b6e99"
-ROUNDING = 1e-6
 ROW, LABEL, SCALE, VALUE = 22, 150, 300, 60
 """Pixels of a bar's row, its name, the plot and the number beside it."""
-
-
-def weighted_terms(
-    terms: Mapping[str, float], reward: float, weights: Mapping[str, float]
-) -> dict[str, float]:
-    """The terms with their weights in, which add up to the reward.
-
-    A part `other` makes up for what no weighted term explains.
-
-    >>> weighted_terms({"a": 1.0, "b": 2.0, "total": 2.0}, 2.5, {"a": 1.0, "b": 0.5})
-    {'a': 1.0, 'b': 1.0, 'other': 0.5}
-    """
-    parts = {name: weight * terms[name] for name, weight in weights.items() if name in terms}
-    rest = reward - math.fsum(parts.values())
-    if parts and abs(rest) > ROUNDING:
-        parts["other"] = rest
-    return parts
 
 
 def waterfall(terms: Mapping[str, float], total: float) -> str:

@@ -35,7 +35,7 @@ class Policy:
 
     Attributes:
         folder: Of its weights.
-        recipe: Settings that it was made with; None where nobody kept them.
+        recipe: Settings that it was made with; None where they were not kept.
         evaluation: Report that measured it; None where there is none of this policy.
     """
 

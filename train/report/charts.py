@@ -87,7 +87,7 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) 
                 f'<polyline class="{kind}" points="{path}" stroke="{colour}">'
                 f"<title>{escape(name)}: {number(smooth[-1])}</title></polyline>"
             )
-    for step in ticks(min(xs), max(xs)):
+    for step in filter(float.is_integer, map(float, ticks(min(xs), max(xs)))):
         plot.x_tick(plot.x(step), number(step))
     plot.legend(colours)
     return plot.svg()

@@ -68,7 +68,7 @@ def task_pool(
         play: Plays at most `rows` starts with the starting policy.
         rows: Starts that are played at once.
         processes: Those that play divide the tasks, the leader writes the pass rates.
-        measured: The run goes on, and its pass rates are in its folder.
+        measured: The run is resumed, and its pass rates are in its folder.
 
     Raises:
         ConfigError: Pass rates that cannot be read, or no task is left.

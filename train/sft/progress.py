@@ -1,8 +1,8 @@
-"""A cold start that stops and goes on: what is kept of it, and which folders are refused.
+"""Resuming a cold start: what is kept of it, and which folders are refused.
 
 Around the stages of `train/sft/sft.py`. Until it has ended, the folder holds a checkpoint
 (`train/learner/checkpoint.py`) with the policy, the optimizer, the generator, the place in every
-stream and the records; a run that goes on from it ends with the weights of one that never stopped,
+stream and the records; a resumed run ends with the weights of one that never stopped,
 bit for bit, on the same machine. Tests: `pytest tests/sft/test_resume.py`.
 """
 
@@ -100,7 +100,7 @@ class Progress:
     ) -> None:
         """Write the checkpoint, then the policy as it is so far.
 
-        A frozen tower's features are forgotten: a run that goes on from here has none, and a tower
+        A frozen tower's features are forgotten: a run that resumes from here has none, and a tower
         that encodes other images beside one rounds differently.
         """
         vlm.features.clear()
@@ -172,7 +172,7 @@ def changes(folder: Path, config: SFTConfig) -> list[str]:
     """The deciding settings that differ from those of the cold start in a folder, a line each."""
     path = folder / SETTINGS
     if not path.is_file():
-        return [f"{path} is missing, so nobody knows its settings"]
+        return [f"{path} is missing, so its settings are unknown"]
     try:
         there = recipe.load(SFTConfig, path)
     except ConfigError as error:

@@ -158,7 +158,7 @@ def _policy(
 ) -> VisionLanguageModel:
     """The checkpoint to start from, or a fresh ParaVT-Mini whose tokenizer knows the task set.
 
-    Of a run that goes on, the policy that was saved; adapters are added to what they began with.
+    Of a resumed run, the policy that was saved; adapters are added to what they began with.
     """
     source = config.agent.checkpoint
     if saved is not None and not config.lora.rank:

@@ -120,7 +120,7 @@ class Episode:
         except Empty:
             said = None
         if said is None:
-            raise AgentError("nobody decided")
+            raise AgentError("no decision was sent")
         self.moments[-1].said = said
         most = self.env.simulation.settings.max_crops
         action = action_from_completion(said.completion, most)

@@ -89,6 +89,15 @@ def verdict(correct: float, error: str = "") -> str:
     return f"<span class={name}>{'right' if correct > 0.5 else 'wrong'} {correct:.2f}</span>"
 
 
+def calls(count: int) -> str:
+    """A number of calls in words.
+
+    >>> calls(1), calls(2)
+    ('1 call', '2 calls')
+    """
+    return f"{count} call{'' if count == 1 else 's'}"
+
+
 def assets() -> dict[str, tuple[bytes, str]]:
     """Name -> content and type of the files that pages load; nothing else is served by name."""
     kinds = {".css": "text/css", ".js": "text/javascript"}

@@ -51,7 +51,7 @@ class Table:
                 1, self.settings.split, self.settings.frame_budgets
             )
         except (ConfigError, ValueError, OSError, ImportError) as error:
-            raise CannotShow(f"{folder.name}: nobody can play here: {error}", 422) from error
+            raise CannotShow(f"{folder.name}: no play here: {error}", 422) from error
         self.episode: Episode | None = None
         self.first_attempt: bool | None = None
 
@@ -61,7 +61,7 @@ class Table:
         return self.settings.frame_budgets
 
     def start(self, task_id: str, frame_budget: int) -> Episode:
-        """A new episode; one that goes on is left.
+        """A new episode; one in progress is abandoned.
 
         Raises:
             CannotShow: There is no such task or number of frames.
@@ -79,7 +79,7 @@ class Table:
         return self.episode
 
     def leave(self) -> None:
-        """End an episode that goes on."""
+        """End an episode in progress."""
         if self.episode is not None:
             self.episode.leave()
 

@@ -13,11 +13,12 @@ from html import escape
 from paravt_env.show.render import clock
 from paravt_env.spaces import OVERVIEW
 from paravt_env.task import Task
-from train.report.bars import waterfall, weighted_terms
+from train.report.bars import waterfall
 from train.report.timeline import Stretch, timeline
+from train.rollout.record import weighted_terms
 from train.viewer.human import ENDED, FAILED, WAITING, Episode, Moment, Seen
 from train.viewer.listing import CORRECT_FROM, Listed
-from train.viewer.page import TO_RUNS, anchor, crumbs, document, link, select, verdict
+from train.viewer.page import TO_RUNS, anchor, calls, crumbs, document, link, select, verdict
 from train.viewer.play import Table
 from train.viewer.runs import Runs
 from train.viewer.traces import FOLDER, TRACES
@@ -258,7 +259,7 @@ def _result(name: str, table: Table, episode: Episode, model: Listed | None) -> 
         where = anchor("its rollout", "/rollout", run=name, source="eval:after", n=model.place)
         beside = (
             f"<p>The policy, after training: {verdict(model.correct, model.error)}, answer "
-            f"{escape(model.answer or '(none)')}, {model.calls} calls ({where}).</p>"
+            f"{escape(model.answer or '(none)')}, {calls(model.calls)} ({where}).</p>"
         )
     return (
         f'<p class="lead" role="status">{verdict(rollout.correct)}: you said '

@@ -14,6 +14,7 @@ from typing import Any
 from paravt_env.protocol.tags import Role
 from train.common.rollout_file import RolloutFileError
 from train.evaluation.row import EvalRow
+from train.rollout.record import with_readings
 
 
 @dataclass(frozen=True)
@@ -129,16 +130,17 @@ class Shown:
             raise RolloutFileError(f"this rollout's file is damaged: {error!r}") from error
 
     @classmethod
-    def from_row(cls, row: EvalRow) -> Shown:
-        """A row of an evaluation.
+    def from_row(cls, row: EvalRow, tokens: Sequence[Mapping[str, Any]] = ()) -> Shown:
+        """A row of an evaluation, with its conversations where they were kept.
 
         Raises:
-            RolloutFileError: Its turns are no turns.
+            RolloutFileError: Its turns are no turns, or its conversations none.
         """
         try:
-            turns = _turns(row.turns)
+            conversations = tuple(map(_conversation, tokens))
+            turns = _turns(with_readings(row.turns, tokens) if tokens else row.turns)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise RolloutFileError(f"the turns of this row are damaged: {error!r}") from error
+            raise RolloutFileError(f"what was kept of this row is damaged: {error!r}") from error
         return cls(
             task_id=row.task_id,
             family=row.family,
@@ -150,13 +152,14 @@ class Shown:
             frame_budget=row.frame_budget,
             correct=row.score,
             reward=row.reward,
-            terms={},
+            terms=dict(row.terms),
             compliant=row.compliant,
             calls=row.calls,
             stop_reason=str(row.stop_reason),
             error=row.error,
             answer=row.answer,
             turns=turns,
+            conversations=conversations,
         )
 
 

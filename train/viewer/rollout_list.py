@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from train.viewer.errors import CannotShow
 from train.viewer.listing import ALL_STEPS, OUTCOMES, Filter, Listed, Source
-from train.viewer.page import HOME, TO_RUNS, anchor, crumbs, document, select, verdict
+from train.viewer.page import HOME, TO_RUNS, anchor, calls, crumbs, document, select, verdict
 from train.viewer.record import Shown
 from train.viewer.runs import Runs
 
@@ -214,7 +214,7 @@ def _column(name: str, source: Source, place: int, one: Shown) -> str:
     parts = [
         f"<h2>{anchor(f'no. {place + 1}', '/rollout', run=name, source=source, n=place)}</h2>",
         f"<p>{verdict(one.correct, one.error)} · answer {escape(one.answer or '(none)')} · "
-        f"reward {one.reward:.2f} · K = {one.frame_budget} · {one.calls} calls</p>",
+        f"reward {one.reward:.2f} · K = {one.frame_budget} · {calls(one.calls)}</p>",
     ]
     for turn in one.turns:
         parts.append(f"<pre>{escape(turn.completion)}</pre>")

@@ -17,7 +17,7 @@ from paravt_env.video import overview_times
 from train.report.bars import waterfall
 from train.report.timeline import Stretch, timeline
 from train.viewer.listing import Source
-from train.viewer.page import HOME, TO_RUNS, anchor, crumbs, document, link, verdict
+from train.viewer.page import HOME, TO_RUNS, anchor, calls, crumbs, document, link, verdict
 from train.viewer.record import Conversation, Crop, Shown, Token
 
 LOGPROB_STEPS = (-4.0, -2.0, -1.0, -0.5, -0.1)
@@ -52,7 +52,7 @@ def rollout_page(name: str, source: Source, place: int, one: Shown, count: int) 
     ]
     facts = [
         f"K = {one.frame_budget}",
-        f"{one.calls} calls",
+        calls(one.calls),
         f"form {'kept' if one.compliant else 'lost'}",
         one.stop_reason,
     ]
@@ -151,14 +151,19 @@ def _conversations(one: Shown) -> str:
     if not one.conversations:
         texts = "".join(f"<pre>{escape(turn.completion)}</pre>" for turn in one.turns)
         return (
-            "<p class=soft>An evaluation keeps texts, a step of training every token.</p>"
+            "<p class=soft>No tokens were kept of this rollout (evaluation.keep_tokens).</p>"
             f"{texts or '<p class=soft>nothing was written</p>'}"
         )
+    tokens = [token for talk in one.conversations for token in talk.tokens]
+    known = {name for name in MODES if any(getattr(t, name) is not None for t in tokens)}
     switch = "".join(
         f'<label><input type="radio" name="mode" value="{mode}"'
-        f"{' checked' if mode == 'role' else ''}> {label}</label>"
+        f"{' checked' if mode == 'role' else ''}{'' if mode in known else ' disabled'}>"
+        f" {label}</label>"
         for mode, label in MODES.items()
     )
+    if "advantage" not in known:
+        switch += "<p class=soft>Advantages and ratios come from a step of training.</p>"
     main = "".join(
         f"<details><summary>prompt</summary><pre>{escape(talk.prompt)}</pre></details>"
         f'<p class="tokens">{_tokens(talk.tokens)}</p>'
@@ -214,7 +219,7 @@ def _legend() -> str:
 def _reward(one: Shown) -> str:
     if not one.terms:
         return (
-            f"<p>{one.reward:.3f}</p><p class=soft>an evaluation keeps no single terms</p>"
+            f"<p>{one.reward:.3f}</p><p class=soft>no single terms were kept</p>"
             if not one.error
             else "<p class=soft>nothing was scored</p>"
         )

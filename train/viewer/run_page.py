@@ -1,7 +1,7 @@
 """The list of runs, and the page of one: its curves, its evaluations, its settings, its commands.
 
-The curves are a fragment of their own, which the page asks for again while the run goes on. They
-are those of `paravt report`. Tests: `pytest tests/viewer/test_pages.py`.
+The curves are a fragment of their own, which the page asks for again while the run is in progress.
+They are those of `paravt report`. Tests: `pytest tests/viewer/test_pages.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from train.common.console import in_bytes
 from train.evaluation.scores import EvalReport
 from train.report.charts import SMOOTHING
 from train.report.page import settings_section
@@ -80,7 +81,7 @@ def run_page(runs: Runs, name: str) -> str:
 
 
 def live(runs: Runs, name: str) -> str:
-    """What grows while a run goes on: how far it is, its numbers, its curves."""
+    """What changes during a run: its progress, its numbers, its curves."""
     steps = runs.steps(name)
     if not steps:
         return "<p class=soft>no step was logged yet</p>"
@@ -125,18 +126,6 @@ def commands(folder: Path, settings: Mapping[str, str]) -> str:
     ]
     lines.append(f"paravt report {shlex.quote(str(folder))}")
     return "\n".join(lines)
-
-
-def in_bytes(size: int) -> str:
-    """A size in round numbers.
-
-    >>> in_bytes(900), in_bytes(2_500_000)
-    ('900 bytes', '2.5 MB')
-    """
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} bytes"
 
 
 def _state(runs: Runs, name: str, steps: Sequence[Mapping[str, Any]]) -> str:

@@ -21,6 +21,7 @@ from train.common.metrics_file import FILE as METRICS
 from train.common.rollout_file import IndexLine, RolloutFileError, read_step, step_path
 from train.evaluation.row_file import ROWS, read_rows
 from train.evaluation.scores import EvalReport
+from train.evaluation.token_files import read_tokens
 from train.viewer.errors import CannotShow
 from train.viewer.listing import Listed, Source, from_rows
 from train.viewer.record import Shown
@@ -127,7 +128,7 @@ class Runs:
     def evaluations(self, name: str) -> dict[str, Path]:
         """The evaluations of a run by name: `before`, `after`, `human/after`, `after.rows`.
 
-        The last one goes on, or was not merged: its rows so far.
+        The last one is in progress, or not merged: its rows so far.
         """
         folder = self.folder(name)
         paths = [folder / "before.json", *sorted(folder.glob("after.json"))]
@@ -178,7 +179,8 @@ class Runs:
             if source.evaluation:
                 rows = self.report(name, source.evaluation).rows
                 if 0 <= place < len(rows):
-                    return Shown.from_row(rows[place])
+                    report = _whole(self.evaluations(name)[source.evaluation])
+                    return Shown.from_row(rows[place], read_tokens(report, rows[place]))
             elif source.step is not None and source.step in self.kept(name):
                 records = self._step(self.folder(name), source.step)
                 if 0 <= place < len(records):
@@ -239,9 +241,9 @@ class Runs:
         return run
 
 
-def _whole(rows: Path) -> Path:
-    """The report that the rows of an evaluation become when it has ended."""
-    return rows.with_name(f"{rows.name.partition(ROWS)[0]}.json")
+def _whole(path: Path) -> Path:
+    """The report that the rows of an evaluation become when it has ended; a report is its own."""
+    return path.with_name(f"{path.name.partition(ROWS)[0].removesuffix('.json')}.json")
 
 
 def _read_report(path: Path) -> EvalReport:

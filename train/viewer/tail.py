@@ -1,6 +1,6 @@
 """Files that grow while they are read: only what is new is read, and replaced files from the start.
 
-Under `train.viewer.runs`, for `metrics.jsonl` and the index of kept rollouts of a run that goes on.
+Under `train.viewer.runs`, for `metrics.jsonl` and the index of kept rollouts of a run in progress.
 Tests: `pytest tests/viewer/test_runs.py`.
 """
 

@@ -45,7 +45,8 @@ def save(folder: Path, episode: Episode, settings: EvalConfig, style: PromptStyl
     path = folder / FOLDER / REPORT
     rows = EvalReport.load(path).rows if path.is_file() else ()
     tasks = episode.env.simulation.tasks
-    row = make_row(episode.rollout, episode.task, majority_answers(tasks), episode.start)
+    weights = episode.env.simulation.preset.weights
+    row = make_row(episode.rollout, episode.task, majority_answers(tasks), episode.start, weights)
     if any((row.task_id, row.frame_budget) == (one.task_id, one.frame_budget) for one in rows):
         return False
     found = sorted([*rows, row], key=lambda one: (one.frame_budget, one.task_id))

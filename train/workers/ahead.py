@@ -34,7 +34,7 @@ class Ahead(Generic[T]):
 
     Args:
         play: Plays one batch, and tells `heartbeat` of every turn.
-        sync: Hands the learner's weights of a version to whoever plays. Called in the caller's
+        sync: Hands the learner's weights of a version to the workers. Called in the caller's
             thread, when nothing is being played and nothing updated.
         staleness: Updates between the weights that play a batch and the update that uses it, at
             most.

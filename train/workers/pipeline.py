@@ -1,7 +1,7 @@
 """One batch ahead, in the disaggregated layout: some play the next batch, the others update.
 
 The counterpart over several processes of `Ahead` (`train/workers/ahead.py`), which has a thread for
-it. Here nobody needs one: the processes that play have nothing else to do during an update. All
+it. Here none is needed: the processes that play have nothing else to do during an update. All
 processes meet twice a step, where a batch is handed over and where the new weights are. So a batch
 is one update older than the policy that it trains, or none (`staleness=0`, the first batch); to be
 further ahead would win nothing, as those that play wait at both places.

@@ -52,7 +52,7 @@ class InTurn(Generic[T]):
 
     Args:
         play: Plays one batch.
-        sync: Hands the learner's weights of a version to whoever plays.
+        sync: Hands the learner's weights of a version to the rollout workers.
         state: Everything that `play` changes besides its result, for checkpoints.
         version: Updates that the weights have seen.
     """

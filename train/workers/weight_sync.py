@@ -38,7 +38,7 @@ class SyncError(RuntimeError):
 
 
 class WeightSync(Protocol):
-    """A way for weights to reach whoever plays."""
+    """A way for weights to reach the rollout workers."""
 
     def push(self, version: int) -> None:
         """Hand over the weights as they are now; completions are stamped with `version`.

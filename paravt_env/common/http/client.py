@@ -1,6 +1,6 @@
 """One client for chat servers: deadlines, retries with back-off, and what they cost.
 
-Whoever asks a server that speaks OpenAI's chat completions does it through here: the LLM judge
+All requests to servers of OpenAI's chat completions are made here: by the LLM judge
 (`paravt_env.rewards.judge`) and the chat agent (`agents.chat`). Tests: `pytest
 tests/common/test_http.py`.
 """

@@ -1,6 +1,6 @@
 """What a chat server's reply says: its text, in whichever form, and its tokens; pure functions.
 
-Between the bytes of `paravt_env.common.http.endpoint` and whoever asked. Tests: `pytest
+Between the bytes of `paravt_env.common.http.endpoint` and the caller. Tests: `pytest
 tests/common/test_http.py`.
 """
 

@@ -30,7 +30,7 @@ _ALONE = re.compile(rf"{_OPEN}([A-Ja-j]){_OPEN}")
 _ENDS = rf"(?=$|[.,;:!?。、]|{_CLOSE})"
 _FEW = _OPEN.replace("]*", "]{0,6}")
 _AFTER = r"(?![\w+#])(?!['-]\w)(?!\.\w\.)"
-"""No letter goes on like this: as a word, a grade's sign, a contraction, a compound, "e.g."."""
+"""What cannot follow a letter: as a word, a grade's sign, a contraction, a compound, "e.g."."""
 
 _LIKE_VERBS = (
     "is|isn't|seems|looks|appears|shows|fits|matches|describes|explains|answers|states|says|stands|"

@@ -4,7 +4,7 @@ decord 0.6.0 (2021, FFmpeg 4.1 inside) counts frames, not time, seeks to the wro
 groups of pictures and in cuts made without re-encoding, ignores how a picture is turned, and hangs
 for ever on an edit list that trims the end. Here seconds are mapped to frame numbers through the
 packets' own times (so a variable frame rate is exact), and a file of any of those kinds is refused.
-A reader is opened for each request and never kept: a decord reader goes on decoding on its own.
+A reader is opened for each request and never kept: a decord reader keeps decoding by itself.
 What hangs all the same is killed, since `auto` isolation gives this back end a process.
 
     pip install 'paravt[decord]'

@@ -98,7 +98,7 @@ class FrameCache:
             kept = (key[0], key[1], shown.stamp)
             if kept not in self._kept:
                 copy = shown.pixels.copy()  # not a view that keeps the whole batch alive
-                copy.flags.writeable = False  # whoever asks for the frame is handed this array
+                copy.flags.writeable = False  # every caller gets this array
                 self._kept[kept] = shown._replace(pixels=copy)
                 self.kept_bytes += copy.nbytes
             shown = self._kept[kept]

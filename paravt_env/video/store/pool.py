@@ -3,9 +3,9 @@
 A standard executor has no answer to a decoder that hangs inside C: the thread is lost, and so is
 the interpreter's exit. Here a job that overruns its deadline is written off: its owner gets the
 error at once, another thread takes the place of the lost one, and whatever the lost one brings
-back later belongs to its own job object, which nobody reads any more.
+back later belongs to its own job object, which is no longer read.
 
-The threads hold the queue and not the pool: a pool that nobody closes and nobody has any more ends
+The threads hold the queue and not the pool: a pool that was never closed and is no longer used ends
 its threads as it is collected, and what it decoded goes with it.
 
 Where it sits: `store.py` submits, the threads run the back end. Run its tests:

@@ -247,7 +247,7 @@ def _key_times(reader: VideoReader, times: np.ndarray) -> np.ndarray | None:
 
 
 class PendingFrames:
-    """Frames on their way: a kept frame, or a future shared with whoever asked for it as well."""
+    """Frames on their way: a kept frame, or a future that several callers share."""
 
     def __init__(
         self,

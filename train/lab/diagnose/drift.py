@@ -216,7 +216,7 @@ def _row(name: str, budget: int, some: Sequence[Rollout], total: int, advantage:
 def describe_drift(rows: Sequence[Row]) -> list[str]:
     """The table and the predicted signs, as lines of text."""
     if not rows:
-        return ["no drift: nobody wrote a turn that could be scored"]
+        return ["no drift: no turn that could be scored was written"]
     heads = f"{'share':>6}{'f':>6}{'calls':>7}{'acc.':>6}{'reward':>8}{'std':>6}{'E[A]':>7}"
     lines = [
         "\nfirst turns, and where the next updates push them",

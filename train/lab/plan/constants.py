@@ -1,7 +1,7 @@
 """Speeds and sizes of a machine that turn counts into seconds and bytes: assumed or measured.
 
 What `benchmarks/gpu.py --json` measures and `train/lab/plan/plan.py` multiplies; a plan says which
-of them nobody has measured. Tests: `pytest tests/lab/test_plan.py`.
+of them were not measured. Tests: `pytest tests/lab/test_plan.py`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Constants:
 
     @property
     def assumed(self) -> tuple[str, ...]:
-        """Numbers that nobody has measured; `card` is on the data sheet."""
+        """Numbers that were not measured; `card` is on the data sheet."""
         return tuple(
             name for name in ("flops", "bandwidth", "link", "kept", "reserve")
             if name not in self.fitted

@@ -17,7 +17,7 @@ class StartingPolicy:
     checkpoint: str = ""
     """Folder or name; where `sft` is set, what the cold start itself starts from."""
     after: str = ""
-    """Name of an earlier start that the cold start goes on from, in place of a checkpoint."""
+    """Name of an earlier start that the cold start continues, in place of a checkpoint."""
     sft: str = ""
     """Recipe of `paravt sft`; empty takes the checkpoint as it is."""
     overrides: dict[str, Any] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """The games that are recorded: how a question calls each, and what its emulator is asked for.
 
 First step of the `atari` task set. A game is one entry of `GAMES`: its title with what is to be
-seen, so that nobody has to know the title; which answers its emulator can give; and the habits of
+seen, so that no title has to be known; which answers its emulator can give; and the habits of
 its scripted player. Only what was checked against the picture is asked for: `scored` where the sum
 of rewards is the number on the screen, `rooms` where that byte of memory changes if and only if the
 whole picture does. Run the tests with `pytest tests/tasksets/test_tasksets_atari.py`.

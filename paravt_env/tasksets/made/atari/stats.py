@@ -1,7 +1,7 @@
 """How much looking the recorded games ask for: what there is, what a guess is worth, what K shows.
 
-Nobody knows what a frame of a game tells a reader, so that, unlike in `synthetic`, no reader is
-played here. What is known is where the evidence lies: a question whose evidence no overview frame
+What a reader sees in a frame of a game is unknown, so, unlike in `synthetic`, no reader is played
+here. What is known is where the evidence lies: a question whose evidence no overview frame
 hits cannot be answered from the overview but by a guess. Run `paravt data stats atari`.
 """
 

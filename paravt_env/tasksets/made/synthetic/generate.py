@@ -24,7 +24,7 @@ from paravt_env.tasksets.made.synthetic.render import encode
 from paravt_env.tasksets.made.synthetic.world import VideoPlan, WorldSettings, plan_video
 
 THREADS = 3
-"""Videos made side by side, at most: Python draws one frame at a time, and x264 goes on beside."""
+"""Videos made side by side, at most: Python draws one frame at a time while x264 encodes."""
 WORLD_VERSION = 3  # raise when the same settings draw or ask something else
 
 

@@ -1,7 +1,7 @@
 """Questions about planned pictures, and the files of a split: PNGs and a manifest.
 
-Second step of the `zoom` task set. Files appear whole or not at all, and asking again goes on with
-the first that is missing. Run `paravt data make zoom`.
+Second step of the `zoom` task set. Files appear whole or not at all, and a second call makes
+those that are missing. Run `paravt data make zoom`.
 """
 
 from __future__ import annotations
