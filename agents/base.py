@@ -164,7 +164,7 @@ class TextAgent(Agent, Protocol):
 
 @runtime_checkable
 class TrainableAgent(TextAgent, Protocol):
-    """All that a trainer asks of an agent; nothing else of it is touched.
+    """All that a trainer uses of an agent.
 
     `agent.engine: "file.py:factory"` makes one in training: the factory is called with the policy
     (`agents.model.vlm.VisionLanguageModel`), the `AgentConfig`, the `Limits` and a seed, once a

@@ -144,7 +144,7 @@ class AgentConfig:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the environment allows, as a text agent is told it: that much of it and no more."""
+    """The limits of the environment that a text agent's prompt states."""
 
     max_crops: int = EnvSettings.max_crops
     """Calls in a turn."""

@@ -1,4 +1,4 @@
-"""Crops: the windows that a turn asks for, what is wrong with each, and what became of it.
+"""Crops: the windows that a turn asks for, what is wrong with each, and its result.
 
 The stretch after parsing: windows in seconds -> **a status for each** -> frames, which
 `episode/decode_crops.py` decodes -> evidence. A window is never rounded and never moved, only
@@ -19,7 +19,7 @@ Window = tuple[float, float]
 
 
 class CropStatus(StrEnum):
-    """What became of a call. Only `ok` was executed."""
+    """The status of a call. Only `ok` was executed."""
 
     ok = "ok"  # its frames were decoded
     empty = "empty"  # start and end are the same instant
@@ -63,7 +63,7 @@ NO_WINDOW: Window = (math.nan, math.nan)
 
 @dataclass(frozen=True, eq=False)
 class CropResult:
-    """One call and what became of it."""
+    """One call and its result."""
 
     window: Window
     """Seconds as asked; NaN, NaN when the call was malformed."""
@@ -114,7 +114,7 @@ class CropRequest:
 
 @dataclass(frozen=True)
 class CropFrames:
-    """How many frames crops show, as a policy is told it where that is its choice or bounded.
+    """How many frames crops show, as the prompt says it where the policy chooses or a bound holds.
 
     Attributes:
         fps: Frames a second of a crop, where a call asks for none.

@@ -38,7 +38,7 @@ class LongVideoEnv(gym.Env[Observation, Action]):
 
     The mission is the question, `observation["question"]`: text, with one line `A. ...` for each
     option where it has options. Its kind is `mcq` (the answer is a letter), `open` (a few words) or
-    `grounding` (`start-end` in seconds). Which questions there are is the task set's business:
+    `grounding` (`start-end` in seconds). The task set decides which questions there are:
     `tasks` names one, and `env.unwrapped.simulation.tasks` holds them.
 
     ## Action Space
@@ -53,7 +53,7 @@ class LongVideoEnv(gym.Env[Observation, Action]):
       `crop_fps`.
     - `answer`: text, "" for none.
     - `completion`: the text that crops and answer were parsed from, "" for agents that write none.
-      The environment goes by its own parse of it, and an action that contradicts it raises
+      The environment parses it again, and an action that contradicts the parse raises
       `ValueError`.
       `ParaVT-LongVideo-Text-v0` and `wrappers.CompletionAction` take such a text as the action.
 
@@ -122,9 +122,9 @@ class LongVideoEnv(gym.Env[Observation, Action]):
     - `ParaVT-LongVideo-Sequential-v0`: one crop a turn, five turns.
     - `ParaVT-LongVideo-OnDemand-v0`: no overview (K = 0); frames come only from crops.
     - `ParaVT-LongVideo-Frames-v0`: asks agents to take the frames of crops into their context
-      (`evidence="frames"`) where the others ask for a sub-agent's text. What becomes of frames is
-      the agent's business, so observations and rewards are those of `ParaVT-LongVideo-v0`; agents
-      whose own setting is None do as `env.unwrapped.simulation.settings.evidence` asks.
+      (`evidence="frames"`) where the others ask for a sub-agent's text. Agents decide how to use
+      frames, so observations and rewards are those of `ParaVT-LongVideo-v0`; agents whose own
+      setting is None do as `env.unwrapped.simulation.settings.evidence` asks.
     - `ParaVT-LongVideo-Text-v0`: the action is a completion, `env.step(text)`, with the tags and
       the tool call of `protocol`; in `gym.make_vec` a sequence with one text a row.
 
@@ -135,7 +135,7 @@ class LongVideoEnv(gym.Env[Observation, Action]):
       completion may hold one `<code>` block. No overview, five turns.
     - `ParaVT-Image-v0`: the same for tasks about images, which are shown scaled down.
 
-    Every keyword argument below replaces a variant's own: the ids differ in nothing else.
+    Every keyword argument below replaces a variant's own; the ids differ in those alone.
 
     Args:
         tasks: Name of a task set, path of a `.jsonl` manifest, or a `TaskSet`.

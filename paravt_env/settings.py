@@ -84,7 +84,7 @@ class EnvSettings:
         overview_sampling: `exact`, or `snap`: an overview frame moves to a key frame when one lies
             within a tenth of the distance between two of them; many times as fast. Timestamps are
             those of the frames delivered, either way. Crops are always exact.
-        square_pixels: Whether a video's `width` is told as players show it, in square pixels, where
+        square_pixels: Whether a video's `width` is in square pixels, as players show it, where
             the stored ones are not. Frames have `frame_size` either way.
         video_workers: Decoding threads, shared by all rows.
         video_isolation: `thread`; `process`, where a decoder that hangs or crashes is killed and
@@ -210,7 +210,7 @@ class EnvSettings:
 
     @property
     def crop_frames(self) -> CropFrames | None:
-        """What a policy is told of the frames of crops; None where nothing is its business."""
+        """What a prompt says of the frames of crops; None where the policy cannot choose them."""
         if not (self.crop_density or self.crop_quota):
             return None
         return CropFrames(self.crop_fps, self.frames_per_crop, self.crop_quota, self.crop_density)
@@ -224,7 +224,7 @@ class EnvSettings:
 class UnknownArgument(ValueError, TypeError):
     """A keyword argument that the environment does not have.
 
-    A `TypeError` too, as Python's own: some libraries try an argument and go by that.
+    A `TypeError` too, as Python's own: some libraries try an argument and catch it.
     """
 
 

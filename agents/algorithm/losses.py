@@ -2,7 +2,7 @@
 
 The last stretch before the optimizer. A loss is a pure function of `LossInputs` (one entry a
 trained token, flat over the batch) and returns `LossOutputs`: the loss of every token, still
-differentiable, and what to log. Which tokens weigh how much is the aggregation's business, and is a
+differentiable, and what to log. The weight of each token is the aggregation's part, and is a
 weight for each sequence that sums to one over all tokens; so micro-batches add up to the same
 gradient in any order. A new loss is one function, and one entry in `LOSSES` or a door
 (`algorithm.loss: "mine.py:loss"`); what it needs of the learner is a field of its entry. The same
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LossInputs:
-    """What a policy loss may look at; every tensor is float32 (T,) where nothing else is said."""
+    """The inputs of a policy loss; every tensor is float32 (T,) unless noted."""
 
     logprobs: torch.Tensor
     """Of the policy that is trained now; carries the gradient."""

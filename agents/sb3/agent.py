@@ -87,7 +87,7 @@ POLICY: dict[str, Any] = {
 
 
 class SB3Agent:
-    """Plays with an SB3 policy over arrays. Of the tasks it is told the question's family alone.
+    """Plays with an SB3 policy over arrays. Of a task the policy sees the question's family alone.
 
     Args:
         policy: Anything with SB3's `predict` and spaces: a policy or a whole model.

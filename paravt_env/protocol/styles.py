@@ -1,4 +1,4 @@
-"""Prompt styles: the templates of what an agent is told, as data.
+"""Prompt styles: the templates of an agent's prompts, as data.
 
 Between an observation and `parts.py`, which fills them. `paravt` is written for full-size models
 and lists the tool's schema; `compact` spends as few tokens as it can, for a model of a few million

@@ -106,7 +106,7 @@ class EvalRow:
 
     @property
     def called(self) -> bool:
-        """Whether a tool was called, whatever became of the calls."""
+        """Whether a tool was called, with any status."""
         return self.rollout.calls > 0
 
     @property

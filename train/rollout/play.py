@@ -50,7 +50,7 @@ class Rollout:
         compliant: Whether the transcript obeys the protocol, by one rule for every setting.
         turns: For each turn its `completion` and its `crops` (`window`, `status`, `message`,
             `frames`).
-        calls: Calls attempted, whatever became of them.
+        calls: Calls attempted, with any status.
         executed: Calls that ran.
         parallel: Most calls in one turn.
         frames_seen: Overview and crop frames.
