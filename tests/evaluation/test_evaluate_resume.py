@@ -147,7 +147,7 @@ def test_an_evaluation_goes_on_where_it_stopped(clip, make_vector, tmp_path):
     report = evaluate(agent, env, tasks, Settings(), lambda *said: seen.append(said), file)
     file.close()
     assert agent.asked == 3
-    assert [said[:2] for said in seen] == [(4, 6), (5, 6), (6, 6)]
+    assert [said[:2] for said in seen] == [(3, 6), (4, 6), (5, 6), (6, 6)]
     assert seen[-1][2] == pytest.approx(4 / 6)
     whole = evaluate(Always(), env, tasks, Settings())
     assert report.rows == whole.rows

@@ -56,8 +56,8 @@ class EvalConfig:
     """Rows that may fail one after another for want of a server (agent or judge) before the run is
     stopped, to be continued; 0 never stops it."""
     keep_tokens: int = 128
-    """Rollouts whose tokens are kept for `paravt view`, spread over the samples (about 4 kB each
-    with ParaVT-Mini); 0 keeps none."""
+    """Rollouts whose tokens are kept for `paravt view`, spread over the samples (about 10 bytes a
+    sampled token on disk); 0 keeps none."""
     tasks: int | None = None
     """At most this many tasks, a seeded sample of the split; None takes all."""
     frame_budgets: tuple[int, ...] = (4, 8, 16, 32, 64)

@@ -25,6 +25,16 @@ CURVES = (
 """Metrics with a chart of their own, where the run logged them."""
 
 
+def by_number(name: str) -> tuple[str, float, str]:
+    """How names of metrics are sorted: those that end with a number by its size.
+
+    >>> sorted(["calls/K=16", "calls/K=4", "calls"], key=by_number)
+    ['calls', 'calls/K=4', 'calls/K=16']
+    """
+    head, _, tail = name.rpartition("=")
+    return (head, float(tail), "") if tail.isdecimal() and head else (name, -1.0, "")
+
+
 def curves(steps: Sequence[Mapping[str, Any]]) -> str:
     """The charts of a run's steps, as `train.common.metrics_file.read_metrics` gives them."""
     logged: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -38,7 +48,8 @@ def curves(steps: Sequence[Mapping[str, Any]]) -> str:
         return logged.get(key, [])
 
     def family(prefix: str) -> dict[str, list[tuple[float, float]]]:
-        return {k.removeprefix(prefix): v for k, v in logged.items() if k.startswith(prefix)}
+        names = sorted((k for k in logged if k.startswith(prefix)), key=by_number)
+        return {name.removeprefix(prefix): logged[name] for name in names}
 
     charts = [
         line_chart("Reward", {"reward": points("reward")}),

@@ -46,8 +46,12 @@ def axis(low: float, high: float) -> tuple[float, float]:
 
 
 def number(value: float) -> str:
-    """A value as axes and titles show it: four digits."""
-    return f"{value:.4g}"
+    """A value as axes and titles show it: four digits.
+
+    >>> number(0.25), number(4.5e-7)
+    ('0.25', '4.5e-7')
+    """
+    return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def text(x: float, y: float, content: str, anchor: str = "middle", colour: str = "") -> str:

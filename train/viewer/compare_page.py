@@ -15,7 +15,7 @@ from train.evaluation.compare import Comparison, compare, shared
 from train.evaluation.row import EvalRow
 from train.evaluation.scores import EvalReport
 from train.report.charts import line_chart
-from train.report.curves import CURVES
+from train.report.curves import CURVES, by_number
 from train.report.tables import in_points
 from train.viewer.listing import CORRECT_FROM
 from train.viewer.page import anchor, document, select, verdict
@@ -88,16 +88,6 @@ def overlaid(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         for key in keys
     ]
     return "".join(charts) if len(steps) > 1 else ""
-
-
-def by_number(name: str) -> tuple[str, float, str]:
-    """How names of metrics are sorted: those that end with a number by its size.
-
-    >>> sorted(["calls/K=16", "calls/K=4", "calls"], key=by_number)
-    ['calls', 'calls/K=4', 'calls/K=16']
-    """
-    head, _, tail = name.rpartition("=")
-    return (head, float(tail), "") if tail.isdecimal() and head else (name, -1.0, "")
 
 
 def _paired(

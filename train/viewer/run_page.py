@@ -91,7 +91,7 @@ def live(runs: Runs, name: str) -> str:
     going = ' data-going="1"' if runs.going_on(name) else ""
     return (
         f"<div{going}><p class=lead>{_state(runs, name, steps)}; numbers are means of the last "
-        f"{SMOOTHING} steps</p><div class=cards>{cards}</div>"
+        f"{min(SMOOTHING, len(steps))} steps</p><div class=cards>{cards}</div>"
         f'<h2>Training</h2><div class="charts">{runs.charts(name)}</div></div>'
     )
 
