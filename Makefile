@@ -112,23 +112,15 @@ $(ENGINES_STAMP): pyproject.toml constraints.txt
 	$(ENGINES_VENV)/bin/python -m agents.vllm.cpu_torchvision
 	touch $@
 
-# The versions of tests/adapters/*.txt, which need nothing beside. torch goes first; its CPU build needs help with torchvision's wheel.
-.venv-adapters-%/.installed: tests/adapters/%.txt pyproject.toml
-	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	$(if $(shell grep '^torch==' $<),$(@D)/bin/python -m pip install $(PIP_FLAGS) $(shell grep '^torch==' $<))
-	$(@D)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt setuptools
-	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
-	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
-	$(if $(shell grep '^torch==' $<),$(@D)/bin/python -m agents.vllm.cpu_torchvision)
-	touch $@
-
-# lmms-eval beside the project's packages; what it wants in another version lies before them.
-.venv-adapters-lmms_eval/.installed: tests/adapters/lmms_eval.txt pyproject.toml $(STAMP)
+# The versions of tests/adapters/*.txt. Where the list says "beside the packages of .venv" the environment sees these too, and what it
+# wants in another version lies before them. torch's CPU build needs help with torchvision's wheel.
+.venv-adapters-%/.installed: tests/adapters/%.txt pyproject.toml $(STAMP)
 	test -x $(@D)/bin/python || $(BIN)/python -m venv $(@D)
-	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth
+	$(if $(shell grep 'beside the packages of .venv' $<),$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth)
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt -U setuptools
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps -r $<
 	$(@D)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
+	$(if $(shell grep '^torchvision==' $<),$(@D)/bin/python -m agents.vllm.cpu_torchvision)
 	touch $@
 
 clean:
