@@ -1,4 +1,4 @@
-"""What looking by code is worth to one policy: its answers with and without a look, from evaluations.
+"""What looking by code is worth to a policy: its answers with and without a look.
 
 Reads the evaluations of runs (`after.json`), made by these commands:
 
