@@ -16,7 +16,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from paravt_env.common.progress import counted
@@ -31,24 +30,36 @@ def cells() -> list[str]:
     return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
 
 
+def spent() -> tuple[float, float]:
+    """Seconds on the clock, and of processor time of this process and those it has waited for."""
+    times = os.times()
+    return times.elapsed, sum(times[:4])
+
+
+def since(began: tuple[float, float]) -> str:
+    """Seconds since then (of processor time)."""
+    clock, processor = (now - then for now, then in zip(spent(), began, strict=True))
+    return f"{clock:7.1f} s ({processor:5.1f})"
+
+
 def run_notebook() -> None:
     """Run the cells, and print the seconds and the output of each."""
     names: dict[str, object] = {"__name__": "notebook"}
-    began = time.monotonic()
+    began = spent()
     for number, cell in counted("cells", enumerate(cells(), 1)):
-        started, said = time.monotonic(), io.StringIO()
+        started, said = spent(), io.StringIO()
         with contextlib.redirect_stdout(said):
             exec(compile(cell, f"cell {number}", "exec"), names)
         head = cell.strip().splitlines()[0]
-        print(f"{time.monotonic() - started:7.1f} s  cell {number}: {head[:60]}", flush=True)
+        print(f"{since(started)}  cell {number}: {head[:60]}", flush=True)
         for line in said.getvalue().splitlines()[-3:]:
-            print(f"             {line[:90]}", flush=True)
-    print(f"{time.monotonic() - began:7.1f} s  the notebook", flush=True)
+            print(f"{' ' * 19}{line[:90]}", flush=True)
+    print(f"{since(began)}  the notebook", flush=True)
 
 
 def first_line(block: str, cache: str) -> str:
     """Seconds until a program prints, and what; it is ended then."""
-    began = time.monotonic()
+    began = spent()
     started = subprocess.Popen(
         [sys.executable, "-u", "-c", block],
         stdout=subprocess.PIPE,
@@ -58,16 +69,20 @@ def first_line(block: str, cache: str) -> str:
     )
     assert started.stdout is not None
     line = started.stdout.readline().strip()
-    seconds = time.monotonic() - began
+    clock = spent()[0] - began[0]
     started.kill()
     started.wait()
-    return f"{seconds:7.1f} s  docs/sb3.md, first block, until it prints: {line}"
+    processor = spent()[1] - began[1]
+    return f"{clock:7.1f} s ({processor:5.1f})  docs/sb3.md, first block, until it prints: {line}"
 
 
 def main() -> None:
     """Measure and print."""
     print(f"$ {shlex.join(['python', *sys.argv])}\n")
-    print(f"{os.cpu_count()} cores, one thread, empty caches; load {os.getloadavg()[0]:.1f}")
+    load = os.getloadavg()[0]
+    print(
+        f"{os.cpu_count()} cores, one thread, empty caches; load {load:.1f}; processor time in ()"
+    )
     with tempfile.TemporaryDirectory() as cache:
         os.environ["PARAVT_CACHE"] = cache
         run_notebook()
