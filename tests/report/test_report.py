@@ -17,7 +17,7 @@ from train.evaluation.bootstrap import Interval
 from train.evaluation.row import EvalRow
 from train.report.charts import interval_chart, line_chart
 from train.report.page import learned, render, write_report
-from train.report.plot import ticks
+from train.report.plot import Plot, ticks
 from train.report.rollouts import choose, read_overview
 from train.report.timeline import Stretch, timeline
 
@@ -243,3 +243,9 @@ def test_spans_are_drawn_to_scale_and_failed_ones_hollow():
     widths = [float(width) for width in re.findall(r'width="([\d.]+)"', svg)]
     assert widths[0] == pytest.approx(10 * widths[1], rel=0.02)
     assert svg.count('fill="none"') == 1
+
+
+def test_a_line_runs_from_the_lower_left_to_the_upper_right():
+    plot = Plot("t", (0.0, 10.0), (0.0, 1.0))
+    assert plot.path([(0, 0.0), (10, 1.0)]) == "44.0,194.0 328.0,44.0"
+    assert Plot("t", (5.0, 5.0), (0.0, 1.0)).path([(5, 0.5)]) == "186.0,119.0"
