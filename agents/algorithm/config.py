@@ -16,7 +16,7 @@ from agents.algorithm.losses import AGGREGATIONS, LOSSES
 from paravt_env.common.doors import is_door
 
 DOORS = ("advantage", "loss", "aggregation")
-"""Fields that may name somebody else's function."""
+"""Fields that may name a function of the user's."""
 
 
 @dataclass

@@ -144,7 +144,7 @@ class ConversationAgent(ABC):
         """Extend each row's context by what it sees, draw a turn for all rows, parse it.
 
         A turn or a reading is cut where its conversation is full (`longest`); a row without room
-        for a token fails, and the others go on.
+        for a token fails, and the others continue.
         """
         views = {row: unbatch(observations, row) for row in rows}
         decided: dict[int, Decision] = {}

@@ -19,8 +19,8 @@ Between an agent's completion and the environment's action. The rules, each with
 Work is proportional to the length. A call's body is read up to `MAX_CALL_CHARS` characters; past
 `MAX_TAGS` tags, the rest of the text is content of whatever is open.
 
-A turn's text is read once, although an agent asks for its structure and the environment, which
-trusts nobody's but its own, asks again: `parse` keeps what it made of the latest texts. Tests:
+A turn's text is read once, although the agent asks for its structure and the environment, which
+trusts only its own result, asks again: `parse` caches its results for the latest texts. Tests:
 `pytest tests/protocol`.
 """
 

@@ -2,8 +2,8 @@
 
 A fork of `guest_server.py`, where nothing else of this package is: the standard library, PIL and
 numpy. Names that code finds: `video`, `images`, `show`, `np`, `Image`. Everything here may be
-changed by the code that it runs: limits that must hold are the kernel's, or are checked again by
-whoever reads the replies (`process.py`). Tests: `pytest tests/sandbox`.
+changed by the code that it runs: limits that must hold are the kernel's, or are checked again
+where the replies are read (`process.py`). Tests: `pytest tests/sandbox`.
 """
 
 from __future__ import annotations

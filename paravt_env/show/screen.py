@@ -82,7 +82,7 @@ class Screen:
             except pygame.error as error:
                 raise RuntimeError(
                     f"no window can be opened ({error}): use render_mode='rgb_array' or 'ansi', or "
-                    "set SDL_VIDEODRIVER=dummy to go on without a display"
+                    "set SDL_VIDEODRIVER=dummy to continue without a display"
                 ) from error
             pygame.display.set_caption("ParaVT")
             self._clock = self._clock or pygame.time.Clock()

@@ -139,7 +139,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(at, blow, models, sett
         )  # fmt: skip
         said = running.communicate()[0].decode()
         assert running.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL), said
-        assert ("the same command goes on" in said) == (blow == signal.SIGINT)
+        assert ("the same command resumes" in said) == (blow == signal.SIGINT)
         killed = len(endpoint.bodies)
         assert not (Path(config.output) / MANIFEST).exists()
         with (Path(config.output) / "calls.jsonl").open("ab") as file:
@@ -282,7 +282,7 @@ def test_a_server_that_is_gone_ends_the_run_and_keeps_what_was_made(models, sett
         config = settings(endpoint.url, {"retries": 0})
         make(config)
     Path(config.output, "calls.jsonl").unlink()
-    with pytest.raises(OSError, match="the same command goes on when it is there again"):
+    with pytest.raises(OSError, match="the same command continues when it is there again"):
         Engine(config, progress=False).run()
 
 

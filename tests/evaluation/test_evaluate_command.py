@@ -15,6 +15,7 @@ from agents.config import AgentConfig, VLLMConfig
 from agents.scripted import MajorityAgent
 from agents.vllm.agent import VLLMAgent
 from train import cli
+from train.commands.evaluation import finished
 from train.common.errors import ConfigError
 from train.config.env import EnvConfig
 from train.config.evaluation import EvalConfig
@@ -273,6 +274,9 @@ def test_a_sweep_plays_every_task_at_every_number_of_frames(recipe, capsys):
     ]
     svg = (folder / "frames.svg").read_text()
     assert svg.startswith("<svg xmlns=")
+    assert capsys.readouterr().out.endswith(finished(folder / "after.json", [
+        folder / "frames.svg", folder / "report.html"
+    ]) + "\n")  # fmt: skip
     assert [f">{k}</text>" in svg for k in (2, 4, 8)] == [True] * 3
     default = in_mode(EnvConfig(), EvalConfig(sweep="frames"))[1]
     assert default.frame_budgets == (4, 8, 16, 32, 64, 128, 256, 512)
@@ -284,8 +288,11 @@ def test_shards_of_the_command_are_merged_by_the_command(recipe, capsys):
     for shard in ("1/2", "2/2"):
         assert evaluate(recipe, "--shard", shard)[0] == 0
     folder = recipe.parent / "run"
+    said = capsys.readouterr().out
+    assert f"\nshard 2/2 is done, its rows are in {folder}\nnext:\n  paravt merge {folder} " in said
     assert not (folder / "after.json").exists()
     assert cli.main(["merge", str(folder)]) == 0
+    assert f"{folder}/report.html\n\nnext:\n  paravt view {folder} " in capsys.readouterr().out
     merged = EvalReport.load(folder / "after.json")
     assert merged.rows == EvalReport.load(recipe.parent / "whole" / "after.json").rows
     assert (folder / "report.html").is_file()

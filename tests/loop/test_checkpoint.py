@@ -568,7 +568,7 @@ def test_a_run_that_faults_ended_is_started_again_by_a_person_only(settings, mon
     for count in (2, 3):
         with pytest.raises(ConfigError) as refused:
             start("none_a", count, steps=2)
-        assert str(refused.value) == f"{ended.value}; then go on with --run.resume=true"
+        assert str(refused.value) == f"{ended.value}; then resume with --run.resume=true"
     with pytest.raises(ConfigError, match="holds a run"):
         start("none_b", 0, steps=2)
     assert mark.exists()

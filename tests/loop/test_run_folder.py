@@ -61,7 +61,7 @@ def test_one_flipped_bit_is_found_and_the_last_whole_checkpoint_named(tmp_path, 
         checkpoint.check_newest(tmp_path)
     said = str(refused.value)
     assert said.startswith(f"{third} is broken: {name} differs from its checksum. ")
-    assert f"The last whole one is {first}: to go on from it, `mkdir -p" in said
+    assert f"The last whole one is {first}: to resume from it, `mkdir -p" in said
     assert os.system(said.split("`")[1]) == 0
     checkpoint.check_newest(tmp_path)
     assert checkpoint.latest(tmp_path) == first
@@ -130,7 +130,7 @@ def test_a_full_disk_is_one_line_that_names_the_checkpoint(tmp_path, limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     said = str(failed.value)
     assert f"cannot write the checkpoint {tmp_path / 'checkpoints' / 'step-000002'}: " in said
-    assert "File too large" in said and said.endswith("then go on with --run.resume=true")
+    assert "File too large" in said and said.endswith("then resume with --run.resume=true")
     assert "\n" not in said
     assert [path.name for path in first.parent.iterdir()] == [first.name]
 
@@ -238,21 +238,23 @@ def whole(settings):
 
 
 @pytest.fixture
-def resumed(whole, request):
-    """Settings that go on with a copy of the finished run."""
-    config = with_run(whole, request.node.name.replace("/", "-"), resume=True, steps=3)
+def resumed(whole, tmp_path):
+    """Settings that resume a copy of the finished run."""
+    config = with_run(whole, "resumed", folder=str(tmp_path), resume=True, steps=3)
     shutil.copytree(whole.run.path, config.run.path)
-    yield config
-    shutil.rmtree(config.run.path)
+    return config
 
 
 def test_a_folder_in_use_is_refused_before_anything_is_loaded(settings, tmp_path):
     config = with_run(settings, "busy")
     child = os.fork()
     if child == 0:
-        with folder_lock(config.run.path):
-            (tmp_path / "held").touch()
-            signal.pause()
+        try:
+            with folder_lock(config.run.path):
+                (tmp_path / "held").touch()
+                signal.pause()
+        finally:
+            os._exit(1)  # never a second run of the tests, whatever ended the wait
     try:
         while not (tmp_path / "held").exists():
             time.sleep(0.05)
@@ -275,7 +277,7 @@ def test_other_settings_are_refused_by_name_and_taken_where_they_are_meant(resum
     assert "--run.allow_changes=true" in said and "--run.resume=true" in said
     assert path.read_text() == text
     train(replace(other, run=replace(other.run, allow_changes=True)))
-    assert "going on with other settings: optimizer.learning_rate: 0.001" in capsys.readouterr().out
+    assert "resuming with other settings: optimizer.learning_rate: 0.001" in capsys.readouterr().out
     now = yaml.safe_load(path.read_text())
     assert now["optimizer"]["learning_rate"] == 0.002 and now["run"]["allow_changes"] is False
     assert (resumed.run.path / "config-until-000002.yaml").read_text() == text

@@ -13,9 +13,11 @@ from support.evaluations import report, row
 
 from paravt_env.common.images import data_uri, encode_png
 from paravt_env.video import VideoError
+from train.common.glossary import COST
 from train.evaluation.bootstrap import Interval
 from train.evaluation.row import EvalRow
-from train.report.charts import interval_chart, line_chart
+from train.report.charts import COLOURS, interval_chart, line_chart
+from train.report.curves import curves
 from train.report.page import learned, render, write_report
 from train.report.plot import Plot, ticks
 from train.report.rollouts import choose, read_overview
@@ -162,6 +164,20 @@ def test_a_training_run_alone_has_its_curves(tmp_path):
     assert "<h2>Training</h2>" in text and "<title>reward: 0.375</title>" in text
     assert "seed: 0" in text
     assert "<h2>Rollouts</h2>" not in text and "<h2>Test split</h2>" not in text
+
+
+def test_every_logged_time_is_a_line_once_and_no_chart_has_more_lines_than_colours():
+    names = [name for name in COST if name.startswith("time/")]
+    charts = curves([{"step": step, **dict.fromkeys(names, 1.5)} for step in range(2)])
+    lines = {
+        title: re.findall(r"<title>([^:]+): 1.5", chart)[::2]
+        for title, chart in re.findall(r'aria-label="([^"]+)">(.*?)</svg>', charts)
+    }
+    drawn = [name for names in lines.values() for name in names]
+    assert sorted(drawn) == sorted(name[5:] for name in names)
+    assert list(lines) == ["Seconds of a step", "Seconds of sampling", "Seconds of the update"]
+    assert lines["Seconds of sampling"] == ["video", "encode", "prefill", "decode"]
+    assert max(map(len, lines.values())) <= len(COLOURS)
 
 
 def test_a_folder_without_an_evaluation_says_what_to_run(tmp_path):

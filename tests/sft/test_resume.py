@@ -107,7 +107,7 @@ def test_a_run_that_stopped_ends_with_the_weights_of_one_that_did_not(
             run(resume(parts) if number else parts, stopped_at(stage, step))
     said = []
     same(ended(whole), ended(run(resume(parts), said.append)))
-    assert sum("going on in stage" in line for line in said) == 1
+    assert sum("resuming in stage" in line for line in said) == 1
 
 
 def test_what_is_kept_is_of_the_last_save_and_not_of_the_steps_after_it(settings, tmp_path):

@@ -250,7 +250,7 @@ class RemoteSimulation(Simulation):
         return Step(0.0, False, True, {**episode.info(), "crops": [], **said})
 
     async def _leave(self, session: Session) -> None:
-        """Give a session up; OpenEnv's client would go on in a new one without a word."""
+        """Give a session up; OpenEnv's client would silently continue in a new one."""
         if session in self.sessions:
             self.sessions.remove(session)
         with suppress(*LOST):  # it may be gone already, which is why it is left

@@ -45,7 +45,7 @@ RIGHT = ("answer", "correct_choice", "timestamp")
 PAIRS = (("pred_answer", "answer"), ("parsed_pred", "answer"))
 """Fields that are equal in a right row, of tasks whose results have no score of their own."""
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Variables of whoever started lmms-eval, which are no business of the other process."""
+"""Variables of the launcher that started lmms-eval, which must not reach the other process."""
 
 MANIFEST = ModelManifest(model_id="paravt", chat_class_path="train.adapters.lmms_eval.ParaVT")
 """The entry point `lmms_eval.models`."""
@@ -57,7 +57,7 @@ class ParaVT(lmms):
     Args:
         paravt: The command of the other installation, `/path/bin/paravt`.
         recipe: A recipe's name or file: agent, checkpoint, environment, K, temperature.
-        output: Folder for questions, answers and played rows; a run that was stopped goes on there.
+        output: Folder for questions, answers and played rows; a stopped run resumes there.
         batch_size, max_batch_size, device: Handed over by lmms-eval and not looked at: the recipe
             says them.
 
@@ -114,7 +114,7 @@ class ParaVT(lmms):
         raise NotImplementedError("the agent's turns are its own: take a task of generate_until")
 
     def _answers(self, questions: Sequence[Mapping[str, str]]) -> dict[str, str]:
-        """By id; files of the same questions have the same names, so a stopped run goes on."""
+        """By id; files of the same questions have the same names, so a stopped run resumes."""
         if not questions:
             return {}
         whole = "".join(f"{json.dumps(one)}\n" for one in questions)

@@ -201,7 +201,7 @@ class CropEnvironment:
         place, calls = len(self._calls), self._calls
         calls.append({"start_time": start_time, "end_time": end_time})
         await asyncio.sleep(0)  # TRL gathers the calls of a turn: now all of them are in the list
-        if calls is self._calls:  # the first to go on plays the turn for all
+        if calls is self._calls:  # the first to continue plays the turn for all
             self._calls, self._answers = [], self._play(calls)
         return self._answers[place]
 

@@ -1,8 +1,8 @@
-"""`paravt answer`: an agent answers questions whose right answers nobody has given.
+"""`paravt answer`: an agent answers questions whose right answers are not known.
 
 For your own videos, and for evaluators that score elsewhere (`train/adapters/lmms_eval.py`). It is
 `paravt eval` up to the score: the same environment, agent, settings and row file, so a run that was
-killed goes on where it stopped. Tests: `pytest tests/commands/test_answer.py`.
+killed resumes where it stopped. Tests: `pytest tests/commands/test_answer.py`.
 """
 
 from __future__ import annotations

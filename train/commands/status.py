@@ -24,7 +24,7 @@ FAILURES = (
 """Errors that end a run, by the module that holds the class."""
 
 CONTINUED = ("data", "eval", "answer", "study")
-"""Commands that go on where Ctrl-C stopped them; `train` says itself how it is continued."""
+"""Commands that resume where Ctrl-C stopped them; `train` says itself how it is continued."""
 
 WRONG, INTERRUPTED = 2, 130
 

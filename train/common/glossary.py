@@ -16,7 +16,7 @@ ROLLOUTS = {
     "reward/TERM": "Mean unweighted value of a reward term over the scored rollouts.",
     "accuracy": "Mean of the answer term; a rollout that could not be scored counts as 0.",
     "accuracy/K=K": "The same for rollouts with K overview frames.",
-    "compliance": "Share of rollouts that obey the protocol, by one rule for every recipe.",
+    "compliance": "Share of rollouts whose text is a closed thought, then calls or an answer tag.",
     "calls": "Crop calls per rollout, whether or not they ran.",
     "calls/K=K": "The same for rollouts with K overview frames.",
     "executed_calls": "Crop calls per rollout that ran (status `ok`).",

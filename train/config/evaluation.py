@@ -49,9 +49,9 @@ class EvalConfig:
     shard: str = ""
     """``i/n``: play part i of n; `paravt merge` joins the parts."""
     resume: bool = True
-    """Go on where an earlier evaluation of the same settings stopped; false starts anew."""
+    """Resume an earlier evaluation of the same settings where it stopped; false starts anew."""
     retry_errors: bool = False
-    """Play samples that ended in an error again when going on."""
+    """Play samples that ended in an error again when resuming."""
     stop_after_errors: int = 10
     """Rows that may fail one after another for want of a server (agent or judge) before the run is
     stopped, to be continued; 0 never stops it."""

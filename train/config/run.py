@@ -75,7 +75,7 @@ class RunConfig:
     resume: bool = False
     """Continue from the last checkpoint in the run's folder."""
     allow_changes: bool = False
-    """resume: go on although settings that decide what is learned differ from the run's own."""
+    """resume: continue although settings that decide what is learned differ from the run's own."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -169,8 +169,8 @@ class Calls:
         answer = server.ask_one(request, checked)
         if server.gone:
             raise OSError(
-                f"{server.config.base_url} gave no reply time after time ({answer}): the same "
-                "command goes on when it is there again"
+                f"{server.config.base_url} did not reply, several times in a row ({answer}): the "
+                "same command continues when it is there again"
             )
         line: dict[str, Any] = {
             "key": key,

@@ -4,7 +4,7 @@ Around a run on several processes. Each publishes a sign of life and how far it 
 torchrun's store; a thread reads those of the others. When a process dies, is stuck, or torchrun
 ends the job, the first process that knows names it, says where the last checkpoint is, and all of
 them leave without a traceback of their own; who leaves says so in the store, and is not taken for
-dead. An error of a process's own is raised there as always, and one other repeats its first line.
+dead. An error inside a process is raised there unchanged; one other process prints its first line.
 
 Command: `pytest tests/learner/test_faults.py tests/distributed/test_killed_rank.py`.
 """

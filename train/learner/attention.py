@@ -171,9 +171,10 @@ def split_attention(
 def fused_attention(*arguments: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The FlexAttention of transformers, for a mask from `block_mask`.
 
-    Past its bound of recompilations torch would go on without the fused kernel, in silence and
-    with all scores in memory; here that is an error. Settings of torch's compiler belong to a
-    thread, and recomputed blocks run in that of the backward pass, so they are made at the call.
+    Past its bound of recompilations torch would continue without the fused kernel, without a
+    warning and with all scores in memory; here that is an error. Settings of torch's compiler
+    belong to a thread, and recomputed blocks run in that of the backward pass, so they are made at
+    the call.
 
     Raises:
         FailOnRecompileLimitHit: More than `SHAPES` kinds of shapes (`TORCH_LOGS=recompiles`).

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on as if it had not stopped, safe from crashes.
+"""Checkpoints: all that a run needs to resume as if it had not stopped, safe from crashes.
 
 A checkpoint is a folder `checkpoints/step-000010` of a run:
 
@@ -64,7 +64,7 @@ def save(
 
     Raises:
         OSError: It could not be written (a full disk); earlier checkpoints are as they were, and
-            the message says how to go on.
+            the message says how to resume.
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, not {keep}")
@@ -97,7 +97,7 @@ def save(
         raise OSError(
             error.errno if isinstance(error, OSError) else None,
             f"cannot write the checkpoint {final}: {getattr(error, 'strerror', None) or error}. "
-            "Earlier ones are as they were: free some space, then go on with --run.resume=true",
+            "Earlier ones are as they were: free some space, then resume with --run.resume=true",
         ) from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -121,7 +121,7 @@ def latest(run: str | Path) -> Path | None:
 
 
 def check_newest(run: str | Path) -> None:
-    """Refuse to go on from a checkpoint that is broken, and say how to take the last whole one.
+    """Refuse to resume from a checkpoint that is broken, and say how to take the last whole one.
 
     Raises:
         ConfigError: A file of the newest one is missing, or is not what was written.
@@ -143,7 +143,7 @@ def check_newest(run: str | Path) -> None:
         aside = run / "broken"
         listed = " ".join(map(str, broken))
         raise ConfigError(
-            f"{said}. The last whole one is {folder}: to go on from it, `mkdir -p {aside} && mv "
+            f"{said}. The last whole one is {folder}: to resume from it, `mkdir -p {aside} && mv "
             f"{listed} {aside}`, then the same command again"
         )
 

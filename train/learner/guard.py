@@ -27,7 +27,7 @@ from train.packing.samples import ImageKeys, Sample
 
 FOLDER = "skipped"
 MARK = "stopped.txt"
-"""In the run's folder: why `TooManyFaults` ended it, until somebody lets it go on."""
+"""In the run's folder: why `TooManyFaults` ended it, until it is resumed."""
 _ARRAYS = ("prompt_ids", "branch_ids", "loss_mask", "logprobs", "roles")
 
 

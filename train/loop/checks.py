@@ -56,13 +56,13 @@ def restarted(folder: Path, agents: Collection[str]) -> bool:
 def check(
     config: TrainConfig, processes: Processes, saved: Path | None, resume: bool = False
 ) -> None:
-    """Refuse what cannot be run, before anything is loaded; `resume` lets a run go on."""
+    """Refuse what cannot be run, before anything is loaded; `resume` lets a run continue."""
     folder, several = config.run.path, processes.world.size > 1
     if config.run.resume and saved is None:
         raise ConfigError(f"{folder} has no checkpoint: start without --run.resume")
     if saved is not None and not resume:
         raise ConfigError(
-            f"{folder} holds a run: add --run.resume=true to go on, or give another --run.name"
+            f"{folder} holds a run: add --run.resume=true to resume, or give another --run.name"
         )
     if not config.agent.checkpoint:
         raise ConfigError("agent.checkpoint is empty: give a folder or a hub name")
@@ -93,7 +93,7 @@ def check(
 
 
 def check_saved(config: TrainConfig, processes: Processes) -> None:
-    """Refuse to go on from a broken checkpoint, or with settings that changed and were not meant.
+    """Refuse to resume from a broken checkpoint, or with settings that changed and were not meant.
 
     Raises:
         ConfigError: What is broken, or changed, and what to do.

@@ -48,7 +48,7 @@ def changes(folder: Path, config: TrainConfig) -> list[str]:
 
 
 def refuse_changes(folder: Path, config: TrainConfig) -> None:
-    """Refuse to go on with other settings, unless `run.allow_changes` says that they are meant.
+    """Refuse to resume with other settings, unless `run.allow_changes` says that they are meant.
 
     Raises:
         ConfigError: The changed keys are named.
@@ -56,7 +56,7 @@ def refuse_changes(folder: Path, config: TrainConfig) -> None:
     found = changes(folder, config)
     if found and not config.run.allow_changes:
         raise ConfigError(
-            f"{folder} holds a run of other settings ({'; '.join(found[:6])}): go on with its own "
+            f"{folder} holds a run of other settings ({'; '.join(found[:6])}): resume with its own "
             f"(paravt train {folder / SETTINGS} --run.resume=true), add --run.allow_changes=true "
             "if they are meant, or give another --run.name"
         )
@@ -75,7 +75,7 @@ def save_settings(folder: Path, config: TrainConfig, step: int | None) -> None:
         before = folder / f"config-until-{step:06d}.yaml"
         if path.is_file():
             path.replace(before)
-        print(f"going on with other settings: {'; '.join(found)} (there: {before})", flush=True)
+        print(f"resuming with other settings: {'; '.join(found)} (there: {before})", flush=True)
     recipe.save(replace(config, run=replace(config.run, allow_changes=False)), folder)
 
 

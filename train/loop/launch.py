@@ -2,7 +2,7 @@
 
 In front of the training loop (`train/loop/trainer.py`), in every process of a run. A run whose
 folder holds a checkpoint is taken up where it stopped, or refused; after a failure torchrun starts
-the processes again, and they go on from the last checkpoint, unless they were refused before.
+the processes again, and they resume from the last checkpoint, unless they were refused before.
 Command: `paravt train paragrpo_mini`.
 """
 
@@ -70,7 +70,7 @@ def train(config: TrainConfig, observers: Sequence[Observer] = ()) -> Path:
     torch.set_num_threads(config.run.threads)
     processes = join(config.parallel, config.agent.device)
     try:
-        with Watchdog(processes, lambda: _how_to_go_on(config.run.path)):
+        with Watchdog(processes, lambda: _how_to_resume(config.run.path)):
             trained = _train(config, processes, observers)
             # Process 0 may host the store that the others watch, until their engines have ended.
             processes.barrier()
@@ -142,7 +142,7 @@ def _admitted(
     own = restarted(folder, agents), why_stopped(folder)
     again, stopped = processes.broadcast(own, processes.leader)
     if again and stopped:
-        raise ConfigError(f"{stopped}; then go on with --run.resume=true")
+        raise ConfigError(f"{stopped}; then resume with --run.resume=true")
     resume = config.run.resume or again
     check(config, processes, saved, resume)
     resources.enter_context(exclusive(folder, processes))
@@ -159,13 +159,13 @@ def _admitted(
     return saved, resume
 
 
-def _how_to_go_on(folder: Path) -> str:
+def _how_to_resume(folder: Path) -> str:
     saved = checkpoint.latest(folder)
     if saved is None:
         return "There is no checkpoint yet"
     return (
         f"The last checkpoint is {saved}: torchrun starts again from it if --max-restarts allows; "
-        f"else go on with: paravt train {folder / 'config.yaml'} --run.resume=true"
+        f"else resume with: paravt train {folder / 'config.yaml'} --run.resume=true"
     )
 
 

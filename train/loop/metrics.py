@@ -229,8 +229,8 @@ class MetricsLogger:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"cannot write {self.folder / FILE}: {error.strerror}; free some space, then go on "
-                "from the last checkpoint with --run.resume=true",
+                f"cannot write {self.folder / FILE}: {error.strerror}; free some space, then "
+                "resume from the last checkpoint with --run.resume=true",
             ) from error
 
     def close(self) -> None:

@@ -166,8 +166,8 @@ class RunState:
         changed = ", ".join(str(rank) for rank, fine in enumerate(fit) if not fine)
         if changed and self.processes.leads:
             print(
-                f"sampling goes on from fresh seeds in process {changed}: the checkpoint was saved "
-                "with another engine, device or number of processes"
+                f"sampling continues with fresh seeds in process {changed}: the checkpoint was "
+                "saved with another engine, device or number of processes"
             )
 
 

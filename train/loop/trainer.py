@@ -1,8 +1,8 @@
-"""The training loop: collect, credit, update, log; save, stop, go on.
+"""The training loop: collect, credit, update, log; save, stop, resume.
 
 `Trainer.step` is PARA-GRPO from top to bottom. A run that was stopped and resumed gives the same
 numbers as one that was not, but for what `train/loop/state.py` names. Ctrl-C and SIGTERM save and
-say how to go on.
+say how to resume.
 
 Several processes (`train/distributed/processes.py`) run this loop together. Each plays its part of
 the groups and then knows all of them, so all select, credit and divide the same batch; the leader
@@ -165,7 +165,7 @@ class Trainer:
             self.state.save(self.version)
 
     def _stopped(self) -> int:
-        """Save, say how to go on, and give the exit status of Ctrl-C or SIGTERM."""
+        """Save, say how to resume, and give the exit status of Ctrl-C or SIGTERM."""
         self.interrupt.ending()
         run, forced = self.settings.path, self.interrupt.forced
         if forced or self.processes.world.size > 1:
@@ -177,7 +177,7 @@ class Trainer:
             folder = self.state.save(self.version)
             said = f"stopped after step {self.version}, saved {folder}"
         if folder is not None:
-            said += f"\ngo on with: paravt train {run / 'config.yaml'} --run.resume=true"
+            said += f"\nresume with: paravt train {run / 'config.yaml'} --run.resume=true"
         if self.processes.leads:
             print(f"\n{said}", flush=True)
         return self.interrupt.status

@@ -110,7 +110,7 @@ def seeds_chart(
 ) -> str:
     """Lines over training steps: the mean of several seeds, in a band from the least to the most.
 
-    Each seed's curve is its `recent_mean`; where a seed has none, the others go on without it.
+    Each seed's curve is its `recent_mean`; where a seed has none, the mean is over the others.
 
     Args:
         title: Above the plot.

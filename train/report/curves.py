@@ -23,6 +23,11 @@ CURVES = (
     "frames_seen",
 )
 """Metrics with a chart of their own, where the run logged them."""
+PARTS = {
+    "Seconds of sampling": ("video", "encode", "prefill", "decode"),
+    "Seconds of the update": ("forward", "backward", "vision", "proximal", "publish"),
+}
+"""Metrics `time/...` that are part of a longer stage, by the title of their chart."""
 
 
 def by_number(name: str) -> tuple[str, float, str]:
@@ -63,5 +68,10 @@ def curves(steps: Sequence[Mapping[str, Any]]) -> str:
     ]
     for key in CURVES:
         charts.append(line_chart(key.replace("_", " ").capitalize(), {key: points(key)}))
-    charts.append(line_chart("Seconds of each stage", family("time/")))
+    seconds = family("time/")
+    parts = {name for names in PARTS.values() for name in names}
+    whole = {name: found for name, found in seconds.items() if name not in parts}
+    charts.append(line_chart("Seconds of a step", whole))
+    for title, names in PARTS.items():
+        charts.append(line_chart(title, {name: seconds.get(name, []) for name in names}))
     return "".join(charts)

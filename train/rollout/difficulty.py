@@ -59,7 +59,7 @@ def task_pool(
     """All tasks, or those that the difficulty filter of the settings leaves.
 
     Pass rates are read from `selection.prior_file`, or measured before a run and read again when it
-    goes on: by then the policy is another one.
+    is resumed: by then the policy is another one.
 
     Args:
         settings: Whether and how tasks are filtered.

@@ -49,7 +49,7 @@ class Progress:
         folder: Of the checkpoint.
         rng: The generator that the streams share.
         processes: Those that train; all of them call every method.
-        saved: The checkpoint to go on from.
+        saved: The checkpoint to resume from.
 
     Attributes:
         records: Of the losses, so far.
@@ -127,10 +127,10 @@ class Progress:
 
 
 def admitted(config: SFTConfig, folder: Path, processes: Processes) -> Path | None:
-    """The checkpoint to go on from, None for a new cold start; all processes call it.
+    """The checkpoint to resume from, None for a new cold start; all processes call it.
 
     Raises:
-        ConfigError: The folder holds a policy already, or nothing to go on from.
+        ConfigError: The folder holds a policy already, or nothing to resume from.
     """
     refused = ""
     if processes.leads:
@@ -156,12 +156,12 @@ def _check(config: SFTConfig, folder: Path) -> None:
         return
     if not resume:
         raise ConfigError(
-            f"{folder} holds a cold start that has not ended: add --run.resume=true to go on from "
+            f"{folder} holds a cold start that has not ended: add --run.resume=true to resume from "
             f"{saved}, or {elsewhere}"
         )
     if not config.run.allow_changes and (found := changes(folder, config)):
         raise ConfigError(
-            f"{folder} holds a cold start of other settings ({'; '.join(found[:6])}): go on with "
+            f"{folder} holds a cold start of other settings ({'; '.join(found[:6])}): resume with "
             f"its own (paravt sft {folder / SETTINGS} --run.resume=true), add "
             f"--run.allow_changes=true if they are meant, or {elsewhere}"
         )

@@ -125,7 +125,7 @@ def _run(config: SFTConfig, processes: Processes, say: Callable[[str], None]) ->
             sources = [stream for stream, _ in streams]
             again = progress.restore if progress.go_to(sources) else None
             if again is not None:
-                say(f"going on in stage {stage.name!r}")
+                say(f"resuming in stage {stage.name!r}")
             save = partial(progress.save, vlm, number, streams=sources)
             leader = work if processes.leads else None
             tell = partial(_tell, leader, sum(steps[:number]), stage.name)

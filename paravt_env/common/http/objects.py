@@ -1,6 +1,6 @@
 """JSON objects to and from a chat model: data that cannot act as text, replies that are one object.
 
-What somebody else wrote goes into a request as a field of a JSON object, and what a model is asked
+What other people wrote goes into a request as a field of a JSON object, and what a model is asked
 for comes back as one. Used by the LLM judge (`paravt_env.rewards.judge`) and by the data engine
 (`train.datagen`). Tests: `pytest tests/common/test_http.py tests/rewards/test_judge.py`.
 """

@@ -234,7 +234,7 @@ def _anywhere(line: str, texts: Mapping[str, str]) -> Iterator[str]:
 
 
 def _without_negated(line: str) -> str:
-    """A text without "not B", and without the letters that go on from there ("nor C")."""
+    """A text without "not B", and without the letters that continue it ("nor C")."""
     kept, position = [], 0
     for match in _NEGATED.finditer(line):
         if match.start() < position:

@@ -79,7 +79,7 @@ def take_turns(
         families: Turn n is that of the n-th, in a circle; one that has no other question gives its
             turn to the next.
         draw: A question of a family.
-        turns: Their numbers, which go on from one video to the next.
+        turns: Their numbers, counted across videos.
         attempts: Draws after which a family has no other question.
     """
     seen: set[Hashable] = set()

@@ -94,7 +94,7 @@ def _pass(
             if packet.is_discard:
                 lacks = f"hides frames by an edit list: {RE_ENCODE}"
             elif tick is None or (ticks and tick <= ticks[-1]):
-                lacks = f"has no times that go on: give it times with {REMUX}"
+                lacks = f"has no increasing times: give it times with {REMUX}"
             data = bytes(packet) if mpeg4 or packet.is_keyframe else b""
             anew = packet.is_keyframe and starts_anew(codec, data, length)
             if not ticks and codec in ("h264", "hevc") and not anew:

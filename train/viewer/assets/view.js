@@ -1,4 +1,4 @@
-// Pages of runs and lists: fresh curves while a run goes on, filters that act at once.
+// Pages of runs and lists: fresh curves while a run trains, filters that act at once.
 "use strict";
 
 const SECONDS = 5;

@@ -40,7 +40,7 @@ DRAFTERS: dict[str, tuple[str, Drafter[list[Aired]]]] = {
 def make_tasks(recording: Recording, settings: AtariSettings, index: int, video: str) -> list[Task]:
     """Ask `settings.questions` different questions about the `index`-th video of a split.
 
-    Families take turns, going on from one video to the next. A pure function of its arguments.
+    Families take turns, also across videos. A pure function of its arguments.
 
     Raises:
         TaskError: The video cannot yield that many different questions.

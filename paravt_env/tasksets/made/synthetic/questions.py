@@ -175,8 +175,8 @@ DRAFTERS: dict[str, tuple[str, Drafter[Scenes]]] = {
 def make_tasks(plan: VideoPlan, settings: WorldSettings, index: int, video: str) -> list[Task]:
     """Ask `settings.questions` different questions about the `index`-th video of a split.
 
-    Families take turns, going on from one video to the next; one that has run out of scenes gives
-    its turn away. A pure function of its arguments.
+    Families take turns, also across videos; one that has run out of scenes gives its turn to the
+    next. A pure function of its arguments.
 
     Raises:
         TaskError: The video cannot yield that many different questions.
