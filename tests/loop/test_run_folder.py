@@ -418,13 +418,13 @@ def test_a_finished_run_says_where_the_policy_is_and_what_to_type_next(
     said = capsys.readouterr().out.splitlines()
     place = said.index(f"trained: {path}/checkpoints/step-000002/model")
     assert said[place + 1] == f"best by validation (0.250): {path}/checkpoints/step-000001/model"
-    evaluate, report = (shlex.split(line, comments=True) for line in said[place + 3 :])
-    assert evaluate[0] == report[0] == "paravt"
+    evaluate, view, report = (shlex.split(line, comments=True) for line in said[place + 3 :])
+    assert evaluate[0] == report[0] == "paravt" and view == ["paravt", "view", str(path)]
     fast = ["--evaluation.split=val", "--evaluation.num_envs=2", "--evaluation.resamples=10"]
     assert cli.main([*evaluate[1:], *fast]) == 0  # as it stands, but for the size
     assert (path / "after.json").is_file()
     assert cli.main(report[1:]) == 0
-    assert capsys.readouterr().out.endswith(f"{path}/report.html\n")
+    assert f"page: {path}/report.html\n" in capsys.readouterr().out
     monkeypatch.setenv("RANK", "1")
     assert cli.main(["train", str(path / "config.yaml"), "--run.resume=true"]) == 0
     assert "trained:" not in capsys.readouterr().out
