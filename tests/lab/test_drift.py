@@ -162,10 +162,25 @@ def test_a_prediction_is_held_against_the_steps_that_followed():
     assert skips == Moved("structured_skips", 0.3, 0.5, 0.7) and skips.right
     assert not calls.right and calls.after == pytest.approx(0.3)
     assert describe_moved([skips, calls]) == [
-        "predicted at the start: 1 of 2 signs right",
+        "predicted at the start: 1 of 2 clear moves right, 1 of all 2",
         "  structured_skips    +0.300, share 0.50 -> 0.70: right",
         "  native_calls        +0.100, share 0.50 -> 0.30: MISSED",
     ]
     assert moved([step(0.5, 0.5)] * 3) == [] == moved([]) and describe_moved([]) == []
     rare = [step(0.001, 0.999, **said), step(0.5, 0.5)]
     assert [one.name for one in moved(rare)] == ["native_calls"]
+
+
+def test_a_move_that_sampling_alone_could_make_is_called_so():
+    share, drift = "behaviour/native_calls", "diagnostics/drift/native_calls"
+    steps = [{share: value, drift: -0.1, "rollouts": 64} for value in (0.5, 0.5625, 0.5625)]
+    (one,) = moved(steps)
+    pooled = (0.5 * 64 + 0.5625 * 128) / 192
+    assert one.noise == pytest.approx(2 * math.sqrt(pooled * (1 - pooled) * (1 / 64 + 1 / 128)))
+    assert not one.clear and not one.right
+    assert describe_moved([one]) == [
+        "predicted at the start: 0 of 0 clear moves right, 0 of all 1",
+        "  native_calls        -0.100, share 0.50 -> 0.56: MISSED (within the noise of sampling)",
+    ]
+    (far,) = moved([{**step, share: step[share] - 0.25 * (n > 0)} for n, step in enumerate(steps)])
+    assert far.clear and far.right and far.after == 0.3125

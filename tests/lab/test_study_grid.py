@@ -124,8 +124,8 @@ def test_the_map_says_where_what_lives(grid, found):
 
 def test_predictions_are_counted_and_misses_named(grid, found):
     lines = drift_lines(grid, found).splitlines()
-    assert lines.count("- vanilla: 1 of 2 signs right") == 2
-    assert "Against the mean share of the 5 steps after it:" in lines
+    assert lines.count("- vanilla: 1 of 2 clear moves right, 1 of all 2") == 2
+    assert "Against the mean share of the 10 steps after it:" in lines
     assert "Against the mean share of the last 5 steps:" in lines
     assert lines[-1] == (
         "- missed: native0.5-steps10, vanilla, native_calls: predicted -0.100, share 0.50 -> 0.75"
@@ -134,13 +134,13 @@ def test_predictions_are_counted_and_misses_named(grid, found):
 
 def test_the_end_of_a_run_is_held_against_the_prediction_too(grid):
     share, drift = "behaviour/native_calls", "diagnostics/drift/native_calls"
-    turned = log(*[(0.0, 1.0, 0.0)] * 11, **{drift: -0.1})
-    for step, value in zip(turned, [0.5] + [0.75] * 5 + [0.25] * 5, strict=True):
+    turned = log(*[(0.0, 1.0, 0.0)] * 16, **{drift: -0.1})
+    for step, value in zip(turned, [0.5] + [0.75] * 10 + [0.25] * 5, strict=True):
         step[share] = value
     lines = drift_lines(grid, [Result("native0.25-steps10-both", "b", steps=(turned,))])
     first, end = lines.split("Against the mean share of the last 5 steps")
-    assert "- both: 0 of 1 signs right" in first and "share 0.50 -> 0.75" in first
-    assert "- both: 1 of 1 signs right" in end and "missed" not in end
+    assert "- both: 0 of 1 clear moves right, 0 of all 1" in first and "share 0.50 -> 0.75" in first
+    assert "- both: 1 of 1 clear moves right, 1 of all 1" in end and "missed" not in end
 
 
 def test_the_packaged_map_starts_from_priors_that_conflict(tmp_path):

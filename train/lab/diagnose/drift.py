@@ -28,8 +28,9 @@ from train.rollout.behaviours import PREFIX as SHARE
 from train.rollout.play import Rollout
 
 PREFIX = "diagnostics/drift/"
-FIRST = 5
-"""Updates after the first step whose mean share is held against a prediction."""
+FIRST = 10
+"""Updates after the first step whose mean share is held against a prediction: most recipes spend
+five of them on the warm-up of the learning rate."""
 RARE = 1 / 64
 """Behaviours below this share are predicted, but no claim is made of them."""
 
@@ -247,17 +248,26 @@ class Moved:
         predicted: p_b E[A | b] at the start.
         before: Its share in the first step.
         after: Its mean share over the steps that followed.
+        noise: Two standard errors of the difference of two shares that are drawn from one policy,
+            2 sqrt(p (1 - p) (1 / n + 1 / m)) with the pooled share p and the n and m rollouts
+            behind `before` and `after`. A lower bound: rollouts of one question are alike.
     """
 
     name: str
     predicted: float
     before: float
     after: float
+    noise: float = 0.0
 
     @property
     def right(self) -> bool:
         """Whether the share moved in the predicted direction."""
         return (self.after - self.before) * self.predicted > 0
+
+    @property
+    def clear(self) -> bool:
+        """Whether the share moved by more than sampling alone would move it."""
+        return abs(self.after - self.before) > self.noise
 
 
 def overall(rows: Sequence[Row]) -> list[Row]:
@@ -283,23 +293,40 @@ def moved(steps: Sequence[Mapping[str, float]], first: int = FIRST) -> list[Move
     found = []
     for name in BEHAVIOURS:
         key = f"{SHARE}{name}"
-        shares = [step[key] for step in steps[: first + 1] if step.get(key) is not None]
+        seen = [step for step in steps[: first + 1] if step.get(key) is not None]
         predicted = steps[0].get(f"{PREFIX}{name}") if steps else None
-        if predicted is not None and len(shares) > 1 and shares[0] >= RARE:
-            found.append(Moved(name, predicted, shares[0], float(np.mean(shares[1:]))))
+        if predicted is not None and len(seen) > 1 and seen[0][key] >= RARE:
+            before, after = seen[0][key], float(np.mean([step[key] for step in seen[1:]]))
+            found.append(Moved(name, predicted, before, after, _noise(seen, before, after)))
     return found
+
+
+def _noise(seen: Sequence[Mapping[str, float]], before: float, after: float) -> float:
+    first, *rest = (step.get("rollouts", 0.0) for step in seen)
+    if not first or not sum(rest):
+        return 0.0
+    pooled = (first * before + sum(rest) * after) / (first + sum(rest))
+    return 2 * math.sqrt(pooled * (1 - pooled) * (1 / first + 1 / sum(rest)))
+
+
+def verdicts(found: Sequence[Moved]) -> str:
+    """How many predicted signs came true, among the clear moves and among all, as a phrase."""
+    clear = [one for one in found if one.clear]
+    return (
+        f"{sum(one.right for one in clear)} of {len(clear)} clear moves right, "
+        f"{sum(one.right for one in found)} of all {len(found)}"
+    )
 
 
 def describe_moved(found: Sequence[Moved]) -> list[str]:
     """Predictions of a run's start beside what its first updates did, as lines of text."""
     if not found:
         return []
-    right = sum(one.right for one in found)
-    lines = [f"predicted at the start: {right} of {len(found)} signs right"]
+    lines = [f"predicted at the start: {verdicts(found)}"]
     for one in found:
         verdict = "right" if one.right else "MISSED"
         lines.append(
             f"  {one.name:20}{one.predicted:+.3f}, share {one.before:.2f} -> {one.after:.2f}: "
-            f"{verdict}"
+            f"{verdict}{'' if one.clear else ' (within the noise of sampling)'}"
         )
     return lines

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 
 from train.evaluation.scores import mean
-from train.lab.diagnose.drift import FIRST, Moved, moved
+from train.lab.diagnose.drift import FIRST, Moved, moved, verdicts
 from train.lab.study.grid import Grid
 from train.lab.study.results import Result
 from train.rollout.behaviours import BEHAVIOURS
@@ -166,11 +166,11 @@ def _held(
             for one in against(log)
         ]
         if held:
-            right = sum(one.right for _, one in held)
-            lines.append(f"- {arm}: {right} of {len(held)} signs right")
+            lines.append(f"- {arm}: {verdicts([one for _, one in held])}")
             misses += [
                 f"- missed: {start}, {arm}, {one.name}: predicted {one.predicted:+.3f}, share "
                 f"{one.before:.2f} -> {one.after:.2f}"
+                f"{'' if one.clear else ' (within the noise of sampling)'}"
                 for start, one in held
                 if not one.right
             ]
