@@ -138,11 +138,12 @@ def test_the_arms_from_a_conflict_are_those_of_the_paper(tmp_path):
         changed = differences(config[name], config[arm.control]) - {"agent.checkpoint"}
         found[name] = arm.control, changed
     assert found == CONFLICT
-    assert len(paradox.seeds) >= 5 and config["vanilla"].run.steps == 100
+    assert len(paradox.seeds) >= 5 and config["vanilla"].run.steps == 60
+    assert not any(one.env.force_answer for one in config.values())
     starts = {name: study.start_config(paradox, tmp_path, name) for name in paradox.starts}
     traces = {name: one.traces for name, one in starts.items()}
     assert (traces["pretraining"].native, traces["pretraining"].native_call) == (1.0, 0.97)
-    assert (traces["conflict"].native, traces["conflict"].call) == (0.6, 0.08)
+    assert (traces["conflict"].native, traces["conflict"].call) == (0.5, 0.15)
     assert (traces["never"].call, traces["never"].native, traces["seldom"].call) == (0, 0, 0.01)
     assert starts["conflict"].agent.checkpoint == starts["pretraining"].output
 
