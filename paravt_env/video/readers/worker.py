@@ -12,13 +12,12 @@ import os
 import signal
 import socket
 import struct
-import threading
-import time
 import traceback
 from typing import Any
 
 import numpy as np
 
+from paravt_env.common.parent import end_with
 from paravt_env.video.readers.backends import Backend
 from paravt_env.video.types import (
     Frames,
@@ -31,9 +30,6 @@ from paravt_env.video.types import (
 
 LENGTHS = struct.Struct("<IQ")
 """Bytes of JSON, bytes that follow it."""
-
-WATCH = 1.0
-"""Seconds between looks at whether the parent still lives."""
 
 Message = dict[str, Any]
 
@@ -138,17 +134,10 @@ class Worker:
         return self._reader
 
 
-def _end_with(parent: int) -> None:
-    """End when the parent is gone, even if the decoder hangs."""
-    while os.getppid() == parent:
-        time.sleep(WATCH)
-    os._exit(1)
-
-
 def main(descriptor: int) -> None:
     """Answer on a socket until the other side closes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who closes the socket
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with(os.getppid())  # even if the decoder hangs
     link = socket.socket(fileno=descriptor)
     worker = Worker()
     while True:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from paravt_env.common.names import known_name
+from paravt_env.common.parent import end_with
 from paravt_env.common.progress import EVERY, Pace, in_words
 from train.common.errors import ConfigError
 from train.config import recipe
@@ -125,7 +126,8 @@ def run(
             cold_start(start)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # inherited by the workers
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(jobs, len(waiting))), mp_context=spawn) as pool:
+    processes = max(1, min(jobs, len(waiting)))
+    with ProcessPoolExecutor(processes, spawn, end_with, (os.getpid(),)) as pool:
         futures = {pool.submit(run_cell, cell): cell for cell in waiting}
         pace, number, running = Pace(len(waiting)), 0, set(futures)
         while running:
