@@ -18,9 +18,9 @@ from train.common.errors import ConfigError
 from train.lab.plan.constants import GIB, Constants
 from train.lab.plan.costs import Setting, Shape, group_flops, kv_bytes, trees, update_flops
 
-LOGIT_CHUNK, LOGIT_COPIES = 4096, 4
-"""Tokens whose logits exist at the same time, and how often, in fp32 (`logprobs.py`): logits,
-their log-softmax, and two for the entropy."""
+LOGIT_CHUNK, LOGIT_COPIES = 4096, 2.5
+"""Tokens whose logits exist at the same time, and how often, counted in fp32 (`logprobs.py`): the
+policy's own in bf16, their log-softmax, and the gradient that is made of it."""
 HELD = ("policy that plays", "fp32 weights", "Adam", "reference", "feature cache")
 """What a learner holds on its GPU between two updates."""
 
