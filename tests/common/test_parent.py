@@ -26,4 +26,4 @@ def test_the_workers_of_a_killed_pool_end(tmp_path):
     with parent, ends():
         assert int(parent.stdout.readline()) != parent.pid
         parent.send_signal(signal.SIGKILL)
-        assert parent.stdout.read() == "", "the pipe closes once the worker, who has it too, is gone"
+        assert parent.stdout.read() == "", "the pipe closes when the worker is gone too"

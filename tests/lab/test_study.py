@@ -290,8 +290,9 @@ def cell(tmp_path, clip, other_clip):
 
 
 def test_a_cell_that_was_killed_during_its_evaluation_goes_on(cell, monkeypatch):
-    def killed(*progress):
-        raise RuntimeError("killed")
+    def killed(done, *rest):
+        if done:
+            raise RuntimeError("killed")
 
     monkeypatch.setattr(study_cells, "measure", lambda *args: measure(*args, killed))
     with pytest.raises(RuntimeError, match="killed"):

@@ -51,7 +51,7 @@ def measure(
         config: What is measured.
         agent_for: Makes the agent; it is closed when it has played.
         path: Of the report.
-        progress: Called after each sample.
+        progress: Called at the start, and after each sample.
 
     Raises:
         ConfigError: The rows beside `path` are of another evaluation, or in use.
@@ -96,7 +96,7 @@ def play_split(
         settings: Tasks, budgets, mode.
         agent_for: Makes the agent; it is closed when it has played.
         path: The rows are kept beside it (`rows_path`).
-        progress: Called after each sample.
+        progress: Called at the start, and after each sample.
 
     Raises:
         ConfigError: The environment cannot be made, or the rows there are of another evaluation.

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import struct
+import time
 import traceback
 from typing import Any
 

@@ -45,7 +45,7 @@ class Fate:
         after: The same over the last `ENDS` steps.
         accuracy: On training tasks, in the same last steps.
         turns: Shares of first turns in the first step, in the order of `BEHAVIOURS`; empty where
-            nobody wrote.
+            no turn was written.
     """
 
     seeds: int
