@@ -163,7 +163,9 @@ def _alone(output: Path) -> Iterator[None]:
 
 
 def run_cell(cell: Cell) -> None:
-    """Train one cell, from its last checkpoint if it was stopped, then evaluate greedily and at the training temperature.
+    """Train one cell, then evaluate it greedily and at the training temperature.
+
+    A cell that was stopped continues from its last checkpoint.
 
     The sampled evaluation draws with the cell's seed; its tasks and frame budgets are those of all.
     """

@@ -1,10 +1,10 @@
 """Studies: the same training under several settings (arms) and seeds, measured in the same way.
 
 After the journey: every arm is a run of `train.loop.launch` followed by the same evaluations, in a
-folder of its own (`train.lab.study.cells`); what is finished is never run again, a run that was
-stopped continues. What is compared is said in `train.lab.study.settings`. Knows nothing of the table and the
-figure: the command (`train.commands.study`) calls this room and then them. Command: `paravt
-study paradox` (`--quick` for one small seed). Tests: `pytest tests/lab/test_study.py`.
+folder of its own (`train.lab.study.cells`). What is finished is never run again, and a run that was
+stopped continues. What is compared is said in `train.lab.study.settings`. Knows nothing of the
+table and the figure: the command (`train.commands.study`) calls this room and then them. Command:
+`paravt study paradox` (`--quick` for one small seed). Tests: `pytest tests/lab/test_study.py`.
 """
 
 from __future__ import annotations
