@@ -10,7 +10,6 @@ whose names differ in a last `-SEED` alone are one line, with the range of their
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from paravt_env.protocol.tags import Role
+from train.common.metrics_file import read_metrics
 from train.common.rollout_file import read_step
 
 WIDTH = 5
@@ -40,8 +40,9 @@ def surprisal(folder: Path, steps: Sequence[int]) -> float:
 
 def ends(folder: Path, last: int) -> list[tuple[float, float, float]]:
     """(surprisal, f, calls) over the first and the last `WIDTH` steps up to `last`."""
-    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    steps = [row for row in log if "compliance" in row][:last]
+    steps = [row for row in read_metrics(folder) if "compliance" in row][:last]
+    if not steps:
+        raise SystemExit(f"{folder} has logged no step: give the folders of runs that trained")
     found = []
     for part in (steps[:WIDTH], steps[-WIDTH:]):
         freedom = surprisal(folder, [int(row["step"]) for row in part])
